@@ -1,0 +1,3 @@
+"""noisereg: diffusion models with any noise and any regularizer."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,406 @@
+"""All that a plugin imports.
+
+Importing this module imports no torch, so a plugin's descriptors cost nothing until one of them is built.
+
+A *component* is anything that a run names: a noise, a regularizer, a pairing, a process, a denoiser, a data set, a task,
+a metric, a feature extractor, a logger. A plugin yields :class:`Component` descriptors from the hooks in
+:mod:`noisereg.hookspecs`; the engine builds the one that was asked for as ``Class(params, ctx)``. The base classes below
+are the protocols: they hold the defaults, and their docstrings are the reference.
+
+Shapes: ``B`` samples of ``shape`` (``(C, H, W)`` for images, ``(D,)`` for points), so a batch is ``(B, *shape)``.
+Times: ``t`` in [0, 1], 0 = data, 1 = noise, a float64 tensor of shape ``(B,)``.
+
+What may change: within one :data:`API_VERSION`, names are only added, and every addition has a default. A component built
+for another version is listed as incompatible and refused, with both numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import pluggy
+from pydantic import BaseModel, ConfigDict, Field
+
+from noisereg.errors import NoiseregError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+__all__ = [
+    "API_VERSION",
+    "Batch",
+    "Component",
+    "Context",
+    "Dataset",
+    "Denoiser",
+    "Features",
+    "Field",
+    "Logger",
+    "Metric",
+    "Noise",
+    "NoiseregError",
+    "Pairing",
+    "Params",
+    "Process",
+    "Regularizer",
+    "RegularizerParams",
+    "Split",
+    "Task",
+    "TrainStep",
+    "hookimpl",
+    "per_sample",
+]
+
+API_VERSION = 1
+
+hookimpl = pluggy.HookimplMarker("noisereg")
+"""Marks a plugin's function as the implementation of the hook of the same name."""
+
+NAME = re.compile(r"[a-z][a-z0-9-]*")
+
+
+class Params(BaseModel):
+    """Base of every component's parameters: unknown keys are refused, and values do not change once built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class RegularizerParams(Params):
+    """Base of a regularizer's parameters: the engine adds ``weight`` times its value to the loss."""
+
+    weight: float = Field(0.1, ge=0, allow_inf_nan=False, description="what the value is multiplied by in the loss")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A torch-free description of one component, yielded by a hook.
+
+    Raises:
+        NoiseregError: for a name that is not ``[a-z][a-z0-9-]*`` or that is reserved (``none``, ``auto``).
+    """
+
+    name: str
+    impl: str | type
+    """``"pkg.module:Class"``, imported only when built, or the class itself."""
+    params: type[Params] = Params
+    summary: str = ""
+    """One line, for ``noisereg plugins list``."""
+    cite: str = ""
+    """Where the idea comes from: paper, equation."""
+    revision: int = 1
+    """Bumped when the numbers a component gives change; a run resumes only on the revision it was started with."""
+    api: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name) or self.name in ("none", "auto"):
+            raise NoiseregError(
+                f"a component cannot be called {self.name!r}: expected [a-z][a-z0-9-]*, other than 'none' and 'auto'"
+            )
+        if not isinstance(self.params, type) or not issubclass(self.params, Params):
+            raise NoiseregError(f"{self.name}: params must be a subclass of noisereg.api.Params, not {self.params!r}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a component is told about the run it is built for. What is built later than it is None."""
+
+    shape: tuple[int, ...] = ()
+    """One sample: ``(C, H, W)`` or ``(D,)``; empty for a data set, which is built first."""
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype | None = None
+    """Of the samples; None means float32."""
+    process: Process | None = None
+    noise: Noise | None = None
+    task: Task | None = None
+    cache_dir: Path | None = None
+    """The user's cache folder; it may not exist or be writable, and everything works without it."""
+    batches: Callable[[str], Iterator[Tensor]] | None = None
+    """``batches("train")``: the data of one split, in batches, once, in order."""
+
+
+def per_sample(v: Tensor, like: Tensor) -> Tensor:
+    """``v`` of shape (B,) as (B, 1, …, 1) in ``like``'s dtype and device, so that it multiplies a batch."""
+    return v.to(device=like.device, dtype=like.dtype).reshape(-1, *([1] * (like.ndim - 1)))
+
+
+class Noise:
+    """ε_t from white latents. The engine draws the latents from each sample's own generator; a noise only shapes them,
+    so it is seed-exact, resumable and the same on any number of ranks without its author doing anything.
+
+    Subclass it (or ``torch.nn.Module`` and it, in that order, for a noise that learns) and write :meth:`color` and
+    :meth:`mean_square`; white noise of any linear shape also has :meth:`whiten`. Static noise needs nothing else.
+    """
+
+    kind: ClassVar[str] = "noise"
+
+    extra_heads: int = 0
+    """How many more blocks of C channels the denoiser predicts, beside its first: those of :meth:`basis`."""
+    gaussian: bool = True
+    """False refuses what rests on a Gaussian: η > 0 and the variational bound."""
+    linear: bool = True
+    """ε_t = L_t z. False refuses what rests on it: ``whiten`` and isotropy's ``space=whitened``."""
+    power_floor: float = 1.0
+    """The smallest power of ε_1 in any direction over its mean: 1 for white noise. A process that leaves a little signal
+    at t = 1, and a grid uniform in t, go wrong where it is near 0 (DESIGN §2, "Process")."""
+
+    def latents(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """The latents of one sample of ``shape``, by name; each is drawn from N(0, 1)."""
+        return {"z": shape}
+
+    def color(self, latents: Mapping[str, Tensor], t: Tensor) -> Tensor:
+        """ε_t, (B, *shape), from latents (B, …) and t (B,); L_t z for a linear noise. Must not draw."""
+        raise NotImplementedError
+
+    def mean_square(self, t: Tensor) -> Tensor:
+        """E‖ε_t‖²/n, (B,), in t's dtype: 1 for white noise."""
+        raise NotImplementedError
+
+    def whiten(self, eps: Tensor, t: Tensor) -> Tensor:
+        """z = L_t⁻¹ ε, (B, *shape).
+
+        Raises:
+            NoiseregError: where L_t cannot be inverted; the message gives its condition number.
+        """
+        raise NoiseregError(f"{type(self).__name__} cannot be whitened: it gives no inverse")
+
+    def spectrum(self, t: Tensor) -> Tensor | None:
+        """The eigenvalues of L_t L_tᵀ, (B, n), that belong to :meth:`whiten`'s directions, or None if unknown.
+
+        Isotropy's ``space=whitened`` leaves out directions with under 1 % of the mean power. ``None`` means that all
+        directions carry enough.
+        """
+        return None
+
+    def basis(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """What the extra heads predict, (B, C·extra_heads, …)."""
+        raise NoiseregError(f"{type(self).__name__} has no extra heads")
+
+    def head_weight(self, t: Tensor, process: Process) -> Tensor:
+        """The weight, (B,) in float64, of the heads' mean squared error in the loss."""
+        import torch
+
+        return torch.ones_like(t)
+
+    def transport(self, eps: Tensor, heads: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
+        """ε̂_s from ε̂_t, both (B, *shape): the same latents seen at another time. Static noise does not move."""
+        return eps
+
+    def transport_rate(self, eps: Tensor, heads: Tensor | None, t: Tensor) -> Tensor:
+        """∂/∂s of :meth:`transport` at s = t, (B, *shape): for the flow's velocity."""
+        import torch
+
+        return torch.zeros_like(eps)
+
+    def fit(self, batches: Iterator[Tensor]) -> None:
+        """Learn from the training data, once, on rank 0, before training. What is learnt must be in ``state_dict()``."""
+
+
+class Process:
+    """x_t = a(t)·x0 + b(t)·ε_t, what the network is trained to predict, and how its output is read.
+
+    ``signal_scale`` is a, ``noise_scale`` is b; both must be exact in float64.
+    """
+
+    kind: ClassVar[str] = "process"
+
+    T: int = 1000
+    """Training times are t = k/T, k = 1 … T."""
+    extra_heads: int = 0
+    """How many more blocks of C channels the process itself reads (learned variance: 1), after the first."""
+    default_eta: float = 0.0
+    """η of the sampler where the run does not say."""
+    default_grid: str = "uniform"
+
+    def signal_scale(self, t: Tensor) -> Tensor:
+        """a(t), (B,) float64; a(0) = 1."""
+        raise NotImplementedError
+
+    def noise_scale(self, t: Tensor) -> Tensor:
+        """b(t), (B,) float64; b(0) = 0."""
+        raise NotImplementedError
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network's first C channels are regressed on, (B, *shape)."""
+        raise NotImplementedError
+
+    def split(self, out: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(x̂0, ε̂_t), each (B, *shape), from the network's first C channels."""
+        raise NotImplementedError
+
+    def weight(self, t: Tensor) -> Tensor:
+        """The weight, (B,) float64, of each sample's mean squared error in the loss."""
+        import torch
+
+        return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One micro-batch as a regularizer sees it. Tensors are (B, *shape) but for ``t`` (B,)."""
+
+    x0: Tensor
+    latents: Mapping[str, Tensor]
+    t: Tensor
+    eps: Tensor
+    """ε_t, the true noise."""
+    x_t: Tensor
+    x0_hat: Tensor
+    eps_hat: Tensor
+    """ε̂_t, the predicted noise, whatever the network's target is."""
+    heads: Tensor | None
+    cond: Tensor | None
+    noise: Noise
+    process: Process
+    step: int
+    """The optimiser's step, from 0."""
+    denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """``denoise(x, t) -> (x̂0, ε̂)``: the network again, under the same ``cond``."""
+    mean: Callable[[Tensor], Tensor]
+    """The mean of v, (B,) or (), over the micro-batch of *all* ranks, with the gradient that one rank with the whole
+    batch would have. ``v.mean()`` would not be the same thing."""
+
+
+class Regularizer:
+    """A term of the loss. Built once; called with every micro-batch."""
+
+    kind: ClassVar[str] = "regularizer"
+
+    def __call__(self, s: TrainStep) -> Tensor:
+        """The unweighted value, a scalar in float32; the engine multiplies it by ``params.weight``."""
+        raise NotImplementedError
+
+    def logs(self) -> dict[str, Tensor]:
+        """What else of the last call is worth a column in metrics.jsonl, as scalars on the device."""
+        return {}
+
+
+class Pairing:
+    """Which noise goes with which image of a micro-batch. It breaks the independence of x0 and ε on which η > 0 and the
+    bound rest, so a run trained with one samples with η = 0."""
+
+    kind: ClassVar[str] = "pairing"
+
+    moves_time: bool = False
+    """True if the permutation moves (z_i, t_i) together; else z moves and each image keeps its t."""
+
+    def __call__(self, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor, t: Tensor) -> Tensor:
+        """A permutation p, (B,) int64: image j is given the latents p[j]."""
+        raise NotImplementedError
+
+
+class Denoiser(Protocol):
+    """A ``torch.nn.Module`` built as ``Class(params, ctx)``.
+
+    It has ``C·(1 + ctx.process.extra_heads + ctx.noise.extra_heads)`` output channels (or numbers, for points), in that
+    order, and takes the condition that ``ctx.task`` describes.
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """(B, C·(1 + heads), …) from x_t (B, *shape), t (B,) in [0, 1] and ``cond``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples of a data set."""
+
+    x: Tensor
+    """(B, *shape), float32; images are in [−1, 1]."""
+    labels: Tensor | None = None
+    """(B,) int64."""
+
+
+class Split(Protocol):
+    """One part of a data set: a length and batches by index. The engine decides order and flips."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The samples at ``indices``, (B,) int64 on the CPU, in that order, on the data set's device."""
+        ...
+
+
+class Dataset:
+    """Real data, or a generator of it."""
+
+    kind: ClassVar[str] = "dataset"
+
+    shape: tuple[int, ...]
+    """One sample: (C, H, W), or (D,) for points."""
+    classes: int = 0
+    """How many labels there are; 0 where there are none."""
+    flip: bool = False
+    """Whether the engine mirrors half of the training images left to right."""
+    summary: str = ""
+    """One line for the start of a run: ``1,617 images of 1×8×8 (180 held out), in memory``."""
+    fresh: Callable[[int, np.random.Generator], Tensor] | None = None
+    """``fresh(n, generator)``: n new samples (n, *shape), where the data have a generator, else None."""
+
+    def split(self, name: str) -> Split:
+        """``"train"`` or ``"heldout"``."""
+        raise NotImplementedError
+
+
+class Task:
+    """What the network is told beside x_t and t.
+
+    ``cond`` is None, or an image (B, ``channels``, H, W) concatenated to x_t, or labels (B,) int64 below ``classes``
+    (``classes`` itself then means "no label", for classifier-free guidance).
+    """
+
+    kind: ClassVar[str] = "task"
+
+    channels: int = 0
+    classes: int = 0
+
+    def cond(self, batch: Batch) -> Tensor | None:
+        """The condition of a batch of data, for training and for evaluation."""
+        return None
+
+
+class Metric:
+    """Numbers from samples and reference data."""
+
+    kind: ClassVar[str] = "metric"
+
+    better: Mapping[str, str] = {}
+    """Each number's good direction: ``"higher"`` or ``"lower"``."""
+
+    def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
+        """Named numbers from samples (N, *shape) and reference (M, *shape): uint8 images or float points.
+
+        Raises:
+            NoiseregError: for fewer samples than the metric needs.
+        """
+        raise NotImplementedError
+
+
+class Features:
+    """A feature extractor: the space in which a metric measures."""
+
+    kind: ClassVar[str] = "features"
+
+    identity: str = ""
+    """What tells two extractors apart: a hash of weights and settings; recorded with every result."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, D) float from uint8 images (N, C, H, W) or float points (N, D)."""
+        raise NotImplementedError
+
+
+class Logger:
+    """Is told what a run measures, on rank 0; what it raises is printed once and the run goes on."""
+
+    kind: ClassVar[str] = "logger"
+
+    def run_started(self, out: Path, config: dict[str, Any]) -> None: ...
+
+    def logged(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def run_ended(self, error: BaseException | None) -> None: ...

@@ -1,0 +1,1 @@
+"""Metrics, feature spaces and ablation tables."""

@@ -1,0 +1,1 @@
+"""Noises: white, blue, red and power-law, static or time-varying."""

@@ -1,0 +1,1 @@
+"""Forward processes: DDPM and IADB."""
