@@ -20,10 +20,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args, get_origin
 
 import pluggy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from noisereg.errors import NoiseregError
 
@@ -69,6 +69,20 @@ class Params(BaseModel):
     """Base of every component's parameters: unknown keys are refused, and values do not change once built."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
+        """The command line gives text: ``none`` where None is allowed, ``64,128`` where a sequence is."""
+        if not isinstance(value, str) or info.field_name is None:
+            return value
+        annotation = cls.model_fields[info.field_name].annotation
+        options = (annotation, *get_args(annotation))
+        if value.lower() in ("none", "null") and type(None) in options:
+            return None
+        if any(get_origin(option) in (list, tuple, set, frozenset) for option in options):
+            return [part.strip() for part in value.split(",")]
+        return value
 
 
 class RegularizerParams(Params):
@@ -169,13 +183,16 @@ class Noise:
         """
         raise NoiseregError(f"{type(self).__name__} cannot be whitened: it gives no inverse")
 
-    def spectrum(self, t: Tensor) -> Tensor | None:
-        """The eigenvalues of L_t L_tᵀ, (B, n), that belong to :meth:`whiten`'s directions, or None if unknown.
+    def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """‖L_t⁻¹ε‖², (B,), over the directions that carry at least 1 % of the mean power, and their number, (B,).
 
-        Isotropy's ``space=whitened`` leaves out directions with under 1 % of the mean power. ``None`` means that all
-        directions carry enough.
+        For ε = L_t z the first has the second as its mean. This default takes all directions: override it where some
+        carry almost nothing, since there a small error of ε̂ would count for everything.
         """
-        return None
+        import torch
+
+        z = self.whiten(eps, t).flatten(1)
+        return z.square().sum(1), torch.full_like(z[:, 0], z.shape[1])
 
     def basis(self, latents: Mapping[str, Tensor]) -> Tensor:
         """What the extra heads predict, (B, C·extra_heads, …)."""
@@ -212,10 +229,18 @@ class Process:
     T: int = 1000
     """Training times are t = k/T, k = 1 … T."""
     extra_heads: int = 0
-    """How many more blocks of C channels the process itself reads (learned variance: 1), after the first."""
+    """How many more blocks of C channels the process itself reads (learned variance: 1), after the first and before the
+    noise's."""
     default_eta: float = 0.0
     """η of the sampler where the run does not say."""
-    default_grid: str = "uniform"
+    linear_path: bool = False
+    """True where a = 1 − t and b = t: BNDM's own loss weight belongs to it."""
+    summary: str = ""
+    """What it resolved to, for the start of a run: ``linear, T 1000, target ε``."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about this process with this noise, a line each."""
+    params: Params | None = None
+    """A component that resolves an ``auto`` keeps its resolved parameters here; config.yaml records them."""
 
     def signal_scale(self, t: Tensor) -> Tensor:
         """a(t), (B,) float64; a(0) = 1."""
@@ -232,6 +257,12 @@ class Process:
     def split(self, out: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x̂0, ε̂_t), each (B, *shape), from the network's first C channels."""
         raise NotImplementedError
+
+    def noise_gain(self, t: Tensor) -> Tensor:
+        """By how much ε̂ repeats an error of the network, (B,) float64: 1 if it predicts ε, a/b if it predicts x0."""
+        import torch
+
+        return torch.ones_like(t)
 
     def weight(self, t: Tensor) -> Tensor:
         """The weight, (B,) float64, of each sample's mean squared error in the loss."""

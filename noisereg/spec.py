@@ -1,0 +1,98 @@
+"""Component specs as text: ``name``, ``name:key=value,key=value``, ``name:{json}``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+from noisereg.errors import NoiseregError
+
+KEY = r"[A-Za-z_][\w.\-]*"
+
+
+def set_dotted(target: dict[str, Any], key: str, value: Any) -> None:
+    """``target["a"]["b"] = value`` for ``a.b``, making the mappings on the way."""
+    *path, last = key.split(".")
+    for part in path:
+        inner = target.get(part)
+        if not isinstance(inner, dict):
+            inner = target[part] = {}
+        target = inner
+    target[last] = value
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of nested mappings and lists."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+            flat |= flatten({str(i): v for i, v in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def parse_values(text: str) -> dict[str, Any]:
+    """``key=value,key=value`` as nested text values; a comma splits only where ``key=`` follows it."""
+    values: dict[str, Any] = {}
+    for part in re.split(rf",(?={KEY}=)", text):
+        key, equals, value = part.partition("=")
+        if not equals or not re.fullmatch(KEY, key):
+            raise NoiseregError(f"cannot read {part!r}: expected key=value,key=value after the colon")
+        set_dotted(values, key, value)
+    return values
+
+
+class Spec(BaseModel):
+    """A component as a run asks for it: a name and its parameters. Reads text or a mapping; dumps a mapping."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    params: dict[str, Any] = {}
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """
+        Raises:
+            NoiseregError: for text that is no spec.
+        """
+        name, colon, rest = text.strip().partition(":")
+        if not name:
+            raise NoiseregError(f"{text!r} names no component; expected name or name:key=value,key=value")
+        if rest.lstrip().startswith("{"):
+            try:
+                params = json.loads(rest)
+            except json.JSONDecodeError as error:
+                raise NoiseregError(f"{name}: the JSON after the colon cannot be read: {error}") from None
+            return cls(name=name, params=params)
+        if colon and not rest:
+            raise NoiseregError(f"{text!r} ends after the colon; expected {name}:key=value, or {name} alone")
+        return cls(name=name, params=parse_values(rest) if rest else {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            spec = cls.parse(value)
+            return {"name": spec.name, "params": spec.params}
+        if isinstance(value, Mapping) and set(value) != {"name", "params"}:
+            if "name" not in value:
+                raise ValueError("expected a component: its name, or a mapping with the key 'name'")
+            return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+    @model_serializer
+    def _dump(self) -> dict[str, Any]:
+        return {"name": self.name, **self.params}
+
+    def label(self) -> str:
+        """``isotropy(weight=0.1)``: for tables and names of cells."""
+        flat = flatten(self.params)
+        return f"{self.name}({', '.join(f'{k}={v}' for k, v in flat.items())})" if flat else self.name
