@@ -132,6 +132,8 @@ class Context:
     process: Process | None = None
     noise: Noise | None = None
     task: Task | None = None
+    dataset: Dataset | None = None
+    """For feature extractors, which may learn from its labels."""
     cache_dir: Path | None = None
     """The user's cache folder; it may not exist or be writable, and everything works without it."""
     batches: Callable[[str], Iterator[Tensor]] | None = None
@@ -233,6 +235,8 @@ class Process:
     noise's."""
     default_eta: float = 0.0
     """η of the sampler where the run does not say."""
+    variance: str = "beta-tilde"
+    """Of the fresh noise: the posterior's, or ``"beta"`` (DDPM's other choice)."""
     linear_path: bool = False
     """True where a = 1 − t and b = t: BNDM's own loss weight belongs to it."""
     summary: str = ""
@@ -402,6 +406,10 @@ class Metric:
 
     better: Mapping[str, str] = {}
     """Each number's good direction: ``"higher"`` or ``"lower"``."""
+    space: ClassVar[str] = ""
+    """The feature space it is defined in (FID: ``inception``); empty takes the one that ``--features`` names."""
+    paired: ClassVar[bool] = False
+    """True if sample i is compared with reference i, as in super-resolution."""
 
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         """Named numbers from samples (N, *shape) and reference (M, *shape): uint8 images or float points.
@@ -410,6 +418,10 @@ class Metric:
             NoiseregError: for fewer samples than the metric needs.
         """
         raise NotImplementedError
+
+    def notes(self) -> list[str]:
+        """What the last :meth:`compute` has to say beside its numbers (duplicates, a smaller window), a line each."""
+        return []
 
 
 class Features:
@@ -421,7 +433,7 @@ class Features:
     """What tells two extractors apart: a hash of weights and settings; recorded with every result."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, D) float from uint8 images (N, C, H, W) or float points (N, D)."""
+        """(N, D) float from uint8 images (N, C, H, W) or float points (N, D); uint8 where the pixels are the features."""
         raise NotImplementedError
 
 

@@ -1,0 +1,111 @@
+"""Every random number of a run, from a counter.
+
+Philox (Salmon et al. 2011) maps (key, counter) to numbers without a state: the key is (seed, stream), the counter's high
+words are (index, step). So what sample ``index`` gets at ``step`` depends on nothing else: not on the batch it is in, the
+number of ranks, the device, or whether the run was interrupted; and no two of them ever share a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from noisereg.api import Noise
+
+
+class Stream(IntEnum):
+    """What is drawn; streams of one seed are independent."""
+
+    TRAIN_LATENTS = 0
+    TIMES = 1
+    ORDER = 2
+    FLIPS = 3
+    WEIGHTS = 4
+    DROPOUT = 5
+    SAMPLE_LATENTS = 6
+    FRESH_DATA = 7
+    TASK = 8
+
+
+def generator(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:
+    """The numbers of ``(seed, stream, index, step)``."""
+    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, 0, index, step]))
+
+
+def torch_seed(seed: int, stream: Stream, index: int = 0, step: int = 0) -> int:
+    """A seed for torch's global generator: initial weights, dropout."""
+    return int(generator(seed, stream, index, step).integers(2**63))
+
+
+def latents(
+    noise: Noise,
+    shape: tuple[int, ...],
+    seed: int,
+    stream: Stream,
+    indices: Sequence[int],
+    step: int,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """The noise's latents for samples ``indices``, each (B, …) float32; drawn on the CPU, so equal on every device."""
+    shapes = noise.latents(shape)
+    drawn = {name: np.empty((len(indices), *s), dtype=np.float32) for name, s in shapes.items()}
+    for row, index in enumerate(indices):
+        source = generator(seed, stream, index, step)
+        for name in shapes:
+            source.standard_normal(out=drawn[name][row], dtype=np.float32)
+    return {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in drawn.items()}
+
+
+def times(seed: int, step: int, size: int, T: int, antithetic: bool = False) -> Tensor:
+    """Training times k/T of a whole batch, (size,) float64, k uniform on 1 … T.
+
+    ``antithetic``: neighbours are (k, T − k + 1), as in BNDM's training, so that each pair covers both ends.
+    """
+    source = generator(seed, Stream.TIMES, step=step)
+    if antithetic:
+        k = source.integers(1, T + 1, size=size // 2)
+        k = np.stack([k, T - k + 1], axis=1).reshape(-1)
+    else:
+        k = source.integers(1, T + 1, size=size)
+    return torch.from_numpy(k).double() / T
+
+
+class Order:
+    """Which data a step sees: a new permutation each epoch, batches running on across its end."""
+
+    def __init__(self, seed: int, length: int) -> None:
+        self.seed = seed
+        self.length = length
+        self._epochs: dict[int, np.ndarray] = {}
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
+            self._epochs[epoch] = generator(self.seed, Stream.ORDER, step=epoch).permutation(self.length)
+        return self._epochs[epoch]
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """Indices, (stop − start,) int64, of the ``start``-th to ``stop``-th sample seen since the run began."""
+        parts: list[np.ndarray] = []
+        while start < stop:
+            epoch, offset = divmod(start, self.length)
+            part = self._epoch(epoch)[offset : offset + stop - start]
+            parts.append(part)
+            start += len(part)
+        return torch.from_numpy(np.concatenate(parts))
+
+
+def flips(seed: int, step: int, size: int) -> Tensor:
+    """Which images of a whole batch are mirrored, (size,) bool."""
+    return torch.from_numpy(generator(seed, Stream.FLIPS, step=step).random(size) < 0.5)
+
+
+def double(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same latents in float64."""
+    return {name: v.double() for name, v in values.items()}

@@ -1,0 +1,124 @@
+"""The loss of one micro-batch: the process's, the heads', and the regularizers'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from noisereg.api import Denoiser, Noise, Pairing, Process, Regularizer, TrainStep, per_sample
+from noisereg.engine.sampler import Prediction
+
+
+def predict(denoiser: Denoiser, process: Process, noise: Noise, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
+    """The network's output read as (x̂0, ε̂_t, the noise's heads)."""
+    return read(_run(denoiser, x_t, t, cond), process, noise, x_t, t)
+
+
+def _run(denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    """The raw output in x_t's dtype, whatever the network computes in."""
+    return denoiser(x_t, t, cond).to(x_t.dtype)
+
+
+def blocks(out: Tensor, process: Process, noise: Noise, channels: int) -> tuple[Tensor, Tensor | None]:
+    """The first C channels, and the noise's heads (B, C·heads, …) or None; the process's own lie between."""
+    first = out[:, :channels]
+    heads = out[:, channels * (1 + process.extra_heads) :] if noise.extra_heads else None
+    return first, heads
+
+
+def read(out: Tensor, process: Process, noise: Noise, x_t: Tensor, t: Tensor) -> Prediction:
+    first, heads = blocks(out, process, noise, x_t.shape[1])
+    return Prediction(*process.split(first, x_t, t), heads)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A regularizer under the name of its column in metrics.jsonl."""
+
+    name: str
+    weight: float
+    term: Regularizer
+
+
+class Objective(nn.Module):
+    """Everything that can learn, and the loss. DDP wraps it whole, so that a noise or a regularizer that is an
+    ``nn.Module`` is synchronised like the denoiser."""
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        noise: Noise,
+        process: Process,
+        regularizers: Sequence[Weighted] = (),
+        pairing: Pairing | None = None,
+        mean: Callable[[Tensor], Tensor] = torch.mean,
+        bf16: bool = False,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        # nn.Module registers those that are modules; the others are plain attributes.
+        self.noise = noise
+        self.process = process
+        self.pairing = pairing
+        self.regularizers = list(regularizers)
+        self.learners = nn.ModuleList(r.term for r in regularizers if isinstance(r.term, nn.Module))
+        self.mean = mean
+        self.bf16 = bf16
+
+    def forward(
+        self, x0: Tensor, latents: Mapping[str, Tensor], t: Tensor, cond: Tensor | None, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of x0 (B, *shape), and what it is made of, detached.
+
+        Loss: mean(w(t)·‖e₁‖²/n) + mean(w_h(t)·‖e_h‖²/n) + Σ weight·regularizer; means over dimensions and batch.
+        """
+        noise, process = self.noise, self.process
+        eps = noise.color(latents, t)
+        if self.pairing is not None:
+            with torch.no_grad():
+                order = self.pairing(x0, latents, eps, t)
+            latents = {name: values[order] for name, values in latents.items()}
+            t = t[order] if self.pairing.moves_time else t
+            eps = noise.color(latents, t)
+        x_t = per_sample(process.signal_scale(t), x0) * x0 + per_sample(process.noise_scale(t), eps) * eps
+
+        def network(x: Tensor, times: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+                out = self.denoiser(x, times, cond)
+            return out.to(x.dtype)
+
+        out = network(x_t, t)
+        first, heads = blocks(out, process, noise, x0.shape[1])
+        error = (first - process.target(x0, eps, t)).flatten(1).square().mean(1)
+        loss = (process.weight(t).to(error) * error).mean()
+        parts = {"mse": error.detach().mean()}
+        if heads is not None:
+            head_error = (heads - noise.basis(latents)).flatten(1).square().mean(1)
+            loss = loss + (noise.head_weight(t, process).detach().to(head_error) * head_error).mean()
+            parts["mse_heads"] = head_error.detach().mean()
+
+        if self.regularizers:
+            seen = TrainStep(
+                x0=x0,
+                latents=latents,
+                t=t,
+                eps=eps,
+                x_t=x_t,
+                **dict(zip(("x0_hat", "eps_hat"), process.split(first, x_t, t), strict=True)),
+                heads=heads,
+                cond=cond,
+                noise=noise,
+                process=process,
+                step=step,
+                denoise=lambda x, times: process.split(network(x, times)[:, : x0.shape[1]], x, times),
+                mean=self.mean,
+            )
+            for regularizer in self.regularizers:
+                value = regularizer.term(seen)
+                loss = loss + regularizer.weight * value
+                parts[regularizer.name] = value.detach()
+                parts |= {name: v.detach() for name, v in regularizer.term.logs().items()}
+        return loss, {"loss": loss.detach(), **parts}
