@@ -8,30 +8,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from noisereg.api import Denoiser, Noise, Pairing, Process, Regularizer, TrainStep, per_sample
-from noisereg.engine.sampler import Prediction
+from noisereg.api import Noise, Pairing, Process, Regularizer, TrainStep, per_sample
+from noisereg.engine.sampler import Model, Prediction
 
 
-def predict(denoiser: Denoiser, process: Process, noise: Noise, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-    """The network's output read as (x̂0, ε̂_t, the noise's heads)."""
-    return read(_run(denoiser, x_t, t, cond), process, noise, x_t, t)
-
-
-def _run(denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-    """The raw output in x_t's dtype, whatever the network computes in."""
-    return denoiser(x_t, t, cond).to(x_t.dtype)
+def run_network(denoiser: nn.Module, x: Tensor, t: Tensor, cond: Tensor | None, bf16: bool = False) -> Tensor:
+    """The network's output, (B, C·(1 + heads), …), in x's dtype whatever it computes in."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        out = denoiser(x, t, cond)
+    return out.to(x.dtype)
 
 
 def blocks(out: Tensor, process: Process, noise: Noise, channels: int) -> tuple[Tensor, Tensor | None]:
     """The first C channels, and the noise's heads (B, C·heads, …) or None; the process's own lie between."""
-    first = out[:, :channels]
     heads = out[:, channels * (1 + process.extra_heads) :] if noise.extra_heads else None
-    return first, heads
+    return out[:, :channels], heads
 
 
-def read(out: Tensor, process: Process, noise: Noise, x_t: Tensor, t: Tensor) -> Prediction:
-    first, heads = blocks(out, process, noise, x_t.shape[1])
-    return Prediction(*process.split(first, x_t, t), heads)
+def as_model(
+    denoiser: nn.Module, process: Process, noise: Noise, cond: Tensor | None = None, bf16: bool = False
+) -> Model:
+    """The denoiser as the sampler calls it."""
+
+    def model(x_t: Tensor, t: Tensor) -> Prediction:
+        first, heads = blocks(run_network(denoiser, x_t, t, cond, bf16), process, noise, x_t.shape[1])
+        return Prediction(*process.split(first, x_t, t), heads)
+
+    return model
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,9 @@ class Objective(nn.Module):
         x_t = per_sample(process.signal_scale(t), x0) * x0 + per_sample(process.noise_scale(t), eps) * eps
 
         def network(x: Tensor, times: Tensor) -> Tensor:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-                out = self.denoiser(x, times, cond)
-            return out.to(x.dtype)
+            return run_network(self.denoiser, x, times, cond, self.bf16)
 
-        out = network(x_t, t)
-        first, heads = blocks(out, process, noise, x0.shape[1])
+        first, heads = blocks(network(x_t, t), process, noise, x0.shape[1])
         error = (first - process.target(x0, eps, t)).flatten(1).square().mean(1)
         loss = (process.weight(t).to(error) * error).mean()
         parts = {"mse": error.detach().mean()}
@@ -101,13 +101,15 @@ class Objective(nn.Module):
             parts["mse_heads"] = head_error.detach().mean()
 
         if self.regularizers:
+            x0_hat, eps_hat = process.split(first, x_t, t)
             seen = TrainStep(
                 x0=x0,
                 latents=latents,
                 t=t,
                 eps=eps,
                 x_t=x_t,
-                **dict(zip(("x0_hat", "eps_hat"), process.split(first, x_t, t), strict=True)),
+                x0_hat=x0_hat,
+                eps_hat=eps_hat,
                 heads=heads,
                 cond=cond,
                 noise=noise,
