@@ -1,3 +1,43 @@
-"""noisereg: diffusion models with any noise and any regularizer."""
+"""noisereg: diffusion models with any noise and any regularizer, combined and compared fairly.
+
+    import noisereg
+    run = noisereg.train(noise="blue-tv", reg=["isotropy:weight=0.1"], out="runs/a")
+    images = run.sample(64, steps=50, seed=0)
+
+Names are imported when first used, so ``import noisereg`` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+__all__ = ["Config", "NoiseregError", "Run", "__version__", "build", "evaluate", "load", "register", "train"]
+
+if TYPE_CHECKING:
+    from noisereg.config import Config
+    from noisereg.engine.run import Run
+    from noisereg.errors import NoiseregError
+    from noisereg.python import build, evaluate, load, register, train
+
+_HOMES = {
+    "Config": "noisereg.config",
+    "NoiseregError": "noisereg.errors",
+    "Run": "noisereg.engine.run",
+    "build": "noisereg.python",
+    "evaluate": "noisereg.python",
+    "load": "noisereg.python",
+    "register": "noisereg.python",
+    "train": "noisereg.python",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'noisereg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -382,15 +382,15 @@ def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
     """All dotted keys of a model: ``gamma.tau``."""
     names: list[str] = []
     for name, info in model.model_fields.items():
-        nested = _model_of(info.annotation)
+        nested = model_of(info.annotation)
         names += field_names(nested, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
     return names
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [m for a in get_args(annotation) if (m := _model_of(a))]
+    found = [m for a in get_args(annotation) if (m := model_of(a))]
     return found[0] if found else None
 
 

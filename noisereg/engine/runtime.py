@@ -38,6 +38,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def rank() -> int:
+    """This process's rank under torchrun, else 0."""
+    return int(os.environ.get("RANK", 0))
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One process's place: its rank, its device, its number format."""
@@ -52,7 +57,7 @@ class Runtime:
     @classmethod
     def start(cls, config: RuntimeConfig) -> Runtime:
         """Read torchrun's environment and join its group (NCCL on GPUs, gloo otherwise)."""
-        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        world = int(os.environ.get("WORLD_SIZE", 1))
         device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", 0)))
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -64,7 +69,7 @@ class Runtime:
             bf16=config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
             channels_last=cuda if config.channels_last == "auto" else config.channels_last,
             compile=config.compile,
-            rank=rank,
+            rank=rank(),
             world=world,
         )
 

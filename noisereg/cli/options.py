@@ -1,0 +1,73 @@
+"""Options that several commands share, and how flags become a configuration. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from noisereg.config import Config, PluginRecord, apply_set, layer, read_config, validate
+from noisereg.registry import Registry, registry, reset
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE|MODULE", help="A plugin that is not installed; repeat for several."),
+]
+NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugin: built-ins alone.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration: noise.gamma.tau=0.2."),
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", metavar="FILE|NAME", help="A YAML file, or a shipped configuration's name.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def open_registry(no_plugins: bool = False) -> Registry:
+    """The registry under the given flags."""
+    if no_plugins:
+        os.environ["NOISEREG_NO_PLUGINS"] = "1"
+        reset()
+    return registry()
+
+
+def load_plugins(reg: Registry, references: Sequence[str] | None, values: dict[str, Any]) -> dict[str, Any]:
+    """Load the plugins of flags and of a configuration; the latter's files must be what was recorded, unless a flag
+    names the same file again. Returns ``values`` with the record of all of them."""
+    given = [_record(reg.load(reference)) for reference in references or []]
+    named = {record.source for record in given}
+    recorded = validate({"plugins": values.get("plugins", [])}).plugins
+    for record in recorded:
+        if record.source not in named:
+            given.append(_record(reg.load(record.source, record.sha256)))
+    return values | {"plugins": [record.model_dump() for record in given]} if given else values
+
+
+def _record(plugin: Any) -> PluginRecord:
+    return PluginRecord(source=plugin.source, sha256=plugin.sha256)
+
+
+def make_config(
+    reg: Registry,
+    flags: Mapping[str, Any],
+    config: str | None = None,
+    sets: Sequence[str] | None = None,
+    plugins: Sequence[str] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """default < base (a run to be resumed) < config file < flags < ``--set``; nothing is validated against components.
+
+    Raises:
+        NoiseregError: for an unknown key or a value out of range.
+    """
+    values = layer(base or {}, read_config(config) if config else {}, flags)
+    values = load_plugins(reg, plugins, values)
+    return validate(apply_set(values, sets) if sets else values)
+
+
+def component_flags(**given: Any) -> dict[str, Any]:
+    """Those flags that were given, as a layer: ``None`` and empty lists are left out."""
+    return {key: value for key, value in given.items() if value not in (None, [])}

@@ -1,0 +1,65 @@
+"""``noisereg sample``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
+from noisereg.errors import NoiseregError
+
+
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    num: Annotated[int | None, typer.Option(help="How many samples. [the run's sample.num]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps. [the run's sample.steps]")] = None,
+    eta: Annotated[float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the run's]")] = None,
+    solver: Annotated[str | None, typer.Option(help="euler or heun (two evaluations a step, η 0). [the run's]")] = None,
+    grid: Annotated[str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the run's]")] = None,
+    seed: Annotated[int, typer.Option(help="Sample i of a seed is the same whatever --num is.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A .png grid, an .npz, or a folder of PNGs. [RUN/samples/…png]")
+    ] = None,
+    checkpoint: Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")] = None,
+    raw_weights: Annotated[
+        bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
+    ] = False,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
+    as_json: Json = False,
+) -> None:
+    """Draw samples from a run: a picture, an .npz, or a folder of PNGs."""
+    registry = open_registry(no_plugins)
+    for reference in plugin or []:
+        registry.load(reference)
+    from noisereg.cli.progress import ConsoleReporter
+    from noisereg.engine.pictures import check_out, write_samples
+    from noisereg.engine.run import Run
+
+    opened = Run.open(run, registry)
+    count = opened.config.sample.num if num is None else num
+    target = out or run / "samples" / f"seed{seed}-{count}.png"
+    check_out(target)
+    if len(opened.shape) != 3 and not target.suffix:
+        raise NoiseregError(
+            f"--out {target}: points have no single pictures; expected a .png (a scatter plot) or an .npz"
+        )
+    samples = opened.sample(
+        count,
+        steps=steps,
+        eta=eta,
+        solver=solver,
+        grid=grid,
+        seed=seed,
+        checkpoint=checkpoint,
+        ema=not raw_weights,
+        reporter=ConsoleReporter(),
+    )
+    from noisereg.engine.runtime import rank
+
+    if rank() == 0:
+        write_samples(samples, target)
+        print(json.dumps({"samples": str(target), "num": count, "seed": seed}) if as_json else target)
