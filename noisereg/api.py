@@ -429,6 +429,8 @@ class Features:
 
     kind: ClassVar[str] = "features"
 
+    name: str = ""
+    """What ``--features`` calls it; set by the evaluation, for metrics that name their numbers after their space."""
     identity: str = ""
     """What tells two extractors apart: a hash of weights and settings; recorded with every result."""
 
