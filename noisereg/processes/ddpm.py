@@ -66,11 +66,11 @@ class DDPM(Process):
                 "this noise has almost no power in some directions, where a signal left at t = 1 would stay: "
                 f"schedule {self.params.schedule} with zero_terminal_snr, target {self.params.target} (DESIGN §2)",
             )
-        elif weak and not self.params.zero_terminal_snr:
+        elif weak and not self.params.zero_terminal_snr and ctx.noise is not None:
             self.notes = (
-                f"the cosine schedule leaves a signal of {math.cos(self.angle[-1]):.1e} at t = 1, which static coloured "
-                "noise does not cover: on Gaussian data the sampled covariance is off by 13 % at 400 steps and 5 % at "
-                "1,000 (linear with zero_terminal_snr: 1.6 % and 0.6 %)",
+                f"the cosine schedule leaves a signal of {math.cos(self.angle[-1]):.1e} at t = 1, and this noise's "
+                f"weakest direction has amplitude {math.sqrt(max(ctx.noise.power_floor, 0)):.1e}: the covariance of "
+                "sampled Gaussian data keeps an error of under 0.2 % at jitter 1e-3, of 2 % at 1e-6 (grid=logsnr)",
             )
 
     @staticmethod
