@@ -1,0 +1,168 @@
+"""Images: decoded once and held as uint8, or decoded for each batch; one class for every source of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from noisereg.api import Batch, Context, Split
+from noisereg.datasets.decoding import to_pixels
+from noisereg.datasets.memory import free_device_memory, free_host_memory
+from noisereg.datasets.params import ImageParams
+from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
+from noisereg.errors import NoiseregError
+
+HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
+"""How much of the free memory data may take: on a GPU the network and its activations need the rest."""
+
+
+class Source(Protocol):
+    """Images and labels by index; a torchvision data set is one. Called from several threads."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int | None]: ...
+
+
+class Part:
+    """The images of a source at some indices, decoded."""
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int] | np.ndarray,
+        size: int | None,
+        channels: int,
+        name: Callable[[int], str],
+    ) -> None:
+        self.source = source
+        self.indices = indices
+        self.size = size
+        self.channels = channels
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def decode(self, position: int) -> tuple[np.ndarray, int]:
+        """Pixels (C, H, W) and label (−1: none) of the image at ``position``.
+
+        Raises:
+            NoiseregError: names the image if it cannot be read.
+        """
+        index = int(self.indices[position])
+        try:
+            image, label = self.source[index]
+            with image:
+                return to_pixels(image, self.size, self.channels), -1 if label is None else int(label)
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            raise unreadable(self.name(index), error) from None
+
+
+def unreadable(name: str, error: Exception) -> NoiseregError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return NoiseregError(f"{name} cannot be read as an image ({reason}); repair it or take it away")
+
+
+class Decoders(ThreadPoolExecutor):
+    """Threads that decode: Pillow lets go of the interpreter's lock while it does."""
+
+    def __init__(self) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        super().__init__(max(1, min(16, cores // ranks)), thread_name_prefix="decode")
+
+
+class StreamedSplit:
+    """Images decoded for each batch."""
+
+    def __init__(self, part: Part, labelled: bool, decoders: Decoders, device: torch.device | str) -> None:
+        self.part = part
+        self.labelled = labelled
+        self.decoders = decoders
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def batch(self, indices: Tensor) -> Batch:
+        pixels, labels = zip(*self.decoders.map(self.part.decode, indices.tolist()), strict=True)
+        x = pixels_to_unit(torch.from_numpy(np.stack(pixels)).to(self.device))
+        return Batch(x, torch.tensor(labels, device=self.device) if self.labelled else None)
+
+
+class ImageDataset(TwoSplits):
+    """Base of the image data sets: a subclass finds the images, this class decodes, holds and splits them."""
+
+    params: ImageParams
+    decoded: bool = False
+    """Whether the source has its pixels in memory: threads would only wait for each other."""
+
+    def __init__(self, params: ImageParams, ctx: Context) -> None:
+        self.params = params
+        self.flip = params.flip
+        self.device = torch.device(ctx.device)
+
+    def hold(self, train: Part, heldout: Part, height: int, width: int) -> None:
+        """Set shape, splits and summary.
+
+        Raises:
+            NoiseregError: with ``memory=resident``, for more than there is room for.
+        """
+        self.shape = (train.channels, height, width)
+        labelled = self.classes > 0
+        where, place = self._place((len(train) + len(heldout)) * train.channels * height * width)
+        decoders = Decoders()
+        splits: list[Split] = []
+        for part in (train, heldout):
+            if where is None:
+                splits.append(StreamedSplit(part, labelled, decoders, self.device))
+            else:
+                pixels, labels = self._decode(part, decoders)
+                splits.append(ResidentSplit(pixels.to(where), labels.to(where) if labelled else None, self.device))
+        self.train, self.heldout = splits
+        if where is not None:
+            decoders.shutdown()
+        size = "×".join(map(str, self.shape))
+        self.summary = f"{len(train):,} images of {size} ({len(heldout):,} held out), {place}"
+
+    def _decode(self, part: Part, decoders: Decoders) -> tuple[Tensor, Tensor]:
+        pixels = torch.empty((len(part), *self.shape), dtype=torch.uint8)
+        labels = np.empty(len(part), dtype=np.int64)
+        view = pixels.numpy()
+
+        def fill(block: range) -> None:
+            for position in block:
+                view[position], labels[position] = part.decode(position)
+
+        # Blocks, since handing one small image to a thread takes longer than decoding it.
+        blocks = [range(start, min(start + 64, len(part))) for start in range(0, len(part), 64)]
+        for _ in (map if self.decoded else decoders.map)(fill, blocks):
+            pass
+        return pixels, torch.from_numpy(labels)
+
+    def _place(self, needed: int) -> tuple[torch.device | None, str]:
+        """Where ``needed`` bytes of pixels are held (None: nowhere, they are streamed), and how the summary says it."""
+        memory = self.params.memory
+        if memory == "stream":
+            return None, "streamed"
+        room = int(free_host_memory() * HOST_SHARE)
+        if needed <= room:
+            if self.device.type != "cuda":
+                return self.device, "in memory"
+            if needed <= free_device_memory(self.device) * DEVICE_SHARE:
+                return self.device, "in GPU memory"
+            return torch.device("cpu"), "in host memory"
+        if memory == "resident":
+            raise NoiseregError(
+                f"memory=resident: the images take {needed / 2**30:.1f} GiB and there is room for "
+                f"{room / 2**30:.1f} GiB; make size smaller or type memory=auto, which streams them"
+            )
+        return None, "streamed (more than fits in memory)"

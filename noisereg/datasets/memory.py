@@ -1,0 +1,63 @@
+"""How much memory there is for data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+GUESS = 4 * 2**30
+"""Where the system does not say."""
+
+
+def free_host_memory(root: Path = Path("/")) -> int:
+    """Bytes of RAM this process may still take: its share of the node's, and no more than its container or job allows.
+
+    ``root`` is where ``proc`` and ``sys`` are.
+    """
+    free = min([_available(root / "proc/meminfo"), *_allowances(root)])
+    # Each rank of a node holds its own copy.
+    return max(0, free) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _available(meminfo: Path) -> int:
+    try:
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:  # no /proc: macOS, which says only how much there is in all
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError, AttributeError):
+        return GUESS
+
+
+def _allowances(root: Path) -> list[int]:
+    """What each control group (version 2) that this process is in still allows: Slurm's and containers' limits."""
+    base = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    group = base / own.lstrip("/")
+    groups = [group, *group.parents] if group.is_relative_to(base) else [base]
+    allowances = []
+    for folder in groups:
+        if not folder.is_relative_to(base):
+            break
+        try:
+            limit = int((folder / "memory.max").read_text())
+            used = int((folder / "memory.current").read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # no limit here ("max"), or no such group
+            continue
+        allowances.append(limit - used + int(stat.get("inactive_file", 0)))  # the file cache gives way
+    return allowances
+
+
+def free_device_memory(device: torch.device) -> int:
+    """Bytes free on a CUDA device; 0 for any other, whose memory is the host's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

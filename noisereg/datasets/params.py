@@ -1,0 +1,71 @@
+"""Parameters of the built-in data sets; importing this imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from noisereg.api import Field, Params
+
+MAX_SIZE = 4096
+"""The largest side an image data set resizes to, in pixels."""
+
+
+def _number(value: Any) -> Any:
+    """Specs reach pydantic as text, which ``Literal`` does not turn into a number."""
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+Version = Annotated[Literal[1, 2], BeforeValidator(_number)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
+
+
+class PointsParams(Params):
+    """A two-dimensional set of Iso-Diffusion (arXiv 2403.16790)."""
+
+    version: Version = Field(1, description="1: the authors' first public code; 2: their later one")
+    n: int = Field(10_000, ge=2, le=10_000_000, description="how many training points; a tenth as many are held out")
+    seed: int = Field(0, ge=0, lt=2**32, description="what the training points are drawn from, whatever the run's seed")
+
+
+class ImageParams(Params):
+    """What every image data set takes."""
+
+    size: int | None = Field(
+        None, gt=0, le=MAX_SIZE, description="side in pixels: the shorter side is resized to it, the centre cut out"
+    )
+    channels: Channels | None = Field(None, description="1 grey, 3 colour; unset: as the images are")
+    flip: bool = Field(False, description="mirror half of the training images left to right")
+    memory: Literal["auto", "resident", "stream"] = Field(
+        "auto", description="resident: decoded once, held as uint8; stream: decoded for each batch; auto: what fits"
+    )
+
+
+class TorchvisionParams(ImageParams):
+    """A data set that torchvision reads."""
+
+    root: UserPath = Field(Path("data"), description="the folder torchvision keeps its data sets in")
+    download: bool = Field(False, description="fetch the data into root if they are not there")
+
+
+class FlippedParams(TorchvisionParams):
+    """Small photographs, whose mirror images are as likely as they are."""
+
+    flip: bool = Field(True, description="mirror half of the training images left to right")
+
+
+class PhotoParams(FlippedParams):
+    """Photographs of different sizes."""
+
+    size: int = Field(
+        64, gt=0, le=MAX_SIZE, description="side in pixels: the shorter side is resized to it, the centre cut out"
+    )
+
+
+class FolderParams(ImageParams):
+    """A folder of images."""
+
+    path: UserPath = Field(description="searched for images at any depth; two or more folders in it are classes")

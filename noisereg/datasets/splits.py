@@ -1,0 +1,74 @@
+"""The parts of a data set: which samples are held out, and batches from tensors held in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisereg.api import Batch, Dataset, Split
+from noisereg.errors import NoiseregError, nearest
+
+
+def holdout(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, held out) of ``n`` samples: a tenth is held out, always the same ones, at least one of two.
+
+    The draw is ``RandomState``'s: NumPy promises that stream for good, which it does not for ``Generator``'s.
+    """
+    count = max(1, round(n / 10)) if n > 1 else 0
+    order = np.random.RandomState(0).permutation(n)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def pixels_to_unit(pixels: Tensor) -> Tensor:
+    """uint8 values 0 … 255 as float32 in [−1, 1]."""
+    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+class PointSplit:
+    """Points in memory."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, indices: Tensor) -> Batch:
+        return Batch(self.x[indices.to(self.x.device)])
+
+
+class ResidentSplit:
+    """Images held as uint8, (N, C, H, W), where ``pixels`` lies; batches are on ``device``."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor | None, device: torch.device | str) -> None:
+        self.pixels = pixels
+        self.labels = labels
+        self.device = torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, indices: Tensor) -> Batch:
+        pixels = self.pixels[indices.to(self.pixels.device)].to(self.device)
+        labels = None if self.labels is None else self.labels[indices.to(self.labels.device)].to(self.device)
+        return Batch(pixels_to_unit(pixels), labels)
+
+
+class TwoSplits(Dataset):
+    """A data set whose two splits are made when it is built."""
+
+    train: Split
+    heldout: Split
+
+    def split(self, name: str) -> Split:
+        """``"train"`` or ``"heldout"``.
+
+        Raises:
+            NoiseregError: for any other name.
+        """
+        if name not in ("train", "heldout"):
+            raise NoiseregError(
+                f"no split is called {name!r}; expected 'train' or 'heldout'{nearest(name, ['train', 'heldout'])}"
+            )
+        return self.train if name == "train" else self.heldout
