@@ -5,6 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noisereg.api import Component, hookimpl
+from noisereg.evaluation.params import (
+    ClassifierParams,
+    FidParams,
+    FrechetParams,
+    InceptionParams,
+    InceptionScoreParams,
+    KernelDistanceParams,
+    PixelsParams,
+    PrdcParams,
+    PrecisionRecallParams,
+    PsnrParams,
+    RandomVgg16Params,
+    SsimParams,
+)
 from noisereg.processes.params import DDPMParams, IADBParams
 from noisereg.regularizers.params import IsotropyParams
 
@@ -44,4 +58,101 @@ def noisereg_tasks() -> Iterator[Component]:
         name="unconditional",
         impl="noisereg.api:Task",
         summary="the network is told x_t and t alone",
+    )
+
+
+@hookimpl
+def noisereg_metrics() -> Iterator[Component]:
+    yield Component(
+        name="prdc",
+        impl="noisereg.evaluation.prdc:Prdc",
+        params=PrdcParams,
+        summary="precision, recall, density and coverage by k-th neighbours, in any feature space",
+        cite="Naeem et al. 2020, arXiv 2002.09797; Kynkäänniemi et al. 2019, arXiv 1904.06991",
+    )
+    yield Component(
+        name="pr",
+        impl="noisereg.evaluation.fidelity:PrecisionRecall",
+        params=PrecisionRecallParams,
+        summary="precision and recall as torch-fidelity counts them, in any feature space",
+        cite="Kynkäänniemi et al. 2019, arXiv 1904.06991",
+    )
+    yield Component(
+        name="fid",
+        impl="noisereg.evaluation.fidelity:FID",
+        params=FidParams,
+        summary="Fréchet Inception distance, by torch-fidelity",
+        cite="Heusel et al. 2017, arXiv 1706.08500",
+    )
+    yield Component(
+        name="kid",
+        impl="noisereg.evaluation.fidelity:KID",
+        params=KernelDistanceParams,
+        summary="kernel Inception distance, by torch-fidelity",
+        cite="Bińkowski et al. 2018, arXiv 1801.01401",
+    )
+    yield Component(
+        name="is",
+        impl="noisereg.evaluation.fidelity:InceptionScore",
+        params=InceptionScoreParams,
+        summary="Inception score, by torch-fidelity; uses no reference",
+        cite="Salimans et al. 2016, arXiv 1606.03498",
+    )
+    yield Component(
+        name="fd",
+        impl="noisereg.evaluation.fidelity:FrechetDistance",
+        params=FrechetParams,
+        summary="Fréchet distance in any feature space, named after it: fd-pixels",
+        cite="Dowson & Landau 1982; Heusel et al. 2017, eq. 6",
+    )
+    yield Component(
+        name="kd",
+        impl="noisereg.evaluation.fidelity:KernelDistance",
+        params=KernelDistanceParams,
+        summary="kernel distance (cubic MMD²) in any feature space, named after it: kd-pixels",
+        cite="Bińkowski et al. 2018, arXiv 1801.01401",
+    )
+    yield Component(
+        name="psnr",
+        impl="noisereg.evaluation.paired:PSNR",
+        params=PsnrParams,
+        summary="peak signal-to-noise ratio of paired outputs (super-resolution), in dB",
+    )
+    yield Component(
+        name="ssim",
+        impl="noisereg.evaluation.paired:SSIM",
+        params=SsimParams,
+        summary="structural similarity of paired outputs (super-resolution)",
+        cite="Wang et al. 2004",
+    )
+
+
+@hookimpl
+def noisereg_features() -> Iterator[Component]:
+    yield Component(
+        name="pixels",
+        impl="noisereg.evaluation.features:Pixels",
+        params=PixelsParams,
+        summary="the pixels themselves, in uint8; points as they are",
+        cite="Iso-Diffusion, arXiv 2403.16790, measures images so",
+    )
+    yield Component(
+        name="inception",
+        impl="noisereg.evaluation.features:Inception",
+        params=InceptionParams,
+        summary="torch-fidelity's Inception v3, 2,048 pool features; weights from a file or its download",
+        cite="Heusel et al. 2017, arXiv 1706.08500",
+    )
+    yield Component(
+        name="random-vgg16",
+        impl="noisereg.evaluation.features:RandomVgg16",
+        params=RandomVgg16Params,
+        summary="512 features of a VGG-16 with random weights; no download",
+        cite="Naeem et al. 2020, arXiv 2002.09797, §5",
+    )
+    yield Component(
+        name="classifier",
+        impl="noisereg.evaluation.classifier:Classifier",
+        params=ClassifierParams,
+        summary="64 features of a small classifier trained here on the data's own labels",
     )

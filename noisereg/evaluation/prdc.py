@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
+from noisereg.datasets.memory import free_host_memory
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.memory import available_memory, gib
 from noisereg.evaluation.params import PrdcParams
 
 BLOCK = 2048
@@ -150,9 +150,10 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
         device = torch.device("cpu")
     exact = not (real.is_floating_point() or fake.is_floating_point())
     rounded = torch.float32 in (real.dtype, fake.dtype)
-    centre, identities = None, [None, None]
+    centre: Tensor | None = None
+    identities: list[Tensor | None] = [None, None]
     if not exact:  # float64 holds sums of squares of integers exactly, so those need neither
-        centre = sum(part.to(device).double().sum(0) for part in real.split(BLOCK)) / len(real)
+        centre = torch.stack([part.to(device).double().sum(0) for part in real.split(BLOCK)]).sum(0) / len(real)
         identities = [None if v is None else v.to(device) for v in _identities(real.cpu(), fake.cpu())]
     r = _Points(real, centre, identities[0], device)
     f = _Points(fake, centre, identities[1], device)
@@ -183,11 +184,11 @@ def package_prdc(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
     """
     from prdc import compute_prdc
 
-    needed, free = package_memory(len(real), len(fake), real.dtype), available_memory()
+    needed, free = package_memory(len(real), len(fake), real.dtype), free_host_memory()
     if needed > free:
         raise NoiseregError(
-            f"prdc:backend=package builds N×N matrices: {gib(needed)} for {max(len(real), len(fake)):,} samples, and "
-            f"{gib(free)} is free; leave out backend=package, whose numbers are the same"
+            f"prdc:backend=package builds N×N matrices: {needed / 2**30:.1f} GiB for {max(len(real), len(fake)):,} "
+            f"samples, and {free / 2**30:.1f} GiB is free; leave out backend=package, whose numbers are the same"
         )
     if min(len(real), len(fake)) <= k + 1:
         raise NoiseregError(f"prdc:backend=package with k={k} needs at least {k + 2} samples in each set")
