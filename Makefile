@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python >= 3.11 and nothing else: they set up their own virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What must be there for the package to import as installed; a change of pyproject.toml installs anew.
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/noisereg train --noise blue-tv --reg isotropy --process iadb --resume --out runs/demo
+	$(BIN)/noisereg sample runs/demo --num 64 --out runs/demo/grid.png
+	@echo "the picture:    runs/demo/grid.png"
+	@echo "the run folder: runs/demo (config.yaml, metrics.jsonl, checkpoints/, samples/)"
+
+test: $(TEST_STAMP)
+	$(BIN)/pytest -n 2
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'noisereg needs Python >= 3.11; give PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(STAMP): $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(TEST_STAMP): $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP) $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
