@@ -19,8 +19,52 @@ from noisereg.evaluation.params import (
     RandomVgg16Params,
     SsimParams,
 )
+from noisereg.noise.params import MaskParams, PowerLawParams, TimeVaryingParams, WhiteParams
 from noisereg.processes.params import DDPMParams, IADBParams
 from noisereg.regularizers.params import IsotropyParams
+
+
+@hookimpl
+def noisereg_noises() -> Iterator[Component]:
+    yield Component(
+        name="white",
+        impl="noisereg.noise.white:WhiteNoise",
+        params=WhiteParams,
+        summary="independent Gaussian numbers, for images and points",
+    )
+    yield Component(
+        name="blue",
+        impl="noisereg.noise.blue:BlueNoise",
+        params=MaskParams,
+        summary="static blue noise: Gaussian, with the spectrum of void-and-cluster masks",
+        cite="Huang et al. 2024, arXiv 2402.04930; Ulichney 1993",
+    )
+    yield Component(
+        name="blue-tv",
+        impl="noisereg.noise.time_varying:BlueTimeVarying",
+        params=TimeVaryingParams,
+        summary="blue at the data, white at the noise: ε_t = (γ_t z + (1−γ_t) L z)/c_t",
+        cite="Huang et al. 2024, arXiv 2402.04930",
+    )
+    yield Component(
+        name="red",
+        impl="noisereg.noise.blue:RedNoise",
+        params=MaskParams,
+        summary="static red noise: the blue spectrum mirrored in frequency",
+    )
+    yield Component(
+        name="red-tv",
+        impl="noisereg.noise.time_varying:RedTimeVarying",
+        params=TimeVaryingParams,
+        summary="red at the data, white at the noise",
+        cite="Huang et al. 2024, arXiv 2402.04930, figure on white to red (which leaves red undefined)",
+    )
+    yield Component(
+        name="power-law",
+        impl="noisereg.noise.blue:PowerLawNoise",
+        params=PowerLawParams,
+        summary="static noise of amplitude |f|^exponent",
+    )
 
 
 @hookimpl

@@ -1,0 +1,130 @@
+"""Parameters of the built-in noises; importing them imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from noisereg.api import Params
+
+GAMMA_DEFAULTS: dict[str, dict[str, float]] = {
+    "linear": {},
+    "sigmoid": {"s": 0.0, "e": 3.0, "tau": 0.2},
+    "cosine": {"s": 0.0, "e": 1.0, "tau": 1.0},
+}
+
+
+class Gamma(Params):
+    """γ(t), from 0 (the static colour, at the data) to 1 (white, at the noise); BNDM (2402.04930), "Time-varying noise".
+
+    ``s``, ``e`` and ``tau`` that are left out take the form's own values; ``linear`` has none.
+    """
+
+    form: Literal["linear", "sigmoid", "cosine"] = Field("sigmoid", description="shape of γ(t)")
+    s: float | None = Field(None, allow_inf_nan=False, description="start of the curve that is used (0)")
+    e: float | None = Field(None, allow_inf_nan=False, description="end of it (sigmoid 3, cosine 1)")
+    tau: float | None = Field(None, gt=0, allow_inf_nan=False, description="its softness (sigmoid 0.2, cosine 1)")
+    learn: bool = Field(False, description="train s, e and tau")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        """The form's own s, e and tau where they are not given, so that a written-out configuration is complete."""
+        if not isinstance(data, Mapping):
+            return data
+        own = GAMMA_DEFAULTS.get(str(data.get("form", "sigmoid")), {})
+        return {**own, **{k: v for k, v in data.items() if v is not None or k not in own}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Gamma:
+        if self.learn:
+            raise ValueError("learn=true is not available yet; leave it out and give s, e and tau")
+        if self.form == "linear":
+            given = [k for k in ("s", "e", "tau") if getattr(self, k) is not None]
+            if given:
+                raise ValueError(f"linear γ = t has no {', '.join(given)}; leave out or take form=sigmoid")
+            return self
+        s, e, tau = self.curve
+        if not s < e:
+            raise ValueError(f"γ runs from s to e and needs s < e, not s={s:g}, e={e:g}")
+        if self.form == "cosine":
+            if s < 0 or e > 1:
+                raise ValueError(
+                    f"cosine γ needs 0 ≤ s < e ≤ 1 (it is complex or turns back elsewhere), not {s:g}, {e:g}"
+                )
+            if e == 1 and tau < 0.5:
+                raise ValueError(f"cosine γ with e=1 needs tau ≥ 0.5 (below, dγ/dt is infinite at t = 1), not {tau:g}")
+        elif _sigmoid_rise(s, e, tau) < 1e-9:
+            raise ValueError(
+                f"the logistic function is flat between s/tau = {s / tau:g} and e/tau = {e / tau:g}: raise tau"
+            )
+        return self
+
+    @property
+    def curve(self) -> tuple[float, float, float]:
+        """(s, e, τ) of a sigmoid or cosine."""
+        if self.s is None or self.e is None or self.tau is None:
+            raise ValueError(f"{self.form} γ has no s, e and tau")
+        return self.s, self.e, self.tau
+
+
+def _sigmoid_rise(s: float, e: float, tau: float) -> float:
+    """σ(e/τ) − σ(s/τ), the denominator of the normalised sigmoid; in the tails it cancels."""
+    return (math.tanh(e / (2 * tau)) - math.tanh(s / (2 * tau))) / 2
+
+
+class WhiteParams(Params):
+    """White noise has no parameters."""
+
+
+class ColouredParams(Params):
+    """Static noise of a given power spectrum."""
+
+    factor: Literal["cholesky", "spectral"] = Field(
+        "cholesky",
+        description="root of the covariance: lower triangular as in BNDM, or symmetric by FFT (isotropic, any size)",
+    )
+    jitter: float = Field(
+        1e-3, ge=0, le=1, description="j of (1−j)Σ + jI: the power left where the spectrum has none, as at frequency 0"
+    )
+
+    @model_validator(mode="after")
+    def _invertible(self) -> ColouredParams:
+        if self.factor == "cholesky" and self.jitter < 1e-12:
+            raise ValueError("factor=cholesky needs jitter ≥ 1e-12: Σ is singular; take jitter=1e-3 or factor=spectral")
+        return self
+
+
+class MaskParams(ColouredParams):
+    """Noise with the spectrum of blue-noise masks."""
+
+    spectrum: Path | None = Field(
+        None, description="file made by 'noisereg noise build', of the images' size; the shipped spectra if left out"
+    )
+
+
+class TimeVaryingParams(MaskParams):
+    """ε_t = (γ_t z + (1−γ_t) L z)/c_t: the static colour at t = 0, white at t = 1."""
+
+    gamma: Gamma = Field(Gamma.model_validate({}), description="γ(t)")
+    transport: Literal["heads", "whiten"] = Field(
+        "heads", description="how ε̂_t becomes ε̂_s: the network also predicts (L−I)z, or L_s L_t⁻¹"
+    )
+    normalize: bool = Field(
+        False, description="divide by the root of the mean square, which falls below 1 between the ends"
+    )
+
+
+class PowerLawParams(ColouredParams):
+    """F⁻¹(|f|^p F(z)): the amplitude at frequency f is |f| to the power of the exponent."""
+
+    exponent: float = Field(
+        -1.0, ge=-4, le=4, description="p: −1 is 1/f² power (red, Brownian), −0.5 pink, 0 white, 0.5 blue, 1 violet"
+    )
+    factor: Literal["cholesky", "spectral"] = Field(
+        "spectral", description="root of the covariance: symmetric by FFT (isotropic, any size), or lower triangular"
+    )
