@@ -192,11 +192,20 @@ def noisereg_features() -> Iterator[Component]:
         impl="noisereg.evaluation.features:RandomVgg16",
         params=RandomVgg16Params,
         summary="512 features of a VGG-16 with random weights; no download",
-        cite="Naeem et al. 2020, arXiv 2002.09797, §5",
+        cite="Naeem et al. 2020, arXiv 2002.09797",
     )
     yield Component(
         name="classifier",
         impl="noisereg.evaluation.classifier:Classifier",
         params=ClassifierParams,
         summary="64 features of a small classifier trained here on the data's own labels",
+    )
+
+
+@hookimpl
+def noisereg_loggers() -> Iterator[Component]:
+    yield Component(
+        name="tensorboard",
+        impl="noisereg.loggers.tensorboard:TensorBoard",
+        summary="event files in RUN/tensorboard (extra: tensorboard)",
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg import __version__
-from noisereg.api import Logger, Noise
+from noisereg.api import Context, Logger, Noise
 from noisereg.config import Config, read_yaml, resume_difference, validate, write_yaml
 from noisereg.engine import checkpoint, draws
 from noisereg.engine.assembly import (
@@ -449,9 +449,3 @@ class _Training:
             if step < self.config.train.steps:
                 self.reporter.begin("train", self.config.train.steps, step)
         self.runtime.barrier()
-
-
-def _log_context(parts: Parts) -> Any:
-    from noisereg.api import Context
-
-    return Context(shape=parts.shape)

@@ -1,0 +1,1 @@
+"""Where --log sends what a run measures."""

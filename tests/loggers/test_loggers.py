@@ -1,0 +1,63 @@
+"""Loggers are told what a run measures, and cannot stop it."""
+
+import pytest
+
+from noisereg import python as noisereg
+from noisereg.api import Component, Logger
+from noisereg.engine.reporter import Reporter
+from noisereg.registry import registry, reset
+
+RUN = {"denoiser": "mlp:width=16", "runtime": {"device": "cpu"}, "sample": {"steps": 2}}
+TRAIN = {"steps": 4, "batch_size": 8, "log_every": 2}
+
+told = []
+
+
+class Listening(Logger):
+    def __init__(self, params, ctx):
+        told.clear()
+
+    def run_started(self, out, config):
+        told.append(("started", out.name, config["noise"]["name"]))
+
+    def logged(self, step, metrics):
+        told.append(("logged", step, sorted(metrics)))
+        raise RuntimeError("the network is down")
+
+    def run_ended(self, error):
+        told.append(("ended", error))
+
+
+@pytest.fixture
+def listening():
+    noisereg.register(Component(name="listening", impl=Listening))
+    yield
+    reset()
+
+
+def test_a_logger_that_fails_is_said_once_and_the_run_goes_on(listening, tmp_path):
+    said = []
+
+    class Reading(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    run = noisereg.train(out=tmp_path / "run", log=["listening"], train=TRAIN, reporter=Reading(), **RUN)
+    assert run.status["status"] == "finished"
+    assert [event[0] for event in told] == ["started", "logged", "logged", "ended"]
+    assert told[1][2] == ["images_per_second", "loss", "lr", "mse"]
+    assert sum("the network is down" in text for text in said) == 1
+
+
+def test_tensorboard_writes_its_events(tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra noisereg[tensorboard] is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    noisereg.train(out=tmp_path / "run", log=["tensorboard"], train=TRAIN, **RUN)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [2, 4]
+
+
+def test_loggers_are_components():
+    assert "tensorboard" in {e.name for e in registry().entries("logger")}
