@@ -282,17 +282,12 @@ class _Training:
     def go(self) -> Run:
         config, runtime, reporter = self.config, self.runtime, self.reporter
         steps = config.train.steps
+        context = Context(shape=self.parts.shape)
+        named = config.log if runtime.main else []
+        loggers = Loggers([self.registry.build("logger", s.name, s.params, context) for s in named], reporter)
         self._announce()
         if runtime.main:
             self._write_folder()
-        loggers = Loggers(
-            [
-                self.registry.build("logger", s.name, s.params, _log_context(self.parts))
-                for s in config.log
-                if runtime.main
-            ],
-            reporter,
-        )
         loggers.call("run_started", self.out, config.dump())
         self._status("running", self.start)
         step = self.start
