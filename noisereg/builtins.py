@@ -20,6 +20,7 @@ from noisereg.evaluation.params import (
     SsimParams,
 )
 from noisereg.noise.params import MaskParams, PowerLawParams, TimeVaryingParams, WhiteParams
+from noisereg.pairings.params import PairingParams
 from noisereg.processes.params import DDPMParams, IADBParams
 from noisereg.regularizers.params import IsotropyParams
 
@@ -75,6 +76,24 @@ def noisereg_regularizers() -> Iterator[Component]:
         params=IsotropyParams,
         summary="holds E‖ε̂‖²/n to the noise's own level",
         cite="Iso-Diffusion, arXiv 2403.16790, eq. 28",
+    )
+
+
+@hookimpl
+def noisereg_pairings() -> Iterator[Component]:
+    yield Component(
+        name="greedy",
+        impl="noisereg.pairings.greedy:Greedy",
+        params=PairingParams,
+        summary="each noise in turn takes the nearest image left in the batch (rectified mapping)",
+        cite="BNDM, arXiv 2402.04930",
+    )
+    yield Component(
+        name="optimal",
+        impl="noisereg.pairings.optimal:Optimal",
+        params=PairingParams,
+        summary="the assignment of least total distance in the batch",
+        cite="Immiscible diffusion, arXiv 2406.12303",
     )
 
 

@@ -1,0 +1,36 @@
+"""What a pairing minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from noisereg.api import Context, NoiseregError, Pairing
+from noisereg.pairings.params import PairingParams
+
+
+class DistancePairing(Pairing):
+    """Base of pairings by the distance between noise and image.
+
+    Raises:
+        NoiseregError: for ``cost=latent`` with a noise whose latents are not one z of the sample's shape.
+    """
+
+    def __init__(self, params: PairingParams, ctx: Context) -> None:
+        self.moves_time = params.cost == "noised"
+        if not self.moves_time and ctx.noise is not None and ctx.noise.latents(ctx.shape) != {"z": tuple(ctx.shape)}:
+            raise NoiseregError("a pairing with cost=latent needs a noise with the one latent z; give cost=noised")
+        self.summary = "by ‖L_t z − x0‖, t moves with z" if self.moves_time else "by ‖z − x0‖"
+
+    def distances(self, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor) -> Tensor:
+        """D[i, j] = ‖noise_i − x0_j‖, (B, B) float64 on the CPU.
+
+        By coordinate differences: the form ‖a‖² + ‖b‖² − 2ab cancels, and here only differences between close distances
+        matter.
+        """
+        noise = eps if self.moves_time else latents["z"]
+        return torch.cdist(
+            noise.flatten(1).double(), x0.flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
+        ).cpu()
