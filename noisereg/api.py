@@ -145,7 +145,14 @@ def per_sample(v: Tensor, like: Tensor) -> Tensor:
     return v.to(device=like.device, dtype=like.dtype).reshape(-1, *([1] * (like.ndim - 1)))
 
 
-class Noise:
+class _Built:
+    """What the bases below share: a component with nothing to set up needs no ``__init__``."""
+
+    def __init__(self, params: Params | None = None, ctx: Context | None = None) -> None:
+        pass
+
+
+class Noise(_Built):
     """ε_t from white latents. The engine draws the latents from each sample's own generator; a noise only shapes them,
     so it is seed-exact, resumable and the same on any number of ranks without its author doing anything.
 
@@ -220,7 +227,7 @@ class Noise:
         """Learn from the training data, once, on rank 0, before training. What is learnt must be in ``state_dict()``."""
 
 
-class Process:
+class Process(_Built):
     """x_t = a(t)·x0 + b(t)·ε_t, what the network is trained to predict, and how its output is read.
 
     ``signal_scale`` is a, ``noise_scale`` is b; both must be exact in float64.
@@ -301,7 +308,7 @@ class TrainStep:
     batch would have. ``v.mean()`` would not be the same thing."""
 
 
-class Regularizer:
+class Regularizer(_Built):
     """A term of the loss. Built once; called with every micro-batch."""
 
     kind: ClassVar[str] = "regularizer"
@@ -315,7 +322,7 @@ class Regularizer:
         return {}
 
 
-class Pairing:
+class Pairing(_Built):
     """Which noise goes with which image of a micro-batch. It breaks the independence of x0 and ε on which η > 0 and the
     bound rest, so a run trained with one samples with η = 0."""
 
@@ -361,7 +368,7 @@ class Split(Protocol):
         ...
 
 
-class Dataset:
+class Dataset(_Built):
     """Real data, or a generator of it."""
 
     kind: ClassVar[str] = "dataset"
@@ -382,7 +389,7 @@ class Dataset:
         raise NotImplementedError
 
 
-class Task:
+class Task(_Built):
     """What the network is told beside x_t and t.
 
     ``cond`` is None, or an image (B, ``channels``, H, W) concatenated to x_t, or labels (B,) int64 below ``classes``
@@ -399,7 +406,7 @@ class Task:
         return None
 
 
-class Metric:
+class Metric(_Built):
     """Numbers from samples and reference data."""
 
     kind: ClassVar[str] = "metric"
@@ -424,7 +431,7 @@ class Metric:
         return []
 
 
-class Features:
+class Features(_Built):
     """A feature extractor: the space in which a metric measures."""
 
     kind: ClassVar[str] = "features"
@@ -439,7 +446,7 @@ class Features:
         raise NotImplementedError
 
 
-class Logger:
+class Logger(_Built):
     """Is told what a run measures, on rank 0; what it raises is printed once and the run goes on."""
 
     kind: ClassVar[str] = "logger"

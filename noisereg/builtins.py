@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noisereg.api import Component, hookimpl
+from noisereg.datasets.params import (
+    FlippedParams,
+    FolderParams,
+    ImageParams,
+    PhotoParams,
+    PointsParams,
+    TorchvisionParams,
+)
+from noisereg.denoisers.params import DenseParams, MLPParams, UNetParams
 from noisereg.evaluation.params import (
     ClassifierParams,
     FidParams,
@@ -112,6 +121,117 @@ def noisereg_processes() -> Iterator[Component]:
         params=IADBParams,
         summary="a = 1 − t, b = t; predicts x0 − ε",
         cite="Heitz et al. 2023, arXiv 2305.03486",
+    )
+
+
+@hookimpl
+def noisereg_datasets() -> Iterator[Component]:
+    yield Component(
+        name="digits",
+        impl="noisereg.datasets.digits:Digits",
+        params=ImageParams,
+        summary="scikit-learn's 1,797 real 8×8 digits; comes with noisereg",
+    )
+    yield Component(
+        name="swiss-roll",
+        impl="noisereg.datasets.toy2d:SwissRoll",
+        params=PointsParams,
+        summary="2-D: a spiral",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="scattered-moon",
+        impl="noisereg.datasets.toy2d:ScatteredMoon",
+        params=PointsParams,
+        summary="2-D: a crescent with scattered points",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="moon-circles",
+        impl="noisereg.datasets.toy2d:MoonCircles",
+        params=PointsParams,
+        summary="2-D: a crescent and two discs",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="central-banana",
+        impl="noisereg.datasets.toy2d:CentralBanana",
+        params=PointsParams,
+        summary="2-D: a curved lobe and a separate mode",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="mnist",
+        impl="noisereg.datasets.torchvision_sets:MNIST",
+        params=TorchvisionParams,
+        summary="70,000 handwritten digits, 28×28",
+    )
+    yield Component(
+        name="fashion-mnist",
+        impl="noisereg.datasets.torchvision_sets:FashionMNIST",
+        params=TorchvisionParams,
+        summary="70,000 garments, 28×28",
+        cite="Xiao et al. 2017, arXiv 1708.07747",
+    )
+    yield Component(
+        name="cifar10",
+        impl="noisereg.datasets.torchvision_sets:CIFAR10",
+        params=FlippedParams,
+        summary="60,000 colour photographs of 10 classes, 32×32",
+    )
+    yield Component(
+        name="cifar100",
+        impl="noisereg.datasets.torchvision_sets:CIFAR100",
+        params=FlippedParams,
+        summary="60,000 colour photographs of 100 classes, 32×32",
+    )
+    yield Component(
+        name="flowers102",
+        impl="noisereg.datasets.torchvision_sets:Flowers102",
+        params=PhotoParams,
+        summary="8,189 photographs of 102 flowers",
+    )
+    yield Component(
+        name="oxford-pets",
+        impl="noisereg.datasets.torchvision_sets:OxfordPets",
+        params=PhotoParams,
+        summary="7,349 photographs of 37 breeds of cats and dogs",
+    )
+    yield Component(
+        name="celeba",
+        impl="noisereg.datasets.torchvision_sets:CelebA",
+        params=PhotoParams,
+        summary="202,599 photographs of faces",
+    )
+    yield Component(
+        name="folder",
+        impl="noisereg.datasets.folder:Folder",
+        params=FolderParams,
+        summary="any images in a folder",
+    )
+
+
+@hookimpl
+def noisereg_denoisers() -> Iterator[Component]:
+    yield Component(
+        name="dense",
+        impl="noisereg.denoisers.dense:Dense",
+        params=DenseParams,
+        summary="fully connected, for points",
+        cite="Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="mlp",
+        impl="noisereg.denoisers.mlp:MLP",
+        params=MLPParams,
+        summary="residual and fully connected, for images as small as 8×8",
+    )
+    yield Component(
+        name="unet",
+        impl="noisereg.denoisers.unet:UNet",
+        params=UNetParams,
+        summary="diffusers' UNet2DModel, with the presets of DDPM and BNDM",
+        cite="Ho et al. 2020, arXiv 2006.11239; BNDM, arXiv 2402.04930",
     )
 
 
