@@ -60,9 +60,9 @@ class Pixels(Features):
 class RandomVgg16(Features):
     """Means of the last convolution's channels in a VGG-16 of random weights, (N, 512).
 
-    A random network is a feature space that needs no download and prefers no data set (Naeem et al. 2020, arXiv
-    2002.09797, §5: it ranks models outside ImageNet's domain better than a trained one). Images are taken at their own
-    size; sides under 32 pixels are enlarged to 32, below which five poolings leave nothing.
+    A random network is a feature space that needs no download and prefers no data set; Naeem et al. 2020 (arXiv
+    2002.09797) propose it for data unlike ImageNet. Images are taken at their own size; sides under 32 pixels are
+    enlarged to 32, below which five poolings leave nothing.
     """
 
     def __init__(self, params: RandomVgg16Params, ctx: Context) -> None:
