@@ -15,7 +15,7 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) once a camera's orientation tag is applied, without decoding the image."""
+    """(width, height) once a camera's orientation tag is applied. Reads all of a PNG, where the tag may come last."""
     turned = image.getexif().get(0x0112, 1) >= 5
     return (image.height, image.width) if turned else image.size
 
@@ -52,8 +52,8 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     width, height = image.size
     if width == height == size:
         return image
-    scale = size / min(width, height)
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
     # Cut the centre while resizing: what the crop would drop is never made.
-    left, top = (width - size / scale) / 2, (height - size / scale) / 2
-    box = (left, top, left + size / scale, top + size / scale)
+    box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)

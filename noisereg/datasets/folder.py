@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from noisereg.api import Context
 from noisereg.datasets.decoding import is_grey, upright_size
-from noisereg.datasets.images import Decoders, ImageDataset, Part, unreadable
+from noisereg.datasets.images import UNREADABLE, Decoders, ImageDataset, Part, unreadable
 from noisereg.datasets.params import FolderParams
 from noisereg.datasets.splits import holdout
 from noisereg.errors import NoiseregError
+
+T = TypeVar("T")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 
@@ -74,13 +78,13 @@ class Folder(ImageDataset):
         self.classes = len(names)
         number = {name: i for i, name in enumerate(names)}
         self._labels = [number.get(file.relative_to(params.path).parts[0]) for file in self.files]
-        with Decoders() as readers:  # headers only: what is no image is named before training starts
-            headers = list(readers.map(_header, self.files))
-        if params.size is None:
-            width, height = self._common_size([size for size, _ in headers])
-        else:
-            width = height = params.size
-        channels = params.channels or (1 if all(grey for _, grey in headers) else 3)
+        with Decoders() as readers:  # what is no image is named before training starts
+            if params.size is None:
+                width, height = self._common_size(list(readers.map(_read(upright_size), self.files)))
+            else:
+                width = height = params.size
+            grey = all(list(readers.map(_read(is_grey), self.files)))
+        channels = params.channels or (1 if grey else 3)
         train, heldout = (
             Part(self, indices, params.size, channels, lambda i: str(self.files[i])) for indices in holdout(len(self))
         )
@@ -104,10 +108,14 @@ class Folder(ImageDataset):
         return Image.open(self.files[index]), self._labels[index]
 
 
-def _header(file: Path) -> tuple[tuple[int, int], bool]:
-    """(width, height) and whether the image is grey."""
-    try:
-        with Image.open(file) as image:
-            return upright_size(image), is_grey(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise unreadable(str(file), error) from None
+def _read(what: Callable[[Image.Image], T]) -> Callable[[Path], T]:
+    """``what`` of the image in a file, which is named if it cannot be read."""
+
+    def read(file: Path) -> T:
+        try:
+            with Image.open(file) as image:
+                return what(image)
+        except UNREADABLE as error:
+            raise unreadable(str(file), error) from None
+
+    return read

@@ -23,6 +23,10 @@ HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
 """How much of the free memory data may take: on a GPU the network and its activations need the rest."""
 
 
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot decode."""
+
+
 class Source(Protocol):
     """Images and labels by index; a torchvision data set is one. Called from several threads."""
 
@@ -62,7 +66,7 @@ class Part:
             image, label = self.source[index]
             with image:
                 return to_pixels(image, self.size, self.channels), -1 if label is None else int(label)
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise unreadable(self.name(index), error) from None
 
 
