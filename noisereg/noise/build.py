@@ -47,11 +47,10 @@ def build_spectrum(
         raise NoiseregError(f"a spectrum needs at least one mask, not {masks}; give --masks 500")
     if seed < 0:
         raise NoiseregError(f"a seed is an integer from 0, not {seed}")
-    jobs = (
-        len(os.sched_getaffinity(0))
-        if jobs is None and hasattr(os, "sched_getaffinity")
-        else jobs or os.cpu_count() or 1
-    )
+    if jobs is None:
+        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs < 1:
+        raise NoiseregError(f"expected at least one process, not {jobs}; give --jobs 1")
     spans = [(first, min(first + CHUNK, masks)) for first in range(0, masks, CHUNK)]
     total = np.zeros((height, width))
     with ExitStack() as stack:
@@ -65,8 +64,6 @@ def build_spectrum(
 def _results(
     stack: ExitStack, height: int, width: int, seed: int, spans: list[tuple[int, int]], jobs: int
 ) -> Iterator[Array]:
-    if jobs < 1:
-        raise NoiseregError(f"expected at least one process, not {jobs}; give --jobs 1")
     if jobs == 1 or len(spans) == 1:
         return (_chunk(height, width, seed, *span) for span in spans)
     # Spawned, not forked: the caller may hold torch's threads.
