@@ -163,7 +163,7 @@ def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
         (["--data", "fashion-mnist:root=no-such-root"], "download"),
         (["--batch-size", "10", "--set", "train.accumulate=3"], "multiple"),
         (["--stepz", "3"], "--stepz"),
-        (["--steps", "three"], "three"),
+        (["--steps", "three"], "valid integer"),
         (["--steps", "0"], "train.steps"),
         (["--resume"], "--out"),
         (["--plugin", "no-such.py"], "no-such.py"),

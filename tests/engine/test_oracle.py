@@ -65,8 +65,10 @@ def converges(process, noise, eta, model=None):
     return fine < 0.05 and fine <= coarse / 3
 
 
-def test_a_head_scaled_by_a_tenth_is_found_out():
-    process, noise = parts("iadb", "blue-tv")
+@pytest.mark.parametrize("process", ["iadb", "ddpm"])
+def test_a_head_scaled_by_a_tenth_is_found_out(process):
+    """With γ = t, which moves all the way; the default γ has done so before α is large, and IADB hardly notices."""
+    process, noise = parts(process, "blue-tv:gamma.form=linear")
     assert converges(process, noise, 0.0)
     assert not converges(process, noise, 0.0, GaussianOracle(process, noise, SHAPE, DATA, head_error=1.1))
 
