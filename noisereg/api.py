@@ -63,6 +63,7 @@ hookimpl = pluggy.HookimplMarker("noisereg")
 """Marks a plugin's function as the implementation of the hook of the same name."""
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
+IMPL = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 class Params(BaseModel):
@@ -96,7 +97,8 @@ class Component:
     """A torch-free description of one component, yielded by a hook.
 
     Raises:
-        NoiseregError: for a name that is not ``[a-z][a-z0-9-]*`` or that is reserved (``none``, ``auto``).
+        NoiseregError: for a name that is not ``[a-z][a-z0-9-]*`` or that is reserved (``none``, ``auto``), for params that
+            extend no ``Params``, and for an impl that is neither ``"pkg.module:Class"`` nor a class.
     """
 
     name: str
@@ -118,6 +120,8 @@ class Component:
             )
         if not isinstance(self.params, type) or not issubclass(self.params, Params):
             raise NoiseregError(f"{self.name}: params must be a subclass of noisereg.api.Params, not {self.params!r}")
+        if not isinstance(self.impl, type) and not (isinstance(self.impl, str) and IMPL.fullmatch(self.impl)):
+            raise NoiseregError(f"{self.name}: impl must be 'pkg.module:Class' or a class, not {self.impl!r}")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from noisereg.errors import NoiseregError, nearest
-from noisereg.registry import KINDS, Kind, Registry, validation_message
+from noisereg.registry import FILE, KINDS, MODULE, Kind, Plugin, Registry
 from noisereg.spec import Spec, flatten, set_dotted
+from noisereg.validation import validation_message
 
 SECTION_KIND: dict[str, Kind] = {
     "data": "dataset",
@@ -285,10 +286,29 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
 # Components
 
 
+def load_plugins(registry: Registry, values: Mapping[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
+    """Load the plugins that are given by ``references`` and those that a configuration lists; of the latter, what has a
+    SHA-256 must be what was recorded, unless the same one is given. Returns ``values`` with the record of all of them.
+
+    Raises:
+        NoiseregError: if one cannot be had.
+    """
+    plugins = [registry.load(reference) for reference in references]
+    plugins += [registry.load(r.source, r.sha256) for r in validate({"plugins": values.get("plugins", [])}).plugins]
+    return {**values, "plugins": records(plugins)} if plugins else dict(values)
+
+
+def records(plugins: Iterable[Plugin]) -> list[dict[str, Any]]:
+    """Each file and module once, as config.yaml holds it; what is installed needs no record."""
+    given = dict.fromkeys((p.source, p.sha256) for p in plugins if p.distribution in (FILE, MODULE))
+    return [{"source": source, "sha256": sha256} for source, sha256 in given]
+
+
 def complete(config: Config, registry: Registry) -> Config:
     """The configuration with every component's parameters validated and filled in, and its name as a run records it.
 
-    ``auto`` and ``none`` stay as they are.
+    ``auto`` and ``none`` stay as they are. The plugin files and modules that the components come from are added to
+    ``plugins``, so that a later command finds them however they were given here.
 
     Raises:
         NoiseregError: for an unknown component or parameter, or a value out of range.
@@ -302,12 +322,16 @@ def complete(config: Config, registry: Registry) -> Config:
                 raise NoiseregError(f"{spec.name} takes no parameters; name the {kind} to give it some")
             return spec
         entry = registry.find(kind, spec.name)
+        used.append(registry.plugin_of(entry))
         return Spec(name=entry.recorded, params=registry.params(entry, spec.params).model_dump(mode="json"))
 
+    used: list[Plugin] = []
     filled: dict[str, Any] = {}
     for section, kind in SECTION_KIND.items():
         value = getattr(config, section)
         filled[section] = [fill(kind, spec) for spec in value] if section in LISTS else fill(kind, value)
+    known = {record.source for record in config.plugins}
+    filled["plugins"] = [*config.plugins, *(PluginRecord(**r) for r in records(used) if r["source"] not in known)]
     return config.model_copy(update=filled)
 
 

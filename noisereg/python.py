@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from noisereg.api import Component, Context
-from noisereg.config import Config, layer, validate
+from noisereg.config import Config, layer, load_plugins, validate
 from noisereg.engine.assembly import cache_dir
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run, default_out
@@ -28,7 +28,7 @@ def train(
     """Train a run and return it.
 
     ``sections`` are those of a configuration file (``noise="blue-tv"``, ``reg=["isotropy:weight=0.1"]``,
-    ``train={"steps": 300}``), over ``config`` or the defaults. ``out`` is the run's folder, by default
+    ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over ``config`` or the defaults. ``out`` is the run's folder, by default
     ``runs/<date>-…``; ``resume`` goes on with the run that is there.
 
     Raises:
@@ -40,7 +40,7 @@ def train(
     for section in ("reg", "log"):  # what is given by name may be one spec
         if isinstance(values.get(section), str):
             values[section] = [values[section]]
-    complete = validate(values)
+    complete = validate(load_plugins(registry(), values))
     return engine_train(
         complete, Path(out) if out else default_out(complete), resume, registry(), reporter or Reporter()
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noisereg.config import Config, PluginRecord, apply_set, layer, read_config, validate
+from noisereg.config import Config, apply_set, layer, load_plugins, read_config, validate
 from noisereg.registry import Registry, registry, reset
 
 Plugins = Annotated[
@@ -34,22 +34,6 @@ def open_registry(no_plugins: bool = False) -> Registry:
     return registry()
 
 
-def load_plugins(reg: Registry, references: Sequence[str] | None, values: dict[str, Any]) -> dict[str, Any]:
-    """Load the plugins of flags and of a configuration; the latter's files must be what was recorded, unless a flag
-    names the same file again. Returns ``values`` with the record of all of them."""
-    given = [_record(reg.load(reference)) for reference in references or []]
-    named = {record.source for record in given}
-    recorded = validate({"plugins": values.get("plugins", [])}).plugins
-    for record in recorded:
-        if record.source not in named:
-            given.append(_record(reg.load(record.source, record.sha256)))
-    return values | {"plugins": [record.model_dump() for record in given]} if given else values
-
-
-def _record(plugin: Any) -> PluginRecord:
-    return PluginRecord(source=plugin.source, sha256=plugin.sha256)
-
-
 def make_config(
     reg: Registry,
     flags: Mapping[str, Any],
@@ -64,7 +48,7 @@ def make_config(
         NoiseregError: for an unknown key or a value out of range.
     """
     values = layer(base or {}, read_config(config) if config else {}, flags)
-    values = load_plugins(reg, plugins, values)
+    values = load_plugins(reg, values, plugins or ())
     return validate(apply_set(values, sets) if sets else values)
 
 

@@ -150,7 +150,7 @@ def _component_help(named: dict[str, Any], plugins: list[str] | None, no_plugins
 
 def parameter_lines(model: Any, prefix: str = "") -> list[str]:
     """``gamma.tau=0.2   the slope (above 0)`` for every parameter of a params model."""
-    from noisereg.registry import model_of
+    from noisereg.validation import model_of
 
     lines: list[str] = []
     for name, info in model.model_fields.items():

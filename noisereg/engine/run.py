@@ -125,7 +125,7 @@ class Run:
             raise NoiseregError(f"{path}: its config.yaml or environment.json cannot be read ({error})") from None
         config = validate(read_yaml(text, str(path / "config.yaml")))
         for record in config.plugins:
-            registry.load(record.source, record.sha256)
+            registry.load_recorded(record.source, record.sha256)
         return cls(path, config, shape, registry)
 
     @property
