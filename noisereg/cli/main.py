@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli import config, sample, train
+from noisereg.cli import config, sample, sweep, train
 from noisereg.errors import NoiseregError
+from noisereg.registry import reset
 
 app = typer.Typer(
     name="noisereg",
@@ -35,13 +36,34 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    allow_plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of the installed plugins load only these. [NOISEREG_ALLOW]"),
+    ] = None,
+    block_plugin: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Do not load this plugin. [NOISEREG_BLOCK]")
+    ] = None,
+    strict_plugins: Annotated[
+        bool, typer.Option("--strict-plugins", help="A plugin that is not in order is an error. [NOISEREG_STRICT]")
+    ] = False,
 ) -> None:
-    pass
+    # By environment, so that the processes of a sweep are under the same policy.
+    policy = {
+        "NOISEREG_ALLOW": allow_plugin,
+        "NOISEREG_BLOCK": block_plugin,
+        "NOISEREG_STRICT": strict_plugins and ["1"],
+    }
+    for variable, names in policy.items():
+        if names:
+            os.environ[variable] = ",".join(names)
+            reset()
 
 
 app.command("train", add_help_option=False)(train.train)
 app.command("sample")(sample.sample)
+app.command("sweep")(sweep.sweep)
 app.add_typer(config.app, name="config")
+app.add_typer(plugins.app, name="plugins")
 
 
 def run(arguments: list[str]) -> int:
@@ -62,6 +84,9 @@ def run(arguments: list[str]) -> int:
         if _usage_error and isinstance(error, _usage_error.__base__ or _usage_error):
             return _fail(_usage(error), 2)
         raise
+    finally:
+        if "noisereg.engine.runtime" in sys.modules:
+            sys.modules["noisereg.engine.runtime"].leave_group()
 
 
 def _usage(error: Exception) -> str:

@@ -119,6 +119,8 @@ class Runtime:
         """This rank's part of ``range(count)``: contiguous, sizes differing by at most 1."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
-    def stop(self) -> None:
-        if self.world > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+
+def leave_group() -> None:
+    """Leave torchrun's group, if it was joined: a process that ends inside it may be taken for a failed one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

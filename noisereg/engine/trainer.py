@@ -35,7 +35,7 @@ from noisereg.engine.draws import Stream
 from noisereg.engine.feed import Feed
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run
-from noisereg.engine.runtime import Runtime
+from noisereg.engine.runtime import Runtime, leave_group
 from noisereg.errors import NoiseregError
 from noisereg.registry import Registry
 
@@ -238,7 +238,7 @@ def train(config: Config, out: Path, resume: bool, registry: Registry, reporter:
         parts, found = prepare(config, out, resume, registry, reporter, runtime)
         return _Training(parts, out, found, registry, reporter, runtime).go()
     finally:
-        runtime.stop()
+        leave_group()
 
 
 class _Training:

@@ -25,7 +25,7 @@ import sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from noisereg.config import RuntimeConfig
 from noisereg.engine.objective import Objective, Weighted
-from noisereg.engine.runtime import Runtime
+from noisereg.engine.runtime import Runtime, leave_group
 from noisereg.python import build
 
 def gradients(runtime, variant):
@@ -50,7 +50,7 @@ runtime = Runtime.start(RuntimeConfig(device="cpu"))
 result = {v: gradients(runtime, v) for v in sys.argv[2:]}
 if runtime.main:
     torch.save(result, sys.argv[1])
-runtime.stop()
+leave_group()
 """
 
 
@@ -90,10 +90,12 @@ def runs(tmp_path_factory):
     from noisereg.cli.main import run
 
     assert run([*common, "--out", str(folder / "one")]) == 0
+    # torchrun would take --num for its own --numa-binding but for the `--`.
     launch(
         2,
         [
             "-m",
+            "--",
             "noisereg",
             "sample",
             str(folder / "one"),
