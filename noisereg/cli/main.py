@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli import config, sample, sweep, train
+from noisereg.cli import config, plugins, sample, sweep, train
 from noisereg.errors import NoiseregError
 from noisereg.registry import reset
 

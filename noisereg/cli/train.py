@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from noisereg.cli.options import ConfigFile, Json, NoPlugins, Plugins, Set, component_flags, make_config, open_registry
+from noisereg.cli.parameters import parameter_lines
 from noisereg.config import SECTION_KIND, Config
 from noisereg.errors import NoiseregError
 from noisereg.registry import Registry
@@ -146,31 +147,3 @@ def _component_help(named: dict[str, Any], plugins: list[str] | None, no_plugins
             print(f"\n--{section} {entry.name}: {entry.component.summary}")
             for line in parameter_lines(entry.component.params):
                 print(f"  {line}")
-
-
-def parameter_lines(model: Any, prefix: str = "") -> list[str]:
-    """``gamma.tau=0.2   the slope (above 0)`` for every parameter of a params model."""
-    from noisereg.validation import model_of
-
-    lines: list[str] = []
-    for name, info in model.model_fields.items():
-        nested = model_of(info.annotation)
-        if nested is not None:
-            lines += parameter_lines(nested, f"{prefix}{name}.")
-            continue
-        default = "required" if info.is_required() else str(info.get_default(call_default_factory=True)).lower()
-        if isinstance(info.default, str):
-            default = info.default
-        limits = " ".join(str(m) for m in info.metadata if any(hasattr(m, k) for k in ("ge", "gt", "le", "lt")))
-        choices = _choices(info.annotation)
-        extra = f" [{'|'.join(choices)}]" if choices else f" [{limits}]" if limits else ""
-        lines.append(f"{prefix + name + '=' + default:<28} {info.description or ''}{extra}".rstrip())
-    return lines
-
-
-def _choices(annotation: Any) -> list[str]:
-    from typing import Literal, get_args, get_origin
-
-    if get_origin(annotation) is Literal:
-        return [str(a) for a in get_args(annotation)]
-    return [c for a in get_args(annotation) for c in _choices(a)]
