@@ -63,6 +63,7 @@ app.command("train", add_help_option=False)(train.train)
 app.command("sample")(sample.sample)
 app.command("sweep")(sweep.sweep)
 app.add_typer(config.app, name="config")
+app.add_typer(noise.app, name="noise")
 app.add_typer(plugins.app, name="plugins")
 
 

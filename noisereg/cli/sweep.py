@@ -1,0 +1,152 @@
+"""``noisereg sweep``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from noisereg.cli.options import ConfigFile, Json, NoPlugins, Plugins, Set, component_flags, open_registry
+from noisereg.errors import NoiseregError
+
+if TYPE_CHECKING:
+    from noisereg.engine.sweeping import Resolved
+    from noisereg.sweep import Cell, Sweep
+
+
+def sweep(
+    out: Annotated[Path, typer.Option(metavar="SWEEP", help="The sweep's folder; a cell is a run in it.")],
+    noise: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
+    reg: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis: a spec, none, or A+B; repeat.")
+    ] = None,
+    pairing: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
+    process: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="One value of any other key: train.batch_size=64; repeat."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each cell, counted from --seed. [1]")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed. [0]")] = None,
+    data: Annotated[str | None, typer.Option(metavar="SPEC|PATH", help="As in train. [digits]")] = None,
+    denoiser: Annotated[str | None, typer.Option(metavar="SPEC", help="As in train. [auto]")] = None,
+    task: Annotated[str | None, typer.Option(metavar="SPEC", help="As in train. [unconditional]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each run. [4000]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Global batch. [128]")] = None,
+    log: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")] = None,
+    config: ConfigFile = None,
+    sets: Set = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; each sees one GPU.")] = 1,
+    cell: Annotated[
+        int | None, typer.Option(metavar="K", help="Train the K-th cell alone, from 0: for array jobs.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and a guess at the time.")] = False,
+    print_commands: Annotated[
+        bool, typer.Option("--print-commands", help="Write the cells' configurations and print a command for each.")
+    ] = False,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
+    as_json: Json = False,
+) -> None:
+    """Train the grid noise × regularizer × pairing × process × axes × seeds; the same command goes on with it.
+
+    A YAML file may hold the grid under the key ``sweep``, beside the sections of a run. A cell that fails is reported at
+    the end; the others are trained.
+    """
+    from noisereg.config import apply_set, layer, load_plugins, read_config, validate
+    from noisereg.sweep import COMPONENT_AXES, make_cells, parse_axes, read_grid
+
+    registry = open_registry(no_plugins)
+    file = read_config(config) if config else {}
+    grid = read_grid(file.pop("sweep", None))
+    given: dict[str, Any] = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
+    updates = {k: v for k, v in given.items() if v}
+    if axis:
+        updates["axes"] = {**grid.axes, **parse_axes(axis)}
+    if seeds is not None:
+        updates["seeds"] = seeds
+    grid = read_grid(grid.model_dump() | updates | {"cells": []})
+    flags = component_flags(data=data, denoiser=denoiser, task=task, log=log, seed=seed)
+    if train := component_flags(steps=steps, batch_size=batch_size):
+        flags["train"] = train
+    base = load_plugins(registry, layer(file, flags), plugin or ())
+    if sets:
+        if bad := next(
+            (s for s in sets if s.partition(".")[0] in COMPONENT_AXES and getattr(grid, s.split(".")[0])), None
+        ):
+            raise NoiseregError(f"--set {bad} would change an axis of the sweep; give it in the axis's own specs")
+        base = apply_set(base, sets)
+    validate(base)
+    cells = make_cells(base, grid)
+    if cell is not None and not 0 <= cell < len(cells):
+        raise NoiseregError(f"--cell {cell}: the sweep has cells 0 to {len(cells) - 1}")
+
+    from noisereg.cli.progress import ConsoleReporter
+    from noisereg.config import RuntimeConfig
+    from noisereg.engine.runtime import Runtime
+    from noisereg.engine.sweeping import resolve
+    from noisereg.sweep import check_continues, write
+
+    resolved = resolve(cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run)
+    reporter = ConsoleReporter()
+    for note in resolved.notes:
+        reporter.note(note)
+    check_continues(out, resolved.cells)
+    if dry_run:
+        _list(resolved, out, jobs, as_json)
+        return
+    written = write(out, base, grid, resolved.cells)
+    extra = ["--no-plugins"] if no_plugins else []
+    if print_commands:
+        for each in written.cells:
+            print(shlex.join(["noisereg", *written.command(each), *extra]))
+        return
+    chosen = [written.cells[cell]] if cell is not None else written.cells
+    _train(written, chosen, jobs, extra, reporter, as_json)
+
+
+def _list(resolved: Resolved, out: Path, jobs: int, as_json: bool) -> None:
+    from noisereg.cli.progress import duration
+    from noisereg.sweep import Sweep
+
+    sweep = Sweep(out, resolved.cells)
+    left = [cell for cell in resolved.cells if not sweep.finished(cell)]
+    seconds = sum(resolved.seconds[cell.combination] for cell in left)
+    if as_json:
+        listed = [
+            {"cell": k, "name": c.name, "state": sweep.state(c), "seconds": resolved.seconds[c.combination]}
+            for k, c in enumerate(resolved.cells)
+        ]
+        print(json.dumps({"cells": listed, "seconds": seconds, "jobs": jobs}))
+        return
+    width = max(len(c.name) for c in resolved.cells)
+    for k, c in enumerate(resolved.cells):
+        print(f"{k:>4}  {c.name:<{width}}  about {duration(resolved.seconds[c.combination])}  {sweep.state(c)}")
+    at_once = f" with {jobs} at once" if jobs > 1 else ""
+    print(
+        f"{len(resolved.cells)} cells, {len(left)} to train: about {duration(seconds / min(jobs, max(1, len(left))))} of "
+        f"training{at_once}, and some seconds a cell to start · nothing written"
+    )
+
+
+def _train(sweep: Sweep, cells: list[Cell], jobs: int, arguments: list[str], reporter: Any, as_json: bool) -> None:
+    from noisereg.launcher import Launcher, Stopped, visible_gpus
+
+    try:
+        outcome = Launcher(sweep, jobs, visible_gpus(), reporter, arguments).run(cells)
+    except Stopped as stopped:
+        reporter.note("stopped; the cells in training have saved. The same command goes on.")
+        raise typer.Exit(128 + stopped.signum) from None
+    if as_json:
+        done = [cell.name for cell in outcome.finished]
+        print(json.dumps({"sweep": str(sweep.path), "finished": done, "failed": outcome.failed}))
+    else:
+        print(f"{len(outcome.finished)} of {len(cells)} cells finished · {sweep.path}")
+        for name, said in outcome.failed.items():
+            print(f"  failed: {name}: {said} ({sweep.path / 'cells' / name}.log)")
+        print(f"  noisereg eval {sweep.path}")
+    if outcome.failed:
+        raise typer.Exit(1)

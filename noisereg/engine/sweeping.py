@@ -1,0 +1,150 @@
+"""What a sweep needs the engine for: resolving each ``auto`` once for all cells, and guessing how long they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from noisereg.api import Dataset
+from noisereg.config import Config, complete
+from noisereg.engine.assembly import Parts, assemble, build_dataset
+from noisereg.engine.feed import Feed
+from noisereg.engine.runtime import Runtime
+from noisereg.errors import NoiseregError
+from noisereg.registry import Registry
+from noisereg.spec import Spec
+from noisereg.sweep import Cell
+
+
+@dataclass(frozen=True)
+class Resolved:
+    cells: list[Cell]
+    notes: list[str]
+    """What an ``auto`` became where cells by themselves would differ."""
+    seconds: dict[str, float]
+    """Estimated training time of one run of each combination; empty unless asked for."""
+
+
+@dataclass(frozen=True)
+class _Built:
+    requested: Config
+    config: Config
+    """With every ``auto`` resolved for this cell by itself."""
+    power_floor: float
+    seconds: float
+
+
+def resolve(cells: Sequence[Cell], registry: Registry, runtime: Runtime, estimate: bool = False) -> Resolved:
+    """Build each combination once, and give every cell what the most demanding one needs where it was left ``auto``.
+
+    A process's parameters are taken from the cell whose noise has the least power in some direction, η is the smallest
+    and the grid ``logsnr`` if any cell's is (DESIGN §2). So a combination that cannot work is refused before any is
+    trained.
+
+    Raises:
+        NoiseregError: names the cell.
+    """
+    data: dict[str, Dataset] = {}
+    built: dict[str, _Built] = {}
+    timed: dict[str, float] = {}
+    for cell in cells:
+        if cell.combination not in built:
+            try:
+                built[cell.combination] = _build(cell.config, registry, runtime, data, timed if estimate else None)
+            except NoiseregError as error:
+                raise NoiseregError(f"cell {cell.name}: {error}") from None
+    processes = _processes(list(built.values()))
+    every = list(built.values())
+    eta = min((float(b.config.sample.eta) for b in every if b.requested.sample.eta == "auto"), default=0.0)
+    grids = {b.config.sample.grid for b in every if b.requested.sample.grid == "auto"}
+    grid = "logsnr" if "logsnr" in grids else "uniform"
+    resolved, notes = [], _notes(every, processes, eta, grid)
+    for cell in cells:
+        b = built[cell.combination]
+        sample: dict[str, Any] = {}
+        if b.requested.sample.eta == "auto":
+            sample["eta"] = eta
+        if b.requested.sample.grid == "auto":
+            sample["grid"] = grid
+        config = b.config.model_copy(
+            update={
+                "process": processes[b.requested.process.label()],
+                "sample": b.config.sample.model_copy(update=sample),
+                "seed": cell.config.seed,
+            }
+        )
+        resolved.append(replace(cell, config=config))
+    return Resolved(resolved, notes, {c: b.seconds for c, b in built.items()} if estimate else {})
+
+
+def _build(
+    config: Config, registry: Registry, runtime: Runtime, data: dict[str, Dataset], timed: dict[str, float] | None
+) -> _Built:
+    config = complete(config, registry)
+    key = config.data.label()
+    if key not in data:
+        data[key] = build_dataset(config, registry, runtime)
+    parts = assemble(config, registry, runtime, dataset=data[key])
+    seconds = 0.0
+    if timed is not None:
+        train = parts.config.train
+        speed = f"{parts.config.denoiser.label()} {train.batch_size} {train.accumulate} {key}"
+        if speed not in timed:
+            timed[speed] = seconds_per_step(parts, runtime)
+        seconds = timed[speed] * train.steps
+    return _Built(config, parts.config, parts.noise.power_floor, seconds)
+
+
+def _processes(built: Sequence[_Built]) -> dict[str, Spec]:
+    """For each process as it was asked for: as the cell with the least power in some direction resolves it."""
+    chosen: dict[str, Spec] = {}
+    for b in sorted(built, key=lambda b: b.power_floor):
+        chosen.setdefault(b.requested.process.label(), b.config.process)
+    return chosen
+
+
+def _notes(built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid: str) -> list[str]:
+    notes = []
+    for asked, spec in processes.items():
+        alone = [b.config.process for b in built if b.requested.process.label() == asked]
+        changed = {k: v for k, v in spec.params.items() if any(a.params.get(k) != v for a in alone)}
+        if changed:
+            text = ", ".join(f"{k} {str(v).lower()}" for k, v in changed.items())
+            notes.append(f"auto: {spec.name} with {text} in all cells, which the most demanding noise needs")
+    if len({b.config.sample.eta for b in built if b.requested.sample.eta == "auto"}) > 1:
+        notes.append(f"auto: sample.eta {eta:g} in all cells")
+    if len({b.config.sample.grid for b in built if b.requested.sample.grid == "auto"}) > 1:
+        notes.append(f"auto: sample.grid {grid} in all cells")
+    return notes
+
+
+def seconds_per_step(parts: Parts, runtime: Runtime, small: int = 8, patience: float = 2.0) -> float:
+    """Forward and backward of one whole step, timed; of a small one, scaled up, where the whole would take long."""
+    train = parts.config.train
+    whole = train.batch_size // train.accumulate
+
+    def timed(size: int) -> float:
+        config = parts.config.model_copy(
+            update={"train": train.model_copy(update={"batch_size": size, "accumulate": 1, "antithetic": False})}
+        )
+        assert parts.dataset is not None
+        split = parts.dataset.split("train")
+        feed = Feed(config, split, parts.shape, parts.dataset.flip, parts.task, parts.noise, parts.process.T, runtime)
+        batch = feed.prepare(0, 0)
+        began = time.perf_counter()
+        loss, logged = parts.objective(batch.x0, batch.latents, batch.t, batch.cond, 0)
+        loss.backward()
+        float(logged["loss"])  # waits for the device
+        return time.perf_counter() - began
+
+    parts.objective.train()
+    timed(min(small, whole))  # the first pays for allocations
+    few = timed(min(small, whole))
+    if few * whole / small <= patience:
+        few = timed(whole)
+    else:
+        few *= max(1, whole / small)
+    parts.objective.zero_grad(set_to_none=True)
+    return few * train.accumulate

@@ -1,0 +1,165 @@
+"""Training a sweep's cells in processes of their own: several at once, past failures, and again after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from noisereg.engine.reporter import Reporter
+from noisereg.sweep import Cell, Sweep
+
+POLL_SECONDS = 0.1
+
+
+class Stopped(Exception):
+    """SIGTERM or Ctrl-C: every cell in training has saved and stopped."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum
+
+
+@dataclass
+class Outcome:
+    finished: list[Cell] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """By cell: the last thing it said."""
+
+
+def _lock(path: Path) -> IO[Any] | None:
+    """A lock that is held until the last process that inherited it ends; None while another holds it.
+
+    The child keeps it when the sweep itself is killed, so a sweep that is started again waits for it rather than
+    training the same cell twice.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+@dataclass
+class _Child:
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    slot: int
+    began: float
+
+
+class Launcher:
+    """Trains cells, at most ``jobs`` at once. Slot k of them sees the (k mod n)-th of n visible GPUs alone."""
+
+    def __init__(
+        self, sweep: Sweep, jobs: int, gpus: Sequence[str], reporter: Reporter, arguments: Sequence[str] = ()
+    ) -> None:
+        self.sweep, self.jobs, self.gpus, self.reporter = sweep, jobs, list(gpus), reporter
+        self.arguments = list(arguments)
+        self._signum = 0
+
+    def run(self, cells: Sequence[Cell]) -> Outcome:
+        """
+        Raises:
+            Stopped: once every child has stopped after a signal.
+        """
+        outcome = Outcome()
+        waiting = list(cells)
+        children: list[_Child] = []
+        elsewhere: set[str] = set()
+        self.reporter.begin("sweep", len(waiting))
+        handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            while waiting or children:
+                for child in [c for c in children if c.process.poll() is not None]:
+                    children.remove(child)
+                    self._ended(child, outcome)
+                    self.reporter.advance(len(outcome.finished) + len(outcome.failed))
+                if self._signum:
+                    self._stop(children)
+                    raise Stopped(self._signum)
+                for cell in list(waiting):
+                    if self.sweep.finished(cell):
+                        waiting.remove(cell)
+                        outcome.finished.append(cell)
+                        self.reporter.advance(len(outcome.finished) + len(outcome.failed))
+                    elif len(children) < self.jobs and (lock := _lock(self.sweep.lock_of(cell))):
+                        waiting.remove(cell)
+                        children.append(self._start(cell, lock, {c.slot for c in children}))
+                    elif len(children) < self.jobs and cell.name not in elsewhere:
+                        elsewhere.add(cell.name)
+                        self.reporter.note(f"{cell.name} is being trained by another process; waiting for it")
+                time.sleep(POLL_SECONDS)
+        finally:
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+            self.reporter.end()
+        return outcome
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+
+    def _start(self, cell: Cell, lock: IO[Any], taken: set[int]) -> _Child:
+        slot = next(k for k in range(self.jobs) if k not in taken)
+        environment = dict(os.environ)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        elif self.jobs > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
+        command = [sys.executable, "-m", "noisereg", *self.sweep.command(cell), *self.arguments]
+        with lock, self.sweep.log_of(cell).open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,  # a Ctrl-C in the terminal reaches the sweep, which passes it on once
+            )
+        return _Child(cell, process, slot, time.monotonic())
+
+    def _ended(self, child: _Child, outcome: Outcome) -> None:
+        seconds = time.monotonic() - child.began
+        if child.process.returncode == 0 and self.sweep.finished(child.cell):
+            outcome.finished.append(child.cell)
+            self.reporter.note(f"{child.cell.name} finished in {seconds:,.0f} s")
+        elif not self._signum:
+            said = self._last_words(child.cell) or f"exit code {child.process.returncode}"
+            outcome.failed[child.cell.name] = said
+            self.reporter.note(f"{child.cell.name} failed after {seconds:,.0f} s: {said}")
+
+    def _last_words(self, cell: Cell) -> str:
+        try:
+            lines = self.sweep.log_of(cell).read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return ""
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1].removeprefix("noisereg: error: ")[:300] if said else ""
+
+    def _stop(self, children: Sequence[_Child]) -> None:
+        """Ask every child to save and stop, and wait until it has."""
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            child.process.wait()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that CUDA would number, as CUDA_VISIBLE_DEVICES names them."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]

@@ -1,0 +1,228 @@
+"""A sweep: the grid noise × regularizer × pairing × process × any other key × seeds, and its folder. Imports no torch.
+
+SWEEP/sweep.yaml            the grid and what all cells share; noisereg sweep --config SWEEP/sweep.yaml repeats it
+SWEEP/cells/NAME.yaml       a cell's whole configuration
+SWEEP/cells/NAME/           its run, an ordinary one
+SWEEP/cells/NAME.log        what its training said
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from noisereg.config import Config, apply_set, layer, read_yaml, resume_difference, validate, write_yaml
+from noisereg.errors import NoiseregError
+from noisereg.spec import Spec
+from noisereg.validation import validation_message
+
+SWEEP_FILE = "sweep.yaml"
+COMPONENT_AXES = ("noise", "reg", "pairing", "process")
+
+
+class Grid(BaseModel):
+    """The axes of a sweep; the key ``sweep`` of its YAML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    noise: list[Any] = Field([], description="specs; by default the configuration's own")
+    reg: list[Any] = Field([], description="specs, none, or A+B for both at once")
+    pairing: list[Any] = Field([], description="specs, or none")
+    process: list[Any] = Field([], description="specs")
+    axes: dict[str, list[Any]] = Field({}, description="any other key: train.batch_size: [64, 128]")
+    seeds: int = Field(1, ge=1, description="counted from the configuration's seed")
+    cells: list[str] = Field([], description="written by noisereg: the cells in order")
+
+    @field_validator(*COMPONENT_AXES, mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+
+def read_grid(values: Any) -> Grid:
+    """
+    Raises:
+        NoiseregError: for an unknown key or a value out of range.
+    """
+    try:
+        return Grid.model_validate(values or {})
+    except ValidationError as error:
+        raise NoiseregError(f"sweep: {validation_message(error, Grid, '')}") from None
+
+
+def parse_axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
+    """``--axis KEY=VALUE``, repeated: each repetition of a key is one value of that axis."""
+    axes: dict[str, list[Any]] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise NoiseregError(f"--axis {assignment}: expected KEY=VALUE, such as train.batch_size=64")
+        if key in COMPONENT_AXES:
+            raise NoiseregError(f"--axis {assignment}: {key} has a flag of its own: --{key} {text}")
+        axes.setdefault(key, []).append(read_yaml(f"value: {text}", f"--axis {assignment}").get("value"))
+    return axes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    name: str
+    """Of its folder, below ``cells``."""
+    config: Config
+    combination: str
+    """Equal for cells that differ in their seed alone."""
+
+
+def _regularizers(value: Any) -> list[Any]:
+    """``A+B`` is both at once, ``none`` neither; a ``+`` in a number (1e+3) is no separator."""
+    if isinstance(value, str):
+        return [part for part in re.split(r"\+(?=[A-Za-z])", value) if part != "none"]
+    return value if isinstance(value, list) else [value]
+
+
+def _slug(value: Any) -> str:
+    text = (
+        value
+        if isinstance(value, str)
+        else Spec.model_validate(value).label()
+        if isinstance(value, dict)
+        else str(value)
+    )
+    text = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-")
+    return text if len(text) <= 60 else f"{text[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def make_cells(base: Mapping[str, Any], grid: Grid) -> list[Cell]:
+    """Every cell of the grid, seeds outermost, so that an unfinished sweep has whole tables of fewer seeds.
+
+    Raises:
+        NoiseregError: for an axis that is no key, or two values of one axis that are the same.
+    """
+    first_seed = validate(dict(base)).seed
+    axes: dict[str, list[Any]] = {name: getattr(grid, name) for name in COMPONENT_AXES if getattr(grid, name)}
+    axes |= grid.axes
+    cells: list[Cell] = []
+    for seed in range(first_seed, first_seed + grid.seeds):
+        for combination in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, combination, strict=True))
+            named = {k: _regularizers(v) if k == "reg" else v for k, v in chosen.items() if k in COMPONENT_AXES}
+            values = layer(base, named, {"seed": seed})
+            if sets := [f"{k}={json.dumps(v)}" for k, v in chosen.items() if k not in COMPONENT_AXES]:
+                values = apply_set(values, sets)
+            words = [
+                _slug(v) if k in COMPONENT_AXES else f"{k.rpartition('.')[2]}={_slug(v)}" for k, v in chosen.items()
+            ]
+            label = "_".join(words) or "run"
+            cells.append(Cell(f"{label}_s{seed}", validate(values), label))
+    names = [cell.name for cell in cells]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise NoiseregError(f"two cells of the sweep are the same ({twice}); give each value of an axis once")
+    return cells
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder."""
+
+    path: Path
+    cells: list[Cell]
+
+    @classmethod
+    def open(cls, path: Path) -> Sweep:
+        """
+        Raises:
+            NoiseregError: if the folder holds no sweep, or one that cannot be read.
+        """
+        try:
+            text = (path / SWEEP_FILE).read_text(encoding="utf-8")
+        except OSError:
+            raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})") from None
+        grid = read_grid(read_yaml(text, str(path / SWEEP_FILE)).get("sweep"))
+        cells = []
+        for name in grid.cells:
+            file = path / "cells" / f"{name}.yaml"
+            try:
+                config = validate(read_yaml(file.read_text(encoding="utf-8"), str(file)))
+            except OSError as error:
+                raise NoiseregError(f"{file} cannot be read: {error.strerror}") from None
+            cells.append(Cell(name, config, name.rpartition("_s")[0]))
+        return cls(path, cells)
+
+    def config_of(self, cell: Cell) -> Path:
+        return self.path / "cells" / f"{cell.name}.yaml"
+
+    def path_of(self, cell: Cell) -> Path:
+        return self.path / "cells" / cell.name
+
+    def log_of(self, cell: Cell) -> Path:
+        return self.path / "cells" / f"{cell.name}.log"
+
+    def lock_of(self, cell: Cell) -> Path:
+        return self.path / "cells" / f".{cell.name}.lock"
+
+    def progress(self, cell: Cell) -> tuple[str, int]:
+        """What its run's status.json says, and the step; ``("not started", 0)`` without one."""
+        try:
+            status = json.loads((self.path_of(cell) / "status.json").read_text(encoding="utf-8"))
+            return str(status["status"]), int(status["step"])
+        except (OSError, ValueError, KeyError):
+            return "not started", 0
+
+    def finished(self, cell: Cell) -> bool:
+        status, step = self.progress(cell)
+        return status == "finished" and step >= cell.config.train.steps
+
+    def state(self, cell: Cell) -> str:
+        """``finished``, or a phrase on how far it is."""
+        if self.finished(cell):
+            return "finished"
+        status, step = self.progress(cell)
+        return status if status == "not started" else f"{status}, step {step:,} of {cell.config.train.steps:,}"
+
+    def command(self, cell: Cell) -> list[str]:
+        """The arguments of ``noisereg`` that train a cell, or go on with it."""
+        return ["train", "--config", str(self.config_of(cell)), "--out", str(self.path_of(cell)), "--resume"]
+
+
+def check_continues(path: Path, cells: Sequence[Cell]) -> None:
+    """That a folder is free, or holds a sweep of which ``cells`` are a continuation: more cells, or more steps.
+
+    Raises:
+        NoiseregError: names what differs.
+    """
+    if not (path / SWEEP_FILE).is_file():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise NoiseregError(f"{path} is not empty and holds no sweep; expected a new folder for --out")
+        return
+    old = Sweep.open(path)
+    new = {cell.name: cell for cell in cells}
+    for cell in old.cells:
+        if cell.name not in new:
+            raise NoiseregError(
+                f"{path} was started with a cell {cell.name} that this command has not; give all its cells (more may be "
+                "added), or another --out"
+            )
+        if difference := resume_difference(cell.config, new[cell.name].config):
+            raise NoiseregError(f"{path} was started otherwise: in {cell.name}, {difference}; give another --out")
+
+
+def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
+    """Write the definition and every cell's configuration; each file whole or not at all."""
+    from noisereg.engine.checkpoint import write_atomically  # here, so that reading a sweep imports no torch
+
+    sweep = Sweep(path, list(cells))
+    for cell in cells:
+        write_atomically(sweep.config_of(cell), write_yaml(cell.config.dump()).encode())
+    definition = grid.model_copy(update={"cells": [cell.name for cell in cells]}).model_dump(mode="json")
+    shared = {k: v for k, v in base.items() if k not in COMPONENT_AXES or not getattr(grid, k)}
+    write_atomically(path / SWEEP_FILE, write_yaml({"sweep": definition, **shared}).encode())
+    return sweep
