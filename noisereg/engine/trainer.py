@@ -275,7 +275,6 @@ class _Training:
                 self.objective,
                 device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
                 find_unused_parameters=learns,
-                broadcast_buffers=False,
             )
         self.saved = self.start if found else -1
 
