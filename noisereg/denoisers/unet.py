@@ -1,0 +1,106 @@
+"""diffusers' ``UNet2DModel`` with the presets of DDPM (arXiv 2006.11239) and BNDM (arXiv 2402.04930)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from noisereg.api import Context
+from noisereg.denoisers.params import Preset, UNetParams
+from noisereg.denoisers.sizes import Sizes
+from noisereg.denoisers.time import network_time
+from noisereg.errors import NoiseregError
+
+
+class UNet(nn.Module):
+    """A U-Net for images of any height and width: what the levels do not divide is padded with zeros and cut off again.
+
+    ``unet`` is the diffusers model, ``params`` what the preset resolved to.
+
+    Raises:
+        NoiseregError: for points.
+    """
+
+    def __init__(self, params: UNetParams, ctx: Context) -> None:
+        super().__init__()
+        if len(ctx.shape) != 3:
+            raise NoiseregError(
+                f"unet takes images, not points of {ctx.shape[0]} numbers; type --denoiser dense, or mlp"
+            )
+        name, network = params.resolve(ctx.shape)
+        bndm = name.startswith("bndm")
+        self.params = UNetParams.model_validate({"preset": name, **network._asdict()})
+        self.default_lr = 1e-4 if bndm else 1e-3 if name == "small" else 2e-4
+        self.time_input = network.time_input
+        self.sizes = Sizes.of(ctx)
+        self.padding = padding(ctx.shape[1], ctx.shape[2], 2 ** (len(network.channels) - 1))
+        left, right, top, bottom = self.padding
+        self.unet = UNet2DModel(
+            sample_size=(ctx.shape[1] + top + bottom, ctx.shape[2] + left + right),
+            in_channels=self.sizes.sample + self.sizes.condition,
+            out_channels=self.sizes.outputs,
+            num_class_embeds=self.sizes.classes + 1 if self.sizes.classes else None,
+            **blocks(network),
+            **({} if bndm else DDPM_DETAILS),
+        )
+        if not bndm:  # BNDM trains from diffusers' own initial weights
+            initialise_as_ddpm(self.unet)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """(B, C·(1 + heads), H, W) from x_t (B, C, H, W), t (B,) and the task's image or labels."""
+        if self.sizes.condition:
+            x_t = torch.cat((x_t, self.sizes.required(cond)), 1)
+        labels = self.sizes.required(cond) if self.sizes.classes else None
+        height, width = x_t.shape[-2:]
+        left, _, top, _ = self.padding
+        if any(self.padding):
+            x_t = functional.pad(x_t, self.padding)
+        out = self.unet(x_t, network_time(t, self.time_input), labels, return_dict=False)[0]
+        return out[..., top : top + height, left : left + width]
+
+
+DDPM_DETAILS: dict[str, Any] = {
+    # Where diffusers' defaults differ from DDPM's code: the order and spacing of the sinusoids, padding of the strided
+    # convolutions on the right and below only, and the normalisation's ε.
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "downsample_padding": 0,
+    "norm_eps": 1e-6,
+}
+
+
+def blocks(network: Preset) -> dict[str, Any]:
+    """``UNet2DModel``'s arguments for a preset's levels."""
+    depth = len(network.channels)
+    attends = [level in network.attention for level in range(depth)]
+    return {
+        "block_out_channels": network.channels,
+        "layers_per_block": network.layers,
+        "down_block_types": tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        "up_block_types": tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        "attention_head_dim": network.head_dim or None,  # None: one head of all channels
+        "dropout": network.dropout,
+        "norm_num_groups": math.gcd(32, *network.channels),
+    }
+
+
+def padding(height: int, width: int, multiple: int) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom) that brings both sides up to a multiple."""
+    more_height, more_width = -height % multiple, -width % multiple
+    return more_width // 2, more_width - more_width // 2, more_height // 2, more_height - more_height // 2
+
+
+def initialise_as_ddpm(unet: UNet2DModel) -> None:
+    """DDPM's initial weights: uniform with the mean of fan-in and fan-out, biases zero; and zero weights where a
+    residual branch and the network end, so that every block starts as the identity and the output as zero."""
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            ends = name == "conv_out" or name.endswith((".conv2", ".to_out.0"))
+            (nn.init.zeros_ if ends else nn.init.xavier_uniform_)(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
