@@ -102,6 +102,12 @@ class SampleConfig(Section):
     grid: Literal["auto", "uniform", "logsnr", "edm"] = Field(
         "auto", description="of the steps; auto is uniform in t, and uniform in log(a/b) for static coloured noise"
     )
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="classifier-free guidance: unconditional + guidance·(conditional − unconditional); 1 is off",
+    )
     batch_size: int = Field(500, ge=1, description="samples at once; it changes nothing but memory and speed")
 
     @field_validator("eta")
@@ -200,7 +206,7 @@ def write_yaml(values: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
+    yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel declares it None
     yaml.sort_base_mapping_type_on_output = False
     yaml.allow_unicode = True
     out = io.StringIO()

@@ -12,15 +12,20 @@ from noisereg.validation import model_of
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
-def parameters(model: type[BaseModel], prefix: str = "") -> list[dict[str, Any]]:
-    """Name (dotted), default, limits and description of every parameter; ``required`` where there is no default."""
+def parameters(model: type[BaseModel], prefix: str = "", filled: BaseModel | None = None) -> list[dict[str, Any]]:
+    """Name (dotted), default, limits and description of every parameter; ``required`` where there is no default.
+
+    ``filled`` is the model's own default instance, whose values (γ's s, e and τ by its form) are what a user gets.
+    """
     found: list[dict[str, Any]] = []
     for name, info in model.model_fields.items():
         nested = model_of(info.annotation)
-        if nested is not None:
-            found += parameters(nested, f"{prefix}{name}.")
-            continue
         default = None if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
+        if nested is not None:
+            found += parameters(nested, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None)
+            continue
+        if filled is not None:
+            default = getattr(filled, name)
         found.append(
             {
                 "name": prefix + name,

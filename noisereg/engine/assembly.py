@@ -113,7 +113,7 @@ def assemble(
     denoiser: nn.Module = build("denoiser", denoiser_spec, ctx)
     resolved["denoiser"] = recorded(denoiser_spec, denoiser)
 
-    regularizers = []
+    regularizers: list[Weighted] = []
     for number, spec in enumerate(config.reg):
         name = spec.name.rpartition("/")[2]
         if name in (r.name for r in regularizers):

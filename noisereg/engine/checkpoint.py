@@ -28,7 +28,7 @@ from noisereg.errors import NoiseregError
 
 def _stateful(objective: Objective) -> dict[str, Any]:
     """Components that are no modules and yet have a state (a fitted noise)."""
-    parts = {"noise": objective.noise, "process": objective.process, "pairing": objective.pairing}
+    parts: dict[str, Any] = {"noise": objective.noise, "process": objective.process, "pairing": objective.pairing}
     parts |= {f"regularizers.{i}": r.term for i, r in enumerate(objective.regularizers)}
     return {
         name: part for name, part in parts.items() if hasattr(part, "state_dict") and not isinstance(part, nn.Module)

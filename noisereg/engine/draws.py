@@ -101,6 +101,11 @@ class Order:
         return torch.from_numpy(np.concatenate(parts))
 
 
+def uniforms(seed: int, stream: Stream, step: int, size: int) -> Tensor:
+    """One number in [0, 1) for each sample of a whole batch, (size,) float64."""
+    return torch.from_numpy(generator(seed, stream, step=step).random(size))
+
+
 def flips(seed: int, step: int, size: int) -> Tensor:
     """Which images of a whole batch are mirrored, (size,) bool."""
     return torch.from_numpy(generator(seed, Stream.FLIPS, step=step).random(size) < 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -59,12 +59,15 @@ class Feed:
             self.noise, self.shape, seed, Stream.TRAIN_LATENTS, range(first, last), step, self.runtime.device
         )
         cond = self.task.cond(batch)
+        if cond is not None:
+            u = draws.uniforms(seed, Stream.TASK, step, train.batch_size)[first:last]
+            cond = self.task.withhold(cond, u.to(cond.device))
         x0 = batch.x.to(device)
         if self.runtime.channels_last and x0.ndim == 4:
             x0 = x0.to(memory_format=torch.channels_last)
         return MicroBatch(x0, None if cond is None else cond.to(device), times.to(device), latents)
 
-    def run(self, start: int, stop: int) -> Iterator[MicroBatch]:
+    def run(self, start: int, stop: int) -> Generator[MicroBatch, None, None]:
         """All micro-batches of steps ``start`` to ``stop`` − 1, in order."""
         places = [(s, m) for s in range(start, stop) for m in range(self.config.train.accumulate)]
         if not places:

@@ -26,15 +26,50 @@ def blocks(out: Tensor, process: Process, noise: Noise, channels: int) -> tuple[
 
 
 def as_model(
-    denoiser: nn.Module, process: Process, noise: Noise, cond: Tensor | None = None, bf16: bool = False
+    denoiser: nn.Module,
+    process: Process,
+    noise: Noise,
+    cond: Tensor | None = None,
+    bf16: bool = False,
+    guidance: float = 1.0,
+    null: Tensor | None = None,
 ) -> Model:
-    """The denoiser as the sampler calls it."""
+    """The denoiser as the sampler calls it; with ``null``, under classifier-free guidance."""
 
     def model(x_t: Tensor, t: Tensor) -> Prediction:
-        first, heads = blocks(run_network(denoiser, x_t, t, cond, bf16), process, noise, x_t.shape[1])
+        if null is None:
+            out = run_network(denoiser, x_t, t, cond, bf16)
+        else:
+            out = guided(denoiser, process, x_t, t, cond, null, guidance, bf16)
+        first, heads = blocks(out, process, noise, x_t.shape[1])
         return Prediction(*process.split(first, x_t, t), heads)
 
     return model
+
+
+def guided(
+    denoiser: nn.Module,
+    process: Process,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    null: Tensor,
+    guidance: float,
+    bf16: bool = False,
+) -> Tensor:
+    """u + w(c − u) of the network's outputs under the condition, c, and without, u (Ho & Salimans 2022, arXiv 2207.12598,
+    eq. 6, whose w is ours less 1), in one batch.
+
+    x̂0, ε̂ and the noise's heads are affine in the output with weights that sum to 1, so this guides all of them alike;
+    the process's own heads (a variance) stay those of the condition.
+    """
+    assert cond is not None
+    both = run_network(denoiser, torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), bf16)
+    told, untold = both.chunk(2)
+    out = untold + guidance * (told - untold)
+    own = slice(x_t.shape[1], x_t.shape[1] * (1 + process.extra_heads))
+    out[:, own] = told[:, own]
+    return out
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,10 @@ def draw(
         def source(step: int, some: Sequence[int] = some) -> dict[str, Tensor]:
             return draws.latents(parts.noise, parts.shape, seed, Stream.SAMPLE_LATENTS, some, step, runtime_device)
 
-        model = as_model(parts.denoiser, parts.process, parts.noise, some_cond, parts.objective.bf16)
+        null = None if some_cond is None or settings.guidance == 1 else parts.task.null(some_cond)
+        model = as_model(
+            parts.denoiser, parts.process, parts.noise, some_cond, parts.objective.bf16, settings.guidance, null
+        )
         with torch.inference_mode():
             path = trajectory(model, parts.process, parts.noise, source, times, settings.eta, settings.solver)
             for k, x in enumerate(path):  # noqa: B007
