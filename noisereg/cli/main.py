@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli import config, plugins, sample, sweep, train
+from noisereg.cli import config, noise, plugins, sample, sweep, train
+from noisereg.cli import eval as evaluation
 from noisereg.errors import NoiseregError
 from noisereg.registry import reset
 
@@ -61,6 +62,7 @@ def _root(
 
 app.command("train", add_help_option=False)(train.train)
 app.command("sample")(sample.sample)
+app.command("eval")(evaluation.evaluate)
 app.command("sweep")(sweep.sweep)
 app.add_typer(config.app, name="config")
 app.add_typer(noise.app, name="noise")

@@ -5,7 +5,9 @@ Draws are (N, C, H, W) tensors; channels count as further draws. Power is |F ε|
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 from torch import Tensor
 
+from noisereg.api import Noise
 from noisereg.noise.covariance import Array, frequency
 
 SECTORS = 8
@@ -90,3 +93,90 @@ def power_by_orientation(power: Array, band: tuple[float, float] = MID_BAND) -> 
 def pixel_variance(draws: Tensor) -> Array:
     """E ε_p² of each pixel, (H, W), over draws and channels."""
     return draws.flatten(0, 1).double().square().mean(0).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Look:
+    """A noise at one time, from draws."""
+
+    t: float
+    sample: Array
+    """One draw's first channel, (H, W)."""
+    draws: int
+    """Images that the numbers are means over: draws times channels."""
+    declared: float
+    """The noise's own ``mean_square(t)``."""
+    measured: float
+    error: float
+    """Standard error of ``measured``, between draws."""
+    radial: RadialPower
+    covariance: Array
+    """Between pixels a lag apart, averaged over the torus, (H, W)."""
+    variance: Array
+    """Of each pixel, (H, W); its sampling error is about √(2/draws)."""
+    orientation: Array
+    """Mean power in :data:`MID_BAND` by the direction of f, (SECTORS,)."""
+
+    @property
+    def low_power(self) -> float:
+        """Mean power at 0 < |f| < 0.1, over the mean at all frequencies; NaN on images too small to have such."""
+        at = (self.radial.frequency > 0) & (self.radial.frequency < 0.1)
+        return float(self.radial.power[at].mean() / self.measured) if at.any() else float("nan")
+
+    @property
+    def anisotropy(self) -> float:
+        """Largest over smallest power by orientation; 1 for isotropic noise, NaN on images too small to tell."""
+        known = self.orientation[np.isfinite(self.orientation)]
+        return float(known.max() / known.min()) if known.size else float("nan")
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it but the draw, for JSON."""
+        height, width = self.covariance.shape
+        return {
+            "t": self.t,
+            "mean_square": {"declared": self.declared, "measured": self.measured, "standard_error": self.error},
+            "radial_power": {
+                "frequency": self.radial.frequency.tolist(),
+                "power": self.radial.power.tolist(),
+                "low": self.radial.low.tolist(),
+                "high": self.radial.high.tolist(),
+                "confidence": self.radial.level,
+            },
+            "power_below_0.1": self.low_power,
+            "covariance": {
+                "along_x": self.covariance[0, : width // 2 + 1].tolist(),
+                "along_y": self.covariance[: height // 2 + 1, 0].tolist(),
+            },
+            "pixel_variance": {
+                "min": float(self.variance.min()),
+                "max": float(self.variance.max()),
+                "map": self.variance.tolist(),
+            },
+            "anisotropy": {"power_by_direction": self.orientation.tolist(), "ratio": self.anisotropy},
+        }
+
+
+@torch.no_grad()
+def look(noise: Noise, latents: Mapping[str, Tensor], t: float) -> Look:
+    """The noise at time ``t``, from the draws that ``latents`` (N, …) give."""
+    count = len(next(iter(latents.values())))
+    parts = []
+    for rows in torch.arange(count).split(250):
+        part = {name: values[rows] for name, values in latents.items()}
+        parts.append(noise.color(part, torch.full((len(rows),), t, dtype=torch.float64)))
+    draws = torch.cat(parts)
+    squares = draws.flatten(1).double().square().mean(1)
+    power = periodogram(draws)
+    images = count * draws.shape[1]
+    return Look(
+        t=t,
+        sample=draws[0, 0].double().cpu().numpy(),
+        draws=images,
+        declared=float(noise.mean_square(torch.tensor([t], dtype=torch.float64))),
+        measured=float(squares.mean()),
+        error=float(squares.std() / count**0.5),
+        radial=radial_power(power, images),
+        covariance=autocovariance(power),
+        variance=pixel_variance(draws),
+        orientation=power_by_orientation(power),
+    )

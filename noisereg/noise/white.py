@@ -14,6 +14,8 @@ from noisereg.noise.params import WhiteParams
 class WhiteNoise(Noise):
     """Independent Gaussian numbers, for images and points."""
 
+    diagonal = True
+
     def __init__(self, params: WhiteParams, ctx: Context) -> None:
         pass
 
@@ -25,3 +27,6 @@ class WhiteNoise(Noise):
 
     def whiten(self, eps: Tensor, t: Tensor) -> Tensor:
         return eps
+
+    def log_det(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros_like(t, dtype=torch.float64)
