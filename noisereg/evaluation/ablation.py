@@ -535,7 +535,7 @@ def _distinct(rows: list[Row], read: Callable[[Measurement], Mapping[str, Any]],
     keys = dict.fromkeys(k for m in measured for k in read(m))
     found = []
     for key in keys:
-        values = list(dict.fromkeys(_text(read(m).get(key)) for m in measured))
+        values = list(dict.fromkeys(_text(read(m)[key]) for m in measured if key in read(m)))
         if len(values) > 1:
             found.append(f"{kind}{key} ({', '.join(values[:4])}{', …' * (len(values) > 4)})")
     return found

@@ -1,0 +1,432 @@
+"""From runs, sweeps and folders to an ablation table: what ``noisereg eval`` and ``noisereg.evaluate`` do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import Tensor
+
+from noisereg import __version__
+from noisereg.api import Context, Dataset, Metric
+from noisereg.config import RuntimeConfig, validate
+from noisereg.engine.assembly import cache_dir
+from noisereg.engine.checkpoint import write_atomically
+from noisereg.engine.reporter import Reporter
+from noisereg.engine.run import Run
+from noisereg.engine.runtime import Runtime
+from noisereg.errors import NoiseregError, nearest
+from noisereg.evaluation import reference as references
+from noisereg.evaluation import targets as found_targets
+from noisereg.evaluation.ablation import Measurement, Table, build
+from noisereg.evaluation.features import Space
+from noisereg.evaluation.reference import Reference, reference, tensor_hash
+from noisereg.evaluation.samples import Sampling, draw_samples, plan
+from noisereg.evaluation.targets import Targets
+from noisereg.registry import Entry, Registry, registry
+from noisereg.spec import Spec
+
+MOST_SAMPLES = 10_000
+"""Samples drawn of a run where ``--num`` is not given and the reference has more."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be asked of an evaluation; the names are those of ``noisereg eval``'s options."""
+
+    features: str = "pixels"
+    num: int | None = None
+    reference: str = "train"
+    data: str | None = None
+    steps: tuple[int, ...] = ()
+    eta: float | None = None
+    solver: str | None = None
+    grid: str | None = None
+    seed: int = 0
+    checkpoint: int | None = None
+    ema: bool = True
+    inception_weights: Path | None = None
+    plugins: tuple[str, ...] = ()
+    baseline: str | None = None
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    pick: str | None = None
+
+
+@dataclass
+class Subject:
+    """What one column of numbers is measured on: a run under one way of sampling, or a folder of images."""
+
+    source: str
+    run: Run | None
+    sampling: Sampling | None
+    x: Tensor
+    key: str
+    """Of the samples: equal keys, equal samples."""
+    folder: Path
+    """Where its metrics are cached."""
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Evaluation:
+    """A table and what pictures of it are drawn from."""
+
+    table: Table
+    subjects: list[Subject]
+    reference: Reference
+    dataset: Dataset
+    runtime: Runtime
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One metric as it was asked for."""
+
+    spec: Spec
+    entry: Entry
+    params: dict[str, Any]
+    metric: Metric
+    space: Space
+
+
+def evaluate(paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any) -> list[dict[str, Any]]:
+    """The rows of the table as mappings; ``options`` are the fields of :class:`Options`.
+
+    Raises:
+        NoiseregError: for a mistake, in one line.
+    """
+    known = {f.name for f in fields(Options)}
+    if unknown := next((key for key in options if key not in known), None):
+        raise NoiseregError(f"evaluate() has no option {unknown!r}{nearest(unknown, known)}")
+    for name in ("steps", "labels", "plugins", "columns"):
+        if options.get(name) is not None:
+            value = options[name]
+            options[name] = (value,) if isinstance(value, int | str) else tuple(value)
+    return run_evaluation(paths, metrics, Options(**options), registry(), Reporter()).table.as_rows()
+
+
+def run_evaluation(
+    paths: Sequence[str | Path],
+    metrics: Sequence[str],
+    options: Options,
+    reg: Registry,
+    reporter: Reporter,
+) -> Evaluation:
+    """Sample what is missing, measure what is missing, and make the table.
+
+    Raises:
+        NoiseregError: for anything that cannot be evaluated, and rows that cannot be compared.
+    """
+    if not paths:
+        raise NoiseregError("nothing to evaluate; expected a run, a sweep or a folder of images")
+    for plugin in options.plugins:
+        reg.load(plugin)
+    targets = found_targets.find(paths, reg)
+    data = _data(targets, options, reg)
+    runtime = Runtime.start(RuntimeConfig())
+    if not runtime.main:
+        reporter = Reporter()
+    dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
+    real = reference(dataset, data.name, _reference_name(options.reference), options.num)
+    num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
+    if num < 1:
+        raise NoiseregError(f"--num {num}: expected at least 1")
+    subjects = list(_subjects(targets, options, num, real, dataset, reg, runtime, reporter))
+    if not runtime.main:
+        return Evaluation(Table([], {}, []), subjects, real, dataset, runtime)
+    asked = _metrics(metrics, options, dataset, real, reg, runtime)
+    better, notes = _measure(subjects, asked, real, reporter)
+    table = build(
+        [_measurement(subject) for subject in subjects],
+        better,
+        baseline=options.baseline,
+        labels=options.labels,
+        columns=options.columns,
+        pick=options.pick,
+    )
+    table.context = _context(subjects, data.name, real, asked)
+    table.provenance = _provenance(subjects, data, real, asked)
+    table.notes += [*targets.notes, *_unfinished(targets.runs), *dict.fromkeys(notes), *_summaries(asked)]
+    return Evaluation(table, subjects, real, dataset, runtime)
+
+
+# What is compared
+
+
+def _reference_name(name: str) -> references.Name:
+    names = get_args(references.Name)
+    if name not in names:
+        raise NoiseregError(
+            f"--reference {name}: expected {', '.join(names[:-1])} or {names[-1]}{nearest(name, names)}"
+        )
+    return name  # type: ignore[return-value]
+
+
+def _data(targets: Targets, options: Options, reg: Registry) -> Spec:
+    """The one data set of all targets."""
+    used = {
+        json.dumps(found_targets.components(run)["data"][0].model_dump(), sort_keys=True): run for run in targets.runs
+    }
+    if len(used) > 1:
+        a, b = list(used.values())[:2]
+        raise NoiseregError(
+            f"{a.path} is of {a.config.data.label()} and {b.path} of {b.config.data.label()}: a table compares runs of one "
+            "data set; evaluate them apart"
+        )
+    if options.data is not None:
+        return validate({"data": options.data}).data
+    if not targets.runs:
+        raise NoiseregError(
+            "a folder of images does not say what it should look like; give --data, such as --data digits"
+        )
+    return next(iter(used.values())).config.data
+
+
+def _subjects(
+    targets: Targets,
+    options: Options,
+    num: int,
+    real: Reference,
+    dataset: Dataset,
+    reg: Registry,
+    runtime: Runtime,
+    reporter: Reporter,
+) -> Iterator[Subject]:
+    for run in targets.runs:
+        if run.shape != tuple(dataset.shape):
+            raise NoiseregError(
+                f"{run.path} makes samples of shape {run.shape} and {real.data} has {tuple(dataset.shape)}"
+            )
+        task = reg.build("task", run.config.task.name, run.config.task.params, Context(shape=run.shape))
+        condition = None
+        if task.channels or task.classes:
+            if real.name == "fresh":
+                raise NoiseregError(f"{run.path} is conditioned on data: expected --reference train or heldout")
+            condition = (dataset, real.name)
+        own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
+        for steps in options.steps or (None,):
+            sampling = plan(
+                run,
+                own,
+                steps=steps,
+                eta=options.eta,
+                solver=options.solver,
+                grid=options.grid,
+                seed=options.seed,
+                checkpoint=options.checkpoint,
+                ema=options.ema,
+                condition=f"{real.name} {real.identity}" if condition else "",
+                reporter=reporter,
+            )
+            x = draw_samples(sampling, num, own, reporter, condition)
+            yield Subject(str(run.path), run, sampling, x, f"{sampling.key()}-{num}", run.path / "eval" / "metrics")
+    for images in targets.images:
+        x = found_targets.read_images(images, tuple(dataset.shape), real.data)
+        if options.num is not None and len(x) < options.num:
+            raise NoiseregError(f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}")
+        x = x if options.num is None else x[: options.num]
+        yield Subject(images.name, None, None, x, tensor_hash(x), cache_dir() / "eval" / "metrics")
+
+
+# Measuring
+
+
+def _metrics(
+    metrics: Sequence[str], options: Options, dataset: Dataset, real: Reference, reg: Registry, runtime: Runtime
+) -> list[_Asked]:
+    if not metrics:
+        raise NoiseregError("no metric; give --metric prdc, or another (noisereg plugins list --kind metric)")
+    ctx = Context(
+        shape=tuple(dataset.shape), device=runtime.device, dataset=dataset, cache_dir=cache_dir(), batches=None
+    )
+    spaces: dict[str, Space] = {}
+
+    def space(text: str) -> Space:
+        spec = Spec.parse(text)
+        params = dict(spec.params)
+        if spec.name == "inception" and options.inception_weights is not None:
+            params["weights"] = str(options.inception_weights)
+        key = json.dumps([spec.name, params], sort_keys=True)
+        if key not in spaces:
+            spaces[key] = Space(reg.build("features", spec.name, params, ctx), spec.name.rpartition("/")[2])
+        return spaces[key]
+
+    asked = []
+    for text in dict.fromkeys(metrics):
+        spec = Spec.parse(text)
+        entry = reg.find("metric", spec.name)
+        params = reg.params(entry, spec.params)
+        metric: Metric = entry.implementation()(params, ctx)
+        wanted = options.features
+        if metric.space and Spec.parse(wanted).name != metric.space:
+            wanted = metric.space
+        asked.append(_Asked(spec, entry, params.model_dump(mode="json"), metric, space(wanted)))
+    return asked
+
+
+def _measure(
+    subjects: Sequence[Subject], asked: Sequence[_Asked], real: Reference, reporter: Reporter
+) -> tuple[dict[str, str], list[str]]:
+    """Fill in the subjects' numbers; each number's better direction, and what metrics have to say."""
+    better: dict[str, str] = {}
+    notes: list[str] = []
+    reporter.begin("measure", len(subjects) * len(asked))
+    try:
+        for i, subject in enumerate(subjects):
+            for j, one in enumerate(asked):
+                result = _cached(subject, one, real)
+                for name, value in result["numbers"].items():
+                    if name in subject.numbers and (subject.numbers[name] != value or better[name] is None):
+                        raise NoiseregError(
+                            f"two metrics give a number called {name}, with different values; ask for one of them"
+                        )
+                    subject.numbers[name] = value
+                better |= result["better"]
+                notes += result["notes"]
+                reporter.advance(i * len(asked) + j + 1)
+            for one in asked:
+                one.space.forget(subject.x)
+    finally:
+        reporter.end()
+    return better, notes
+
+
+def _cached(subject: Subject, one: _Asked, real: Reference) -> dict[str, Any]:
+    """A metric's result, computed where it is not on disk."""
+    if one.metric.paired and subject.run is not None and not (subject.sampling and subject.sampling.condition):
+        raise NoiseregError(
+            f"{one.spec.name} compares each output with its own right answer, and {subject.source} is unconditional; "
+            "expected a run with --task superres"
+        )
+    record = {
+        "samples": subject.key,
+        "n": len(subject.x),
+        "reference": [real.data, real.name, len(real.x), real.identity],
+        "metric": [one.entry.qualified, one.entry.component.revision, one.params],
+        "features": one.space.identity,
+    }
+    key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+    path = subject.folder / f"{one.spec.name.rpartition('/')[2]}-{key}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["of"] == record:
+            return found
+    paired = real.x[: len(subject.x)] if one.metric.paired else real.x
+    try:
+        numbers = one.metric.compute(subject.x, paired, one.space)
+    except NoiseregError as error:
+        raise NoiseregError(f"{subject.source}: {error}") from None
+    result = {
+        "of": record,
+        "numbers": {name: float(value) for name, value in numbers.items()},
+        "better": {name: _direction(one, name) for name in numbers},
+        "notes": list(one.metric.notes()),
+    }
+    with contextlib.suppress(NoiseregError):  # a cache that cannot be written costs time, nothing else
+        write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    return result
+
+
+def _direction(one: _Asked, name: str) -> str:
+    direction = one.metric.better.get(name)
+    if direction not in ("higher", "lower"):
+        raise NoiseregError(
+            f"the metric {one.entry.qualified} gives {name!r} and does not say which direction is better; "
+            "its author adds it to 'better'"
+        )
+    return direction
+
+
+# The table
+
+
+def _measurement(subject: Subject) -> Measurement:
+    if subject.run is None or subject.sampling is None:
+        return Measurement(source=subject.source, numbers=subject.numbers, name=subject.source)
+    record = subject.sampling.record()
+    return Measurement(
+        source=subject.source,
+        numbers=subject.numbers,
+        components=found_targets.components(subject.run),
+        values=found_targets.values(subject.run),
+        seed=subject.run.config.seed,
+        steps=record["steps"],
+        sampling={k: record[k] for k in ("eta", "solver", "grid", "weights", "checkpoint", "bf16", "condition")},
+        environment=found_targets.environment(subject.run),
+    )
+
+
+def _one(values: Sequence[Any]) -> Any:
+    """The only value, or None where there are several."""
+    return values[0] if values and all(v == values[0] for v in values) else None
+
+
+def _context(subjects: Sequence[Subject], data: str, real: Reference, asked: Sequence[_Asked]) -> list[str]:
+    """``digits · ddpm · 3 seeds · 1,617 samples against 1,617 of train · pixels · k 5 · 100 steps, η 1, EMA``."""
+    runs = [s for s in subjects if s.run is not None and s.sampling is not None]
+    phrases = [data]
+    if process := _one([s.run.config.process.name for s in runs if s.run]):
+        phrases.append(process)
+    if seeds := sorted({s.run.config.seed for s in runs if s.run}):
+        phrases.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
+    counts = sorted({len(s.x) for s in subjects})
+    phrases.append(f"{' or '.join(f'{n:,}' for n in counts)} samples against {len(real.x):,} of {real.name}")
+    phrases.append(", ".join(dict.fromkeys(one.space.name for one in asked)))
+    for one in asked:
+        if "k" in one.params:
+            phrases.append(f"{one.spec.name} k {one.params['k']}")
+    records = [s.sampling.record() for s in runs if s.sampling]
+    if records:
+        steps = sorted({r["steps"] for r in records})
+        eta, weights = _one([r["eta"] for r in records]), _one([r["weights"] for r in records])
+        words = [f"{', '.join(map(str, steps))} steps"]
+        words += [f"η {eta:g}"] if eta is not None else []
+        words += [r["solver"] for r in records[:1] if r["solver"] != "euler"]
+        words += [str(weights)] if weights else []
+        phrases.append(", ".join(words))
+    return phrases
+
+
+def _provenance(subjects: Sequence[Subject], data: Spec, real: Reference, asked: Sequence[_Asked]) -> dict[str, Any]:
+    return {
+        "noisereg": __version__,
+        "data": data.model_dump(),
+        "reference": {"split": real.name, "n": len(real.x), "hash": real.identity},
+        "metrics": [
+            {
+                "name": one.entry.qualified,
+                "revision": one.entry.component.revision,
+                "params": one.params,
+                "features": one.space.name,
+                "extractor": one.space.identity,
+                "about": one.space.summary,
+            }
+            for one in asked
+        ],
+        "samples": [
+            {"source": s.source, "n": len(s.x), **(s.sampling.record() if s.sampling else {"hash": s.key})}
+            for s in subjects
+        ],
+    }
+
+
+def _summaries(asked: Sequence[_Asked]) -> list[str]:
+    return list(dict.fromkeys(one.space.summary for one in asked if one.space.summary))
+
+
+def _unfinished(runs: Sequence[Run]) -> list[str]:
+    notes = []
+    for run in runs:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            status: Mapping[str, Any] = run.status
+            if status["status"] != "finished":
+                notes.append(
+                    f"{run.path} is {status['status']} at step {status['step']:,} of {run.config.train.steps:,}"
+                )
+    return notes
