@@ -137,7 +137,7 @@ class Context:
     noise: Noise | None = None
     task: Task | None = None
     dataset: Dataset | None = None
-    """For feature extractors, which may learn from its labels."""
+    """For feature extractors, which may learn from its labels, and for tasks, which may need them."""
     cache_dir: Path | None = None
     """The user's cache folder; it may not exist or be writable, and everything works without it."""
     batches: Callable[[str], Iterator[Tensor]] | None = None
@@ -397,17 +397,35 @@ class Task(_Built):
     """What the network is told beside x_t and t.
 
     ``cond`` is None, or an image (B, ``channels``, H, W) concatenated to x_t, or labels (B,) int64 below ``classes``
-    (``classes`` itself then means "no label", for classifier-free guidance).
+    (``classes`` itself then means "no label", for classifier-free guidance). What it needs of the data set
+    (``ctx.dataset``, None when a finished run is sampled) it keeps in ``params``, which config.yaml records.
     """
 
     kind: ClassVar[str] = "task"
 
     channels: int = 0
     classes: int = 0
+    input_shape: tuple[int, ...] | None = None
+    """One image of ``noisereg sample --input``, (C, h, w), where the condition is made from images; else None."""
+    guidable: bool = False
+    """Whether training withholds the condition from some samples, so that guidance has an unconditional network."""
 
     def cond(self, batch: Batch) -> Tensor | None:
         """The condition of a batch of data, for training and for evaluation."""
         return None
+
+    def withhold(self, cond: Tensor, u: Tensor) -> Tensor:
+        """The condition as training sees it. ``u``, (B,) float64 in [0, 1), depends on seed, step and global index alone,
+        so that what is withheld does not change with ranks or interruptions."""
+        return cond
+
+    def null(self, cond: Tensor) -> Tensor:
+        """What stands for "no condition" in ``cond``'s place; asked for only where :attr:`guidable`."""
+        raise NotImplementedError
+
+    def from_input(self, images: Tensor) -> Tensor:
+        """The condition of images that a user gives, (N, *input_shape) in [−1, 1]; where ``input_shape`` is not None."""
+        raise NotImplementedError
 
 
 class Metric(_Built):

@@ -32,6 +32,7 @@ from noisereg.noise.params import MaskParams, PowerLawParams, TimeVaryingParams,
 from noisereg.pairings.params import PairingParams
 from noisereg.processes.params import DDPMParams, IADBParams
 from noisereg.regularizers.params import IsotropyParams
+from noisereg.tasks.params import ClassParams, SuperresParams
 
 
 @hookimpl
@@ -241,6 +242,20 @@ def noisereg_tasks() -> Iterator[Component]:
         name="unconditional",
         impl="noisereg.api:Task",
         summary="the network is told x_t and t alone",
+    )
+    yield Component(
+        name="class",
+        impl="noisereg.tasks.class_label:ClassLabel",
+        params=ClassParams,
+        summary="class labels, with classifier-free guidance (sample --guidance)",
+        cite="Ho & Salimans 2022, arXiv 2207.12598",
+    )
+    yield Component(
+        name="superres",
+        impl="noisereg.tasks.superres:SuperResolution",
+        params=SuperresParams,
+        summary="large images from small ones (sample --input)",
+        cite="BNDM, arXiv 2402.04930, super-resolution",
     )
 
 

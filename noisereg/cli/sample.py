@@ -19,6 +19,16 @@ def sample(
     eta: Annotated[float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the run's]")] = None,
     solver: Annotated[str | None, typer.Option(help="euler or heun (two evaluations a step, η 0). [the run's]")] = None,
     grid: Annotated[str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the run's]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance of a --task class run; 1: off. [the run's]")
+    ] = None,
+    label: Annotated[
+        list[int] | None, typer.Option(help="The label to draw; repeat for several, in turn. [all labels in turn]")
+    ] = None,
+    input_: Annotated[
+        Path | None,
+        typer.Option("--input", metavar="FOLDER", help="Small images to enlarge (--task superres), sorted by path."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Sample i of a seed is the same whatever --num is.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A .png grid, an .npz, or a folder of PNGs. [RUN/samples/…png]")
@@ -40,15 +50,14 @@ def sample(
     from noisereg.engine.run import Run
 
     opened = Run.open(run, registry)
-    count = opened.config.sample.num if num is None else num
-    target = out or run / "samples" / f"seed{seed}-{count}.png"
+    target = out or run / "samples" / f"seed{seed}-{num or opened.config.sample.num}.png"
     check_out(target)
     if len(opened.shape) != 3 and not target.suffix:
         raise NoiseregError(
             f"--out {target}: points have no single pictures; expected a .png (a scatter plot) or an .npz"
         )
     samples = opened.sample(
-        count,
+        num,
         steps=steps,
         eta=eta,
         solver=solver,
@@ -56,10 +65,13 @@ def sample(
         seed=seed,
         checkpoint=checkpoint,
         ema=not raw_weights,
+        guidance=guidance,
+        labels=label or None,
+        inputs=input_,
         reporter=ConsoleReporter(),
     )
     from noisereg.engine.runtime import rank
 
     if rank() == 0:
         write_samples(samples, target)
-        print(json.dumps({"samples": str(target), "num": count, "seed": seed}) if as_json else target)
+        print(json.dumps({"samples": str(target), "num": len(samples), "seed": seed}) if as_json else target)

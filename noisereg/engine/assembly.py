@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noisereg.api import Context, Dataset, Noise, NoiseregError, Pairing, Params, Process, Task
 from noisereg.config import Config, complete
-from noisereg.engine import draws
+from noisereg.engine import conditions, draws
 from noisereg.engine.draws import Stream
 from noisereg.engine.objective import Objective, Weighted
 from noisereg.engine.runtime import Runtime
@@ -98,7 +98,8 @@ def assemble(
         cache_dir=cache_dir(),
         batches=(lambda split: batches(data, split)) if data is not None else None,
     )
-    task: Task = build("task", config.task, ctx)
+    task: Task = build("task", config.task, Context(**{**vars(ctx), "dataset": data}))
+    resolved["task"] = recorded(config.task, task)
     noise: Noise = build("noise", config.noise, ctx)
     ctx = Context(**{**vars(ctx), "noise": noise, "task": task})
     process: Process = build("process", config.process, ctx)
@@ -121,6 +122,12 @@ def assemble(
         regularizers.append(Weighted(name, float(spec.params["weight"]), build("regularizer", spec, ctx)))
     pairing: Pairing | None = None
     if config.pairing.name != "none":
+        if task.channels or task.classes:
+            raise NoiseregError(
+                f"pairing {config.pairing.name} with task {config.task.name}: paired noise depends on the image and so on "
+                "its condition, but sampling draws it whatever the condition is (Cheng & Schwing 2025, arXiv 2503.10636); "
+                "give --pairing none or --task unconditional"
+            )
         pairing = build("pairing", config.pairing, ctx)
 
     sampling = config.sample
@@ -131,6 +138,7 @@ def assemble(
         lines["sampling"] = "η 0: the pairing gave up the independence that η > 0 rests on"
     grid = default_grid(noise) if sampling.grid == "auto" else sampling.grid
     check(process, noise, eta, sampling.solver, pairing is not None)
+    conditions.check(task, sampling.guidance)
     resolved["sample"] = sampling.model_copy(update={"eta": eta, "grid": grid})
     if config.optim.lr == "auto":
         rate = float(getattr(denoiser, "default_lr", 1e-3))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from noisereg.config import Config, RuntimeConfig, SampleConfig, read_yaml, validate
-from noisereg.engine import checkpoint, draws
+from noisereg.engine import checkpoint, conditions, draws
 from noisereg.engine.assembly import Parts, assemble
 from noisereg.engine.draws import Stream
 from noisereg.engine.objective import as_model
@@ -90,9 +90,11 @@ def as_output(x: Tensor) -> Tensor:
 def draw_grid(parts: Parts, path: Path, reporter: Reporter) -> None:
     """The picture of a training run's samples, with the run's own sampling settings."""
     count = GRID if len(parts.shape) == 3 else 2000
+    assert parts.dataset is not None
+    cond = conditions.heldout(parts.task, parts.dataset, count).of(range(count))
     reporter.begin("sample", count)
     try:
-        x = as_output(draw(parts, parts.config.sample, parts.config.seed, range(count), reporter=reporter))
+        x = as_output(draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter))
     finally:
         reporter.end()
     checkpoint.write_atomically(path, picture(x))
@@ -178,6 +180,7 @@ class Run:
         solver: str | None = None,
         grid: str | None = None,
         batch_size: int | None = None,
+        guidance: float | None = None,
     ) -> SampleConfig:
         """The run's sampling settings with some replaced.
 
@@ -185,6 +188,7 @@ class Run:
             NoiseregError: for a value out of range or a combination that would sample wrongly.
         """
         given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "batch_size": batch_size}
+        given |= {"guidance": guidance}
         values = parts.config.sample.model_dump() | {k: v for k, v in given.items() if v is not None}
         if solver == "heun" and eta is None:
             values["eta"] = 0.0
@@ -194,6 +198,7 @@ class Run:
                 "sampling a finished run needs a grid and an eta; expected uniform, logsnr or edm, and a number"
             )
         check(parts.process, parts.noise, float(settings.eta), settings.solver, parts.pairing is not None)
+        conditions.check(parts.task, settings.guidance)
         return settings
 
     def sample(
@@ -207,24 +212,34 @@ class Run:
         seed: int = 0,
         checkpoint: int | None = None,
         ema: bool = True,
+        guidance: float | None = None,
+        labels: Sequence[int] | None = None,
+        inputs: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Tensor:
         """``num`` samples: uint8 images (num, C, H, W), or float32 points (num, D), on the CPU.
 
-        What is left out is as the run's configuration says. Under torchrun each rank draws its part, and all get the
-        whole.
+        Sample i has the i-th of ``labels`` (left out: all in turn), or is made of the i-th image of the folder
+        ``inputs``, which wrap around. What is left out is as the run's configuration says. Under torchrun each rank draws
+        its part, and all get the whole.
+
+        Raises:
+            NoiseregError: for a setting that would sample wrongly, and for a condition that the run cannot take, or lacks.
         """
         reporter = reporter or Reporter()
         runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
         parts = self.load(checkpoint, ema, runtime, reporter)
-        settings = self.settings(parts, steps, eta, solver, grid)
-        num = settings.num if num is None else num
+        settings = self.settings(parts, steps, eta, solver, grid, guidance=guidance)
+        told = conditions.given(parts.task, labels, inputs)
+        if num is None:
+            num = settings.num if inputs is None else len(told)
         if num < 1:
             raise NoiseregError(f"--num {num}: expected at least 1")
         share = runtime.share(num)
         reporter.begin("sample", len(share))
         try:
-            own = as_output(draw(parts, settings, seed, share, reporter=reporter)) if len(share) else None
+            drawn = draw(parts, settings, seed, share, told.of(share), reporter) if len(share) else None
+            own = None if drawn is None else as_output(drawn)
         finally:
             reporter.end()
         if runtime.world == 1:
