@@ -206,22 +206,22 @@ def write_yaml(values: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False  # type: ignore[assignment]  # ruamel declares it None
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it None
     yaml.allow_unicode = True
     out = io.StringIO()
     yaml.dump(dict(values), out)
     return out.getvalue()
 
 
-def config_folders() -> list[Path]:
-    """Where ``--config NAME`` looks: the installed package's, or a checkout's ``configs/``."""
-    package = Path(str(importlib.resources.files("noisereg")))
-    return [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
+def config_folder() -> Path:
+    """Where ``--config NAME`` looks: the repository's ``configs/``, which the wheel holds as part of the package."""
+    return Path(str(importlib.resources.files("noisereg"))) / "configs"
 
 
 def config_names() -> list[str]:
-    return sorted({str(p.relative_to(f).with_suffix("")) for f in config_folders() for p in f.rglob("*.yaml")})
+    folder = config_folder()
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
 
 
 def read_config(reference: str) -> dict[str, Any]:
@@ -231,8 +231,7 @@ def read_config(reference: str) -> dict[str, Any]:
         NoiseregError: if there is neither.
     """
     path = Path(reference).expanduser()
-    candidates = [path, *(folder / f"{reference}.yaml" for folder in config_folders())]
-    for candidate in candidates:
+    for candidate in (path, config_folder() / f"{reference}.yaml"):
         if candidate.is_file():
             try:
                 return read_yaml(candidate.read_text(encoding="utf-8"), str(candidate))

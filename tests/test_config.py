@@ -109,6 +109,10 @@ def test_an_unknown_configuration_is_refused_by_name():
         read_config("no-such-configuration")
 
 
+def test_a_shipped_configuration_is_found_by_name():
+    assert validate(read_config("quickstart")).noise.name == "blue-tv"
+
+
 def test_broken_yaml_names_the_line(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("seed: 1\nnoise: [white\n")

@@ -29,9 +29,9 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def grid_png(samples: Tensor) -> bytes:
-    """uint8 images (N, C, H, W) in a near-square grid, each at least 32 pixels wide (enlarged without smoothing)."""
+    """uint8 images (N, C, H, W) in a near-square grid, each at least 64 pixels wide (enlarged without smoothing)."""
     n, channels, height, width = samples.shape
-    scale = max(1, math.ceil(32 / max(height, width)))
+    scale = max(1, math.ceil(64 / max(height, width)))
     columns = math.ceil(math.sqrt(n))
     rows, pad = math.ceil(n / columns), 2
     images = samples[:, :3] if channels >= 3 else samples[:, :1]
