@@ -172,6 +172,9 @@ class Noise(_Built):
     """False refuses what rests on a Gaussian: η > 0 and the variational bound."""
     linear: bool = True
     """ε_t = L_t z. False refuses what rests on it: ``whiten`` and isotropy's ``space=whitened``."""
+    diagonal: bool = False
+    """True where L_t is diagonal, as white noise's is: each number of a sample has a noise of its own. Then a learned
+    variance may differ between numbers, and the bound's decoder can be integrated over the width of a grey level."""
     power_floor: float = 1.0
     """The smallest power of ε_1 in any direction over its mean: 1 for white noise. A process that leaves a little signal
     at t = 1, and a grid uniform in t, go wrong where it is near 0 (DESIGN §2, "Process")."""
@@ -195,6 +198,14 @@ class Noise(_Built):
             NoiseregError: where L_t cannot be inverted; the message gives its condition number.
         """
         raise NoiseregError(f"{type(self).__name__} cannot be whitened: it gives no inverse")
+
+    def log_det(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """log |det L_t| for samples of ``shape``, (B,) float64: what the density of ε_t needs beside :meth:`whiten`.
+
+        Raises:
+            NoiseregError: where it is not known, or L_t cannot be inverted.
+        """
+        raise NoiseregError(f"{type(self).__name__} gives no log_det, without which ε_t has no density")
 
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """‖L_t⁻¹ε‖², (B,), over the directions that carry at least 1 % of the mean power, and their number, (B,).
@@ -246,8 +257,9 @@ class Process(_Built):
     noise's."""
     default_eta: float = 0.0
     """η of the sampler where the run does not say."""
-    variance: str = "beta-tilde"
-    """Of the fresh noise: the posterior's, or ``"beta"`` (DDPM's other choice)."""
+    trains_bound: bool = False
+    """True where :meth:`head_loss` is the variational bound, which rests on Gaussian noise that can be whitened and is
+    independent of the data: a pairing is then refused."""
     linear_path: bool = False
     """True where a = 1 − t and b = t: BNDM's own loss weight belongs to it."""
     summary: str = ""
@@ -271,6 +283,17 @@ class Process(_Built):
 
     def split(self, out: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x̂0, ε̂_t), each (B, *shape), from the network's first C channels."""
+        raise NotImplementedError
+
+    def variance_fraction(self, own: Tensor | None) -> Tensor | float:
+        """f of the stochastic step's σ̃ = σ·(b_t/b_s)^f: 0 is the posterior's variance β̃, 1 is β_{t|s}.
+
+        ``own``: the process's own heads, (B, C·extra_heads, …). A number, or (B, 1, …) or (B, *shape).
+        """
+        return 0.0
+
+    def head_loss(self, s: TrainStep) -> Tensor:
+        """What the process's own heads (``s.own``) are trained by, (B,): the engine adds its mean to the loss."""
         raise NotImplementedError
 
     def noise_gain(self, t: Tensor) -> Tensor:
@@ -310,6 +333,8 @@ class TrainStep:
     mean: Callable[[Tensor], Tensor]
     """The mean of v, (B,) or (), over the micro-batch of *all* ranks, with the gradient that one rank with the whole
     batch would have. ``v.mean()`` would not be the same thing."""
+    own: Tensor | None = None
+    """The process's own heads, (B, C·extra_heads, …); ``heads`` are the noise's."""
 
 
 class Regularizer(_Built):
@@ -381,6 +406,9 @@ class Dataset(_Built):
     """One sample: (C, H, W), or (D,) for points."""
     classes: int = 0
     """How many labels there are; 0 where there are none."""
+    levels: int = 0
+    """On how many evenly spaced values from −1 to 1 the numbers lie: 256 for images of 8 bits; 0 where they are
+    continuous. Likelihoods of images are probabilities of these values, those of other data densities."""
     flip: bool = False
     """Whether the engine mirrors half of the training images left to right."""
     summary: str = ""

@@ -106,6 +106,7 @@ class ImageDataset(TwoSplits):
     """Base of the image data sets: a subclass finds the images, this class decodes, holds and splits them."""
 
     params: ImageParams
+    levels = 256
     decoded: bool = False
     """Whether the source has its pixels in memory: threads would only wait for each other."""
 

@@ -19,10 +19,11 @@ def run_network(denoiser: nn.Module, x: Tensor, t: Tensor, cond: Tensor | None, 
     return out.to(x.dtype)
 
 
-def blocks(out: Tensor, process: Process, noise: Noise, channels: int) -> tuple[Tensor, Tensor | None]:
-    """The first C channels, and the noise's heads (B, C·heads, …) or None; the process's own lie between."""
-    heads = out[:, channels * (1 + process.extra_heads) :] if noise.extra_heads else None
-    return out[:, :channels], heads
+def blocks(out: Tensor, process: Process, noise: Noise, channels: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The first C channels, the process's own heads (B, C·heads, …) or None, and the noise's or None: in this order."""
+    end = channels * (1 + process.extra_heads)
+    own = out[:, channels:end] if process.extra_heads else None
+    return out[:, :channels], own, out[:, end:] if noise.extra_heads else None
 
 
 def as_model(
@@ -41,8 +42,8 @@ def as_model(
             out = run_network(denoiser, x_t, t, cond, bf16)
         else:
             out = guided(denoiser, process, x_t, t, cond, null, guidance, bf16)
-        first, heads = blocks(out, process, noise, x_t.shape[1])
-        return Prediction(*process.split(first, x_t, t), heads)
+        first, own, heads = blocks(out, process, noise, x_t.shape[1])
+        return Prediction(*process.split(first, x_t, t), heads, own)
 
     return model
 
@@ -111,7 +112,8 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of x0 (B, *shape), and what it is made of, detached.
 
-        Loss: mean(w(t)·‖e₁‖²/n) + mean(w_h(t)·‖e_h‖²/n) + Σ weight·regularizer; means over dimensions and batch.
+        Loss: mean(w(t)·‖e₁‖²/n) + mean(w_h(t)·‖e_h‖²/n) + mean(the process's own) + Σ weight·regularizer; means over
+        dimensions and batch.
         """
         noise, process = self.noise, self.process
         eps = noise.color(latents, t)
@@ -126,7 +128,7 @@ class Objective(nn.Module):
         def network(x: Tensor, times: Tensor) -> Tensor:
             return run_network(self.denoiser, x, times, cond, self.bf16)
 
-        first, heads = blocks(network(x_t, t), process, noise, x0.shape[1])
+        first, own, heads = blocks(network(x_t, t), process, noise, x0.shape[1])
         error = (first - process.target(x0, eps, t)).flatten(1).square().mean(1)
         loss = (process.weight(t).to(error) * error).mean()
         parts = {"mse": error.detach().mean()}
@@ -135,7 +137,7 @@ class Objective(nn.Module):
             loss = loss + (noise.head_weight(t, process).detach().to(head_error) * head_error).mean()
             parts["mse_heads"] = head_error.detach().mean()
 
-        if self.regularizers:
+        if self.regularizers or own is not None:
             x0_hat, eps_hat = process.split(first, x_t, t)
             seen = TrainStep(
                 x0=x0,
@@ -152,7 +154,12 @@ class Objective(nn.Module):
                 step=step,
                 denoise=lambda x, times: process.split(network(x, times)[:, : x0.shape[1]], x, times),
                 mean=self.mean,
+                own=own,
             )
+            if own is not None:
+                own_loss = process.head_loss(seen).mean()
+                loss = loss + own_loss
+                parts["process_heads"] = own_loss.detach()
             for regularizer in self.regularizers:
                 value = regularizer.term(seen)
                 loss = loss + regularizer.weight * value

@@ -22,6 +22,8 @@ class Prediction:
     x0_hat: Tensor
     eps_hat: Tensor
     heads: Tensor | None = None
+    own: Tensor | None = None
+    """The process's own heads; ``heads`` are the noise's."""
 
 
 Model = Callable[[Tensor, Tensor], Prediction]
@@ -39,20 +41,18 @@ def step(
     a_s: Tensor,
     b_s: Tensor,
     eta: float,
-    variance: str = "beta-tilde",
+    fraction: Tensor | float = 0.0,
 ) -> Tensor:
     """x_s from (x̂0, ε̂_s): DDIM and IADB at eta 0, DDPM at eta 1; keeps N(a_s x0, b_s² L_s L_sᵀ). Theory, §3.
 
     The scales are (B, 1, …) or scalars; ``fresh`` is color(z', s) for new latents z' and may be None where eta is 0 or
-    b_s is. ``variance="beta"`` adds β_{t|s} in place of the posterior's β̃ (DDPM's other choice, §3.2 there).
+    b_s is. It is added with σ̃ = σ·(b_t/b_s)^fraction: 0 is the posterior's β̃, 1 is β_{t|s} (DDPM's two choices, §3.2
+    there), and log σ̃² lies linearly between (improved DDPM, 2102.09672, eq. 15).
     """
     beta = b_t**2 - (a_t / a_s) ** 2 * b_s**2
     sigma = eta * beta.clamp(min=0).sqrt() * b_s / b_t
     x = a_s * x0_hat + (b_s**2 - sigma**2).clamp(min=0).sqrt() * eps_s
-    if fresh is None:
-        return x
-    added = eta * beta.clamp(min=0).sqrt() if variance == "beta" else sigma
-    return x + added * fresh
+    return x if fresh is None else x + sigma * (b_t / b_s) ** fraction * fresh
 
 
 def heun(
@@ -172,7 +172,7 @@ def trajectory(
         last = float(times[k + 1]) == 0.0
         moved = here.eps_hat if last else noise.transport(here.eps_hat, here.heads, t, s)
         fresh = noise.color(source(k + 1), s) if eta > 0 and not last else None
-        x_s = step(here.x0_hat, moved, fresh, a_t, b_t, a_s, b_s, eta, process.variance)
+        x_s = step(here.x0_hat, moved, fresh, a_t, b_t, a_s, b_s, eta, process.variance_fraction(here.own))
         if solver == "heun" and not last:
             there = model(x_s, s)
             back = noise.transport(there.eps_hat, there.heads, s, t)

@@ -59,6 +59,10 @@ class ColouredNoise(Noise):
         self._check_condition(eps.dtype)
         return self.factor.solve(eps)
 
+    def log_det(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        self._check_condition(torch.float64)
+        return shape[0] * self.factor.log_det(torch.zeros_like(t, dtype=torch.float64))
+
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """As in the protocol; frequency 0 is never among the directions (DESIGN §2, "Isotropy")."""
         power = torch.from_numpy(self.factor.eigenvalues).to(eps)

@@ -40,6 +40,10 @@ class Factor(ABC):
     def solve(self, eps: Tensor, gamma: Tensor | None = None) -> Tensor:
         """(γI + (1−γ)L)⁻¹ ε for γ (B,); L⁻¹ ε without one. Not checked for its condition."""
 
+    @abstractmethod
+    def log_det(self, gamma: Tensor) -> Tensor:
+        """log |det(γI + (1−γ)L)|, (B,) float64, for γ (B,); of one channel."""
+
     @property
     @abstractmethod
     def eigenvalues(self) -> Array:
@@ -125,6 +129,9 @@ class SpectralFactor(_Circulant):
             gain = g + (1 - g) * gain
         return self._filter(eps, 1 / gain)
 
+    def log_det(self, gamma: Tensor) -> Tensor:
+        return _log_det_of_mixture(self.overlap, gamma)
+
     @property
     def overlap(self) -> Array:
         return np.sqrt(self.power).reshape(-1)
@@ -184,6 +191,9 @@ class CholeskyFactor(_Circulant):
         rows = eps.reshape(-1, len(lower))
         return torch.linalg.solve_triangular(lower, rows.T, upper=False).T.reshape(eps.shape)
 
+    def log_det(self, gamma: Tensor) -> Tensor:
+        return _log_det_of_mixture(np.diagonal(self._float32).astype(np.float64), gamma)
+
     @cached_property
     def overlap(self) -> Array:
         """The Fourier transform of L's rows averaged over toroidal shifts."""
@@ -200,6 +210,12 @@ class CholeskyFactor(_Circulant):
 
     def describe(self) -> str:
         return f"Cholesky factor of {self.height}×{self.width}"
+
+
+def _log_det_of_mixture(eigenvalues: Array, gamma: Tensor) -> Tensor:
+    """Σ_k log(γ + (1−γ)l_k), (B,), for the eigenvalues l_k of L."""
+    g = gamma.double()[:, None]
+    return (g + (1 - g) * torch.from_numpy(eigenvalues).to(g)).log().sum(1)
 
 
 def _solve_mixtures(lower: Tensor, eps: Tensor, gamma: Tensor) -> Tensor:
@@ -257,6 +273,10 @@ class TiledFactor(Factor):
 
     def solve(self, eps: Tensor, gamma: Tensor | None = None) -> Tensor:
         return self._join({s: self.factors[s].solve(x, gamma) for s, x in self._split(eps).items()}, eps.shape[1])
+
+    def log_det(self, gamma: Tensor) -> Tensor:
+        tiles = [self.factors[size].log_det(gamma) * len(places) for size, places in self._places.items()]
+        return torch.stack(tiles).sum(0)
 
     def energy(self, coloured: Tensor) -> Tensor:
         channels = coloured.shape[1]

@@ -69,6 +69,12 @@ class TimeVaryingNoise(ColouredNoise):
     def whiten(self, eps: Tensor, t: Tensor) -> Tensor:
         return self._unmix(eps, self.gamma(t))
 
+    def log_det(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        gamma = self.gamma(t)
+        self._check_mixture(torch.float64, gamma)
+        per_channel = self.height * self.width * self._scale(gamma).log()
+        return shape[0] * (self.factor.log_det(gamma) - per_channel)
+
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """As in the protocol, over L's right-singular directions: for each of them ‖L_t v_k‖² decides."""
         gamma = self.gamma(t)

@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from noisereg.api import Context, NoiseregError, Process, per_sample
+from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
+from noisereg.processes.bound import decoder_log_std, discretised_nll, forward_variance, gaussian_nll, step_kl
 from noisereg.processes.params import DDPMParams
+from noisereg.processes.weighting import loss_weight
 
 NEEDS_ZERO_SNR = 0.1
 """Noise whose weakest direction has less than this share of the mean power cannot hide a signal left at t = 1."""
@@ -40,17 +42,17 @@ class DDPM(Process):
     count needs rounding.
 
     Raises:
-        NoiseregError: for a schedule that leaves a signal at t = 1 under a noise that cannot hide it, and for a target
-            that cannot be read at a zero signal.
+        NoiseregError: for a schedule that leaves a signal at t = 1 under a noise that cannot hide it, for a target that
+            cannot be read at a zero signal, and for a learned variance under a noise for which there is no bound.
     """
 
     default_eta = 1.0
+    params: DDPMParams
 
     def __init__(self, params: DDPMParams, ctx: Context) -> None:
         weak = ctx.noise is not None and ctx.noise.power_floor < NEEDS_ZERO_SNR
         self.params = self._resolve(params, weak)
         self.T = self.params.T
-        self.variance = self.params.variance
         self.prediction = self.params.target
         betas = linear_betas(self.T) if self.params.schedule == "linear" else cosine_betas(self.T)
         alpha_bar = (1 - betas).cumprod(0)
@@ -60,7 +62,16 @@ class DDPM(Process):
         self.angle = torch.cat([torch.zeros(1, dtype=torch.float64), angle])  # φ(0) = 0: no noise at t = 0
         symbol = {"eps": "ε", "x0": "x0", "v": "v"}[self.prediction]
         zero = ", zero terminal SNR" if self.params.zero_terminal_snr else ""
-        self.summary = f"{self.params.schedule}, T {self.T}{zero}, target {symbol}"
+        weighting = "" if self.params.weighting == "none" else f", {self.params.weighting} weighting"
+        learned = self.params.variance == "learned"
+        self.summary = f"{self.params.schedule}, T {self.T}{zero}, target {symbol}{weighting}" + (
+            ", learned variance" if learned else ""
+        )
+        self.levels = ctx.dataset.levels if ctx.dataset is not None else 0
+        self.diagonal = ctx.noise is None or ctx.noise.diagonal
+        if learned:
+            self.extra_heads, self.trains_bound = 1, True
+            self._check_bound(ctx)
         if weak and params.zero_terminal_snr == "auto" and self.params.zero_terminal_snr:
             self.notes = (
                 "this noise has almost no power in some directions, where a signal left at t = 1 would stay: "
@@ -95,6 +106,25 @@ class DDPM(Process):
             )
         return params.model_copy(update={"schedule": schedule, "zero_terminal_snr": zero, "target": target})
 
+    @staticmethod
+    def _check_bound(ctx: Context) -> None:
+        """The head is trained by the bound, which needs a Gaussian noise and L⁻¹ at every t."""
+        if ctx.noise is None:
+            return
+        if not ctx.noise.gaussian:
+            raise NoiseregError(
+                "ddpm: variance=learned is trained by the variational bound, which needs Gaussian noise; "
+                "give variance=beta-tilde"
+            )
+        try:
+            zero = torch.zeros(1, dtype=torch.float64)
+            ctx.noise.whiten(torch.zeros(1, *ctx.shape), zero)
+            ctx.noise.log_det(zero, ctx.shape)
+        except NoiseregError as error:
+            raise NoiseregError(
+                f"ddpm: variance=learned is trained by the variational bound: {error}; or give variance=beta-tilde"
+            ) from None
+
     def _angle(self, t: Tensor) -> Tensor:
         angle = self.angle.to(t.device)
         position = t.double().clamp(0, 1) * self.T
@@ -126,3 +156,49 @@ class DDPM(Process):
     def noise_gain(self, t: Tensor) -> Tensor:
         a, b = self.signal_scale(t), self.noise_scale(t)
         return {"eps": torch.ones_like(a), "x0": a / b, "v": a}[self.prediction]
+
+    def weight(self, t: Tensor) -> Tensor:
+        return loss_weight(self.params, self.signal_scale(t), self.noise_scale(t), self.noise_gain(t))
+
+    def variance_fraction(self, own: Tensor | None) -> Tensor | float:
+        """0, 1, or (v + 1)/2 from the head v (2102.09672, eq. 15).
+
+        Under a noise whose numbers are correlated the fraction is the sample's mean, (B, 1, …): one σ̃ for all of L keeps
+        the step's covariance, and the bound, in closed form (theory, §9).
+        """
+        if own is None:
+            return 1.0 if self.params.variance == "beta" else 0.0
+        fraction = (own + 1) / 2
+        return fraction if self.diagonal else fraction.mean(tuple(range(1, own.ndim)), keepdim=True)
+
+    def head_loss(self, s: TrainStep) -> Tensor:
+        """λ·T·L_t in bits/dim, L_t being t's term of the bound, whose mean over t is the bound without its constant; only
+        σ̃ is trained by it (2102.09672, eq. 16 and 17)."""
+        fraction = self.variance_fraction(s.own)
+        assert isinstance(fraction, Tensor)
+        t, before = s.t, (s.t - 1 / self.T).clamp(min=0)
+        last = before < 0.5 / self.T
+        before = torch.where(last, 0.0, before)
+        n = s.x0[0].numel()
+        with torch.no_grad():
+            log_ratio = (self.noise_scale(t) / self.noise_scale(before).clamp(min=1e-30)).log()
+            sigma = forward_variance(self, t, before).sqrt() * self.noise_scale(before) / self.noise_scale(t)
+            kept = (self.noise_scale(before) ** 2 - sigma**2).clamp(min=0).sqrt()
+            eps = s.noise.color(s.latents, before)
+            eps_hat = s.noise.transport(s.eps_hat, s.heads, t, before)
+            # On the last step, where σ is zero, the difference of the means is that of the decoder: x0 − x̂0.
+            difference = per_sample(self.signal_scale(before), eps) * (s.x0 - s.x0_hat)
+            difference = difference + per_sample(torch.where(last, 0.0, kept), eps) * (eps - eps_hat)
+            whitened = s.noise.whiten(difference, before)
+            log_det = s.noise.log_det(before, tuple(s.x0.shape[1:])).to(whitened)
+        kl = step_kl(
+            whitened / per_sample(torch.where(last, 1.0, sigma), eps),
+            fraction * per_sample(torch.where(last, 0.0, log_ratio), eps),
+        )
+        log_std = decoder_log_std(self, (t + 1 / self.T).clamp(max=1), t, fraction)
+        if self.levels and self.diagonal:
+            decoder = discretised_nll(s.x0, s.x0_hat.detach(), log_std, self.levels)
+        else:
+            decoder = gaussian_nll(whitened, log_std, log_det)
+        term = torch.where(last, decoder, kl)
+        return self.params.bound_weight * self.T * term / (n * math.log(2))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from noisereg.api import Context, Process, per_sample
 from noisereg.processes.params import IADBParams
+from noisereg.processes.weighting import loss_weight
 
 
 class IADB(Process):
@@ -15,9 +16,10 @@ class IADB(Process):
     linear_path = True
 
     def __init__(self, params: IADBParams, ctx: Context) -> None:
-        self.params = params
+        self.params: IADBParams = params
         self.T = params.T
-        self.summary = f"T {self.T}, target x0 − ε"
+        weighting = "" if params.weighting == "none" else f", {params.weighting} weighting"
+        self.summary = f"T {self.T}, target x0 − ε{weighting}"
 
     def signal_scale(self, t: Tensor) -> Tensor:
         return 1 - t.double()
@@ -34,3 +36,6 @@ class IADB(Process):
 
     def noise_gain(self, t: Tensor) -> Tensor:
         return 1 - t.double()
+
+    def weight(self, t: Tensor) -> Tensor:
+        return loss_weight(self.params, self.signal_scale(t), self.noise_scale(t), self.noise_gain(t))

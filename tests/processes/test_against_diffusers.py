@@ -136,6 +136,35 @@ def test_ddpm(schedule, target, variance, theirs_name, exact, monkeypatch):
     assert_equal_paths(ours(process, latents, 20, 1.0), theirs(scheduler, latents, 20, b_T, step), BOUND[exact])
 
 
+@EXACT
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("target", ["eps", "v"])
+def test_learned_variance(schedule, target, exact, monkeypatch):
+    """diffusers' ``learned_range`` (2102.09672, eq. 15), every number with a variance of its own."""
+    process = ddpm(schedule=schedule, target=target, variance="learned")
+    scheduler = DDPMScheduler(**common(schedule, target), variance_type="learned_range")
+    if exact:
+        float64_tables(scheduler, process)
+    latents = source(0)
+
+    def own(x, index):
+        return torch.cos(3 * x + index / 50)
+
+    def model(x, t):
+        index = float(t[0]) * process.T - 1
+        first, head = network(x, index), own(x, index)
+        return Prediction(*process.split(first, x, t), None, head)
+
+    def step(out, index, x, fresh):
+        fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
+        monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh)
+        return scheduler.step(torch.cat([out, own(x, float(index))], 1), index, x)
+
+    mine = list(trajectory(model, process, White(), latents, time_grid(process, 20), 1.0))
+    b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
+    assert_equal_paths(mine, theirs(scheduler, latents, 20, b_T, step), BOUND[exact])
+
+
 def test_zero_terminal_snr_tables_equal_diffusers():
     process = ddpm(schedule="linear", zero_terminal_snr=True, target="v")
     scheduler = DDIMScheduler(**common("linear", "v"), rescale_betas_zero_snr=True)
@@ -212,13 +241,9 @@ def resolved(noise, **params):
 
 
 def test_autos_with_white_noise_are_ddpms_and_with_static_coloured_noise_hide_the_signal():
-    assert resolved(White()).model_dump() == {
-        "schedule": "linear",
-        "T": 1000,
-        "target": "eps",
-        "zero_terminal_snr": False,
-        "variance": "beta-tilde",
-    }
+    plain = resolved(White())
+    assert (plain.schedule, plain.T, plain.target) == ("linear", 1000, "eps")
+    assert (plain.zero_terminal_snr, plain.variance, plain.weighting) == (False, "beta-tilde", "none")
     weak = resolved(Weak())
     assert (weak.schedule, weak.zero_terminal_snr, weak.target) == ("linear", True, "v")
     assert resolved(Weak(), schedule="cosine").target == "v"
