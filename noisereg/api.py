@@ -238,6 +238,10 @@ class Noise(_Built):
 
         return torch.zeros_like(eps)
 
+    def logs(self) -> dict[str, Tensor]:
+        """What of its state is worth a column in metrics.jsonl, as scalars on the device."""
+        return {}
+
     def fit(self, batches: Iterator[Tensor]) -> None:
         """Learn from the training data, once, on rank 0, before training. What is learnt must be in ``state_dict()``."""
 

@@ -9,6 +9,7 @@ from noisereg.datasets.params import (
     FlippedParams,
     FolderParams,
     ImageParams,
+    LatentsParams,
     PhotoParams,
     PointsParams,
     TorchvisionParams,
@@ -209,6 +210,13 @@ def noisereg_datasets() -> Iterator[Component]:
         impl="noisereg.datasets.folder:Folder",
         params=FolderParams,
         summary="any images in a folder",
+    )
+    yield Component(
+        name="latents",
+        impl="noisereg.datasets.latents:Latents",
+        params=LatentsParams,
+        summary="latents computed beforehand, decoded by a diffusers autoencoder",
+        cite="BNDM, arXiv 2402.04930, in latent space",
     )
 
 

@@ -353,6 +353,7 @@ MAY_DIFFER = (
     "plugins",
     "data.root",
     "data.path",
+    "data.decoder",
     "data.download",
     "data.memory",
 )

@@ -111,7 +111,8 @@ def _train(config: Config, out: Path | None, resume: bool, registry: Registry, a
         print(json.dumps({"run": str(out), "steps": config.train.steps, "samples": str(picture)}))
         return
     print(f"finished in {duration(time.monotonic() - began)} · {picture}")
-    print(f"  noisereg sample {out} --num 64 --out grid.png")
+    told = "--input FOLDER" if run.task.input_shape else "--num 64"
+    print(f"  noisereg sample {out} {told} --out grid.png")
     print(f"  noisereg eval   {out}")
 
 

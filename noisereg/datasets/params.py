@@ -69,3 +69,15 @@ class FolderParams(ImageParams):
     """A folder of images."""
 
     path: UserPath = Field(description="searched for images at any depth; two or more folders in it are classes")
+
+
+class LatentsParams(Params):
+    """Latents of an autoencoder, computed beforehand."""
+
+    path: UserPath = Field(description="an .npz with latents (N, C, H, W), and scale and labels if there are any")
+    scale: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        "auto", description="multiplies the latents; auto: the file's own, or 1 over their standard deviation"
+    )
+    decoder: UserPath | None = Field(
+        None, description="folder of the diffusers autoencoder that decodes them; unset: samples stay latents"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Parts:
     process: Process
     objective: Objective
     pairing: Pairing | None
+    decode: Callable[[Tensor], Tensor] | None = None
+    """How samples become what a user sees, where it is not by [−1, 1] to uint8."""
     lines: dict[str, str] = field(default_factory=dict)
     """What each part resolved to, for the start of a run."""
     notes: list[str] = field(default_factory=list)
@@ -81,14 +83,22 @@ def assemble(
         dataset = dataset or build_dataset(config, registry, runtime)
         shape = tuple(dataset.shape)
         lines["data"] = f"{config.data.name}: {dataset.summary}"
-    resolved: dict[str, Any] = {}
-
-    def build(kind: Any, spec: Spec, ctx: Context) -> Any:
-        return registry.build(kind, spec.name, spec.params, ctx)
 
     def recorded(spec: Spec, built: Any) -> Spec:
         params = getattr(built, "params", None)
         return Spec(name=spec.name, params=params.model_dump(mode="json")) if isinstance(params, Params) else spec
+
+    resolved: dict[str, Any] = {}
+    if dataset is not None:
+        decode = dataset.decode
+        resolved["data"] = recorded(config.data, dataset)
+    else:
+        entry = registry.find("dataset", config.data.name)
+        read = getattr(entry.implementation(), "decoder", Dataset.decoder)
+        decode = read(registry.params(entry, config.data.params), Context(shape=shape, device=runtime.device))
+
+    def build(kind: Any, spec: Spec, ctx: Context) -> Any:
+        return registry.build(kind, spec.name, spec.params, ctx)
 
     data = dataset
     ctx = Context(
@@ -170,6 +180,7 @@ def assemble(
         process=process,
         objective=objective,
         pairing=pairing,
+        decode=decode,
         lines=lines,
         notes=[*getattr(noise, "notes", ()), *process.notes],
     )

@@ -60,13 +60,15 @@ def scatter_png(points: Tensor) -> bytes:
 
 
 def picture(samples: Tensor) -> bytes:
-    """The PNG of uint8 images or of float points."""
+    """The PNG of uint8 images, of float points, or of latents (their first channels, ±3 standard deviations)."""
+    if samples.ndim == 4 and samples.is_floating_point():
+        return grid_png(to_uint8(samples / (3 * samples.std()).clamp(min=1e-12)))
     return grid_png(samples) if samples.ndim == 4 else scatter_png(samples)
 
 
 def npz_bytes(samples: Tensor) -> bytes:
-    """``samples``: uint8 (N, H, W, C), or float32 (N, D) for points."""
-    array = samples.permute(0, 2, 3, 1) if samples.ndim == 4 else samples
+    """``samples``: uint8 (N, H, W, C); float32 (N, D) for points, (N, C, H, W) for latents."""
+    array = samples.permute(0, 2, 3, 1) if samples.dtype == torch.uint8 else samples
     buffer = io.BytesIO()
     np.savez(buffer, samples=array.contiguous().cpu().numpy())
     return buffer.getvalue()
@@ -87,7 +89,7 @@ def check_out(path: Path) -> None:
 
 
 def write_samples(samples: Tensor, path: Path) -> None:
-    """Write uint8 images or float points as ``path``'s ending says.
+    """Write uint8 images, float points or latents as ``path``'s ending says.
 
     Raises:
         NoiseregError: if it cannot be written, or for single PNGs of points.
@@ -96,10 +98,9 @@ def write_samples(samples: Tensor, path: Path) -> None:
         write_atomically(path, npz_bytes(samples))
     elif path.suffix == ".png":
         write_atomically(path, picture(samples))
-    elif samples.ndim != 4:
-        raise NoiseregError(
-            f"--out {path}: points have no single pictures; expected a .png (a scatter plot) or an .npz"
-        )
+    elif samples.dtype != torch.uint8:
+        what = "points" if samples.ndim == 2 else "latents without a decoder"
+        raise NoiseregError(f"--out {path}: {what} have no single pictures; expected an .npz, or a .png of all")
     else:
         digits = len(str(len(samples) - 1))
         for k, image in enumerate(samples.permute(0, 2, 3, 1).cpu().numpy()):

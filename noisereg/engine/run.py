@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisereg.api import Context, Task
 from noisereg.config import Config, RuntimeConfig, SampleConfig, read_yaml, validate
 from noisereg.engine import checkpoint, conditions, draws
 from noisereg.engine.assembly import Parts, assemble
@@ -82,8 +83,10 @@ def draw(
     return torch.cat(drawn)
 
 
-def as_output(x: Tensor) -> Tensor:
-    """What a user gets: uint8 images (N, C, H, W), or float32 points (N, D), on the CPU."""
+def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """What a user gets, on the CPU: uint8 images (N, C, H, W), float32 points (N, D), or what the data's ``decode`` makes."""
+    if decode is not None:
+        return decode(x).cpu()
     return to_uint8(x).cpu() if x.ndim == 4 else x.float().cpu()
 
 
@@ -94,7 +97,7 @@ def draw_grid(parts: Parts, path: Path, reporter: Reporter) -> None:
     cond = conditions.heldout(parts.task, parts.dataset, count).of(range(count))
     reporter.begin("sample", count)
     try:
-        x = as_output(draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter))
+        x = as_output(draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter), parts.decode)
     finally:
         reporter.end()
     checkpoint.write_atomically(path, picture(x))
@@ -132,6 +135,12 @@ class Run:
         for record in config.plugins:
             registry.load_recorded(record.source, record.sha256)
         return cls(path, config, shape, registry)
+
+    @property
+    def task(self) -> Task:
+        """What the run is conditioned on; the data set is not touched."""
+        assert self.registry is not None
+        return self.registry.build("task", self.config.task.name, self.config.task.params, Context(shape=self.shape))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -217,7 +226,7 @@ class Run:
         inputs: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Tensor:
-        """``num`` samples: uint8 images (num, C, H, W), or float32 points (num, D), on the CPU.
+        """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num, C, h, w), on the CPU.
 
         Sample i has the i-th of ``labels`` (left out: all in turn), or is made of the i-th image of the folder
         ``inputs``, which wrap around. What is left out is as the run's configuration says. Under torchrun each rank draws
@@ -239,7 +248,7 @@ class Run:
         reporter.begin("sample", len(share))
         try:
             drawn = draw(parts, settings, seed, share, told.of(share), reporter) if len(share) else None
-            own = None if drawn is None else as_output(drawn)
+            own = None if drawn is None else as_output(drawn, parts.decode)
         finally:
             reporter.end()
         if runtime.world == 1:

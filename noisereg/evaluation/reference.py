@@ -42,7 +42,7 @@ def read_split(dataset: Dataset, split: str, most: int = MOST, at_once: int = 50
     """The samples of a split as a user gets them, at most ``most``."""
     part = dataset.split(split)
     indices = spaced(len(part), most)
-    return torch.cat([as_output(part.batch(some).x) for some in indices.split(at_once)])
+    return torch.cat([as_output(part.batch(some).x, dataset.decode) for some in indices.split(at_once)])
 
 
 def reference(dataset: Dataset, data: str, name: Name, num: int | None) -> Reference:
@@ -56,7 +56,7 @@ def reference(dataset: Dataset, data: str, name: Name, num: int | None) -> Refer
                 f"{data} has no generator of fresh samples; expected --reference train or --reference heldout"
             )
         count = num if num is not None else min(10_000, len(dataset.split("train")))
-        x = as_output(dataset.fresh(count, draws.generator(FRESH_SEED, Stream.FRESH_DATA)))
+        x = as_output(dataset.fresh(count, draws.generator(FRESH_SEED, Stream.FRESH_DATA)), dataset.decode)
     else:
         if not len(dataset.split(name)):
             raise NoiseregError(f"{data} has no samples in its {name} split")
