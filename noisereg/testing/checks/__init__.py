@@ -1,0 +1,1 @@
+"""The checks: a module a kind, and those that every kind shares."""
