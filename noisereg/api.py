@@ -419,10 +419,18 @@ class Dataset(_Built):
     """One line for the start of a run: ``1,617 images of 1×8×8 (180 held out), in memory``."""
     fresh: Callable[[int, np.random.Generator], Tensor] | None = None
     """``fresh(n, generator)``: n new samples (n, *shape), where the data have a generator, else None."""
+    decode: Callable[[Tensor], Tensor] | None = None
+    """What :meth:`decoder` gives for the data set's own parameters."""
 
     def split(self, name: str) -> Split:
         """``"train"`` or ``"heldout"``."""
         raise NotImplementedError
+
+    @classmethod
+    def decoder(cls, params: Params, ctx: Context) -> Callable[[Tensor], Tensor] | None:
+        """How samples (N, *shape) become what a user sees: uint8 images, or floats. None: images are in [−1, 1], and
+        points are as they are. From the parameters alone, so that a run is sampled without its data."""
+        return None
 
 
 class Task(_Built):

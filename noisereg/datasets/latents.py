@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ class Latents(TwoSplits):
         return decode
 
 
-def load_autoencoder(folder: Path, ctx: Context) -> torch.nn.Module:
+def load_autoencoder(folder: Path, ctx: Context) -> Any:
     """A diffusers autoencoder from its folder; no pickled weights, nothing is downloaded.
 
     Raises:
@@ -131,7 +132,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, float | None]:
             if not isinstance(archive, np.lib.npyio.NpzFile) or "latents" not in archive:
                 raise NoiseregError(f"{path} holds no latents; {expected}, and scale and labels if there are any")
             latents = archive["latents"]
-            labels = archive["labels"] if "labels" in archive else None
+            labels = archive.get("labels")
             scale = float(archive["scale"]) if "scale" in archive else None
     except FileNotFoundError:
         raise NoiseregError(f"there is no file {path}; {expected}") from None
