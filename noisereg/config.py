@@ -72,10 +72,10 @@ class TrainConfig(Section):
 
 
 class OptimConfig(Section):
-    name: Literal["adamw", "adam"] = "adamw"
+    name: Literal["adamw", "adam"] = Field("adamw", description="the optimiser")
     lr: Literal["auto"] | float = Field("auto", description="learning rate; auto is the denoiser's own")
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of its moving averages")
+    weight_decay: float = Field(0.0, ge=0, description="of the denoiser's weights")
     warmup: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
     schedule: Literal["constant", "cosine", "linear"] = Field(
         "constant", description="of the rate after the warm-up, to 0 at the last step"
@@ -95,10 +95,10 @@ class EmaConfig(Section):
 
 
 class SampleConfig(Section):
-    num: int = Field(64, ge=1)
-    steps: int = Field(100, ge=1)
+    num: int = Field(64, ge=1, description="how many samples `noisereg sample` draws")
+    steps: int = Field(100, ge=1, description="sampling steps")
     eta: Literal["auto"] | float = Field("auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's")
-    solver: Literal["euler", "heun"] = "euler"
+    solver: Literal["euler", "heun"] = Field("euler", description="heun: second order, two evaluations a step, η 0")
     grid: Literal["auto", "uniform", "logsnr", "edm"] = Field(
         "auto", description="of the steps; auto is uniform in t, and uniform in log(a/b) for static coloured noise"
     )
@@ -128,7 +128,7 @@ class RuntimeConfig(Section):
 class Config(Section):
     """A complete run. Component sections hold specs; validate their parameters with :func:`complete`."""
 
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, data order, t, latents and dropout")
     plugins: list[PluginRecord] = []
     data: Spec = Spec(name="digits")
     noise: Spec = Spec(name="white")

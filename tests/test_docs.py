@@ -1,0 +1,41 @@
+"""The generated pages are what the code says today."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def generator(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_up_to_date():
+    """Keys and components to the letter; of the commands the names, since help texts wrap by typer's version."""
+    written = (DOCS / "reference.md").read_text(encoding="utf-8")
+    made = generator("make_reference").page()
+    assert written.partition("## Commands")[0] == made.partition("## Commands")[0], "run python docs/make_reference.py"
+    assert re.findall(r"^### .*", written, re.M) == re.findall(r"^### .*", made, re.M), (
+        "run python docs/make_reference.py"
+    )
+
+
+def test_every_configuration_key_is_described():
+    written = (DOCS / "reference.md").read_text(encoding="utf-8").partition("## Built-in")[0]
+    undescribed = re.findall(r"^\| (`[^`]+`) \|.*\|\s*\|$", written, re.M)
+    assert undescribed == []
+
+
+def test_links_between_pages_lead_somewhere():
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    dead = [
+        f"{page.name}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert dead == []
