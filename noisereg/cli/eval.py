@@ -37,6 +37,9 @@ def evaluate(
     eta: Annotated[float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the runs']")] = None,
     solver: Annotated[str | None, typer.Option(help="euler or heun. [the runs']")] = None,
     grid: Annotated[str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the runs']")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance of --task class runs; 1: off. [the runs']")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0,
     checkpoint: Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")] = None,
     raw_weights: Annotated[
@@ -87,6 +90,7 @@ def evaluate(
         eta=eta,
         solver=solver,
         grid=grid,
+        guidance=guidance,
         seed=seed,
         checkpoint=checkpoint,
         ema=not raw_weights,

@@ -47,6 +47,7 @@ class Options:
     eta: float | None = None
     solver: str | None = None
     grid: str | None = None
+    guidance: float | None = None
     seed: int = 0
     checkpoint: int | None = None
     ema: bool = True
@@ -203,7 +204,7 @@ def _subjects(
             raise NoiseregError(
                 f"{run.path} makes samples of shape {run.shape} and {real.data} has {tuple(dataset.shape)}"
             )
-        task = reg.build("task", run.config.task.name, run.config.task.params, Context(shape=run.shape))
+        task = run.task
         condition = None
         if task.channels or task.classes:
             if real.name == "fresh":
@@ -218,6 +219,7 @@ def _subjects(
                 eta=options.eta,
                 solver=options.solver,
                 grid=options.grid,
+                guidance=options.guidance,
                 seed=options.seed,
                 checkpoint=options.checkpoint,
                 ema=options.ema,
@@ -227,7 +229,7 @@ def _subjects(
             x = draw_samples(sampling, num, own, reporter, condition)
             yield Subject(str(run.path), run, sampling, x, f"{sampling.key()}-{num}", run.path / "eval" / "metrics")
     for images in targets.images:
-        x = found_targets.read_images(images, tuple(dataset.shape), real.data)
+        x = found_targets.read_images(images, tuple(real.x.shape[1:]), real.data)
         if options.num is not None and len(x) < options.num:
             raise NoiseregError(f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}")
         x = x if options.num is None else x[: options.num]
@@ -243,7 +245,7 @@ def _metrics(
     if not metrics:
         raise NoiseregError("no metric; give --metric prdc, or another (noisereg plugins list --kind metric)")
     ctx = Context(
-        shape=tuple(dataset.shape), device=runtime.device, dataset=dataset, cache_dir=cache_dir(), batches=None
+        shape=tuple(real.x.shape[1:]), device=runtime.device, dataset=dataset, cache_dir=cache_dir(), batches=None
     )
     spaces: dict[str, Space] = {}
 
@@ -357,7 +359,9 @@ def _measurement(subject: Subject) -> Measurement:
         values=found_targets.values(subject.run),
         seed=subject.run.config.seed,
         steps=record["steps"],
-        sampling={k: record[k] for k in ("eta", "solver", "grid", "weights", "checkpoint", "bf16", "condition")},
+        sampling={
+            k: record[k] for k in ("eta", "solver", "grid", "guidance", "weights", "checkpoint", "bf16", "condition")
+        },
         environment=found_targets.environment(subject.run),
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisereg.api import Dataset
+from noisereg.api import Dataset, Task
 from noisereg.config import SampleConfig, validate
 from noisereg.engine.checkpoint import write_atomically
 from noisereg.engine.reporter import Reporter
@@ -53,6 +53,7 @@ class Sampling:
             "grid": s.grid,
             "steps": s.steps,
             "eta": s.eta,
+            "guidance": s.guidance,
             "seed": self.seed,
             "bf16": self.bf16,
             "condition": self.condition,
@@ -74,6 +75,7 @@ def plan(
     eta: float | None = None,
     solver: str | None = None,
     grid: str | None = None,
+    guidance: float | None = None,
     seed: int = 0,
     checkpoint: int | None = None,
     ema: bool = True,
@@ -86,7 +88,7 @@ def plan(
     Raises:
         NoiseregError: for a value out of range, or a run without a whole checkpoint.
     """
-    given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid}
+    given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "guidance": guidance}
     values = run.config.sample.model_dump() | {k: v for k, v in given.items() if v is not None}
     if solver == "heun" and eta is None:
         values["eta"] = 0.0
@@ -136,14 +138,21 @@ def draw_samples(
         parts = sampling.run.load(sampling.checkpoint, sampling.weights == "EMA", runtime, reporter)
         s = sampling.settings
         settings = sampling.run.settings(
-            parts, s.steps, None if s.eta == "auto" else s.eta, s.solver, s.grid, s.batch_size
+            parts,
+            steps=s.steps,
+            eta=None if s.eta == "auto" else s.eta,
+            solver=s.solver,
+            grid=s.grid,
+            batch_size=s.batch_size,
+            guidance=s.guidance,
         )
         reporter.begin(f"sample {sampling.run.path.name}", sum(stop - start for _, start, stop in own))
         done = 0
         try:
             for path, start, stop in own:
-                cond = _condition(parts.task, condition, range(start, stop)) if condition else None
-                x = as_output(draw(parts, settings, sampling.seed, range(start, stop), cond, reporter, done)).numpy()
+                cond = reference_condition(parts.task, *condition, torch.arange(start, stop)) if condition else None
+                drawn = draw(parts, settings, sampling.seed, range(start, stop), cond, reporter, done)
+                x = as_output(drawn, parts.decode).numpy()
                 held = _read(path)
                 buffer = io.BytesIO()
                 np.save(buffer, x if held is None else np.concatenate([held, x]))
@@ -161,9 +170,8 @@ def draw_samples(
     return torch.from_numpy(np.concatenate([shard for shard in shards if shard is not None])[:num])
 
 
-def _condition(task: Any, source: tuple[Dataset, str], indices: range) -> Tensor | None:
-    """The condition of samples ``indices``: that of the reference images of the same numbers."""
-    dataset, split = source
+def reference_condition(task: Task, dataset: Dataset, split: str, indices: Tensor) -> Tensor | None:
+    """The condition of samples ``indices``: that of the reference samples of the same numbers."""
     part = dataset.split(split)
     places = spaced(len(part), MOST)
-    return task.cond(part.batch(places[torch.tensor(list(indices)) % len(places)]))
+    return task.cond(part.batch(places[indices % len(places)]))

@@ -1,0 +1,225 @@
+"""The report's pictures. Each function takes numbers and gives a matplotlib figure; none touches a run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#010203"
+"""Of text and axes; an SVG's is replaced with ``currentColor``, so that it follows the page into dark mode."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999933")
+"""Okabe and Ito's, which the colour-blind tell apart, but for those that are lost on white or on black."""
+STYLES = ("-", "--", ":", "-.")
+
+
+@contextlib.contextmanager
+def style(salt: str) -> Iterator[None]:
+    """``salt`` keeps the ids of several inline SVGs apart."""
+    import matplotlib
+
+    settings: dict[Any, Any] = {
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "lines.linewidth": 1.6,
+        "text.parse_math": False,
+    }
+    settings |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def line_style(index: int) -> dict[str, Any]:
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "linestyle": STYLES[index // len(COLORS) % len(STYLES)],
+    }
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """An ``<svg>`` element to be put into a page: its ink is the page's, its width the column's."""
+    buffer = io.StringIO()
+    with style(salt):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    # ids such as figure_1 repeat from one picture to the next; none of them is referred to, clip paths are salted
+    text = re.sub(r' id="(?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick)_\d+"', "", text)
+    return text.replace(INK, "currentColor")
+
+
+def png(figure: Figure, salt: str) -> bytes:
+    buffer = io.BytesIO()
+    with style(salt):
+        figure.savefig(buffer, format="png", dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+def _panels(
+    count: int, salt: str, width: float = 4.2, height: float = 3.2, columns: int = 3
+) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    with style(salt):
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        axes = [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
+    return figure, axes
+
+
+def _legend(figure: Figure, axes: Axes, salt: str) -> None:
+    """One legend below all panels; it takes no room from them and does not grow wide."""
+    with style(salt):
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower left", ncols=2 if len(figure.axes) > 1 else 1)
+
+
+def training(rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], salt: str = "training") -> Figure:
+    """Loss and regularizers over training steps: by row's label, by column, (step, value)."""
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    figure, axes = _panels(len(names), salt)
+    with style(salt):
+        for ax, name in zip(axes, names, strict=True):
+            for k, (label, row) in enumerate(rows.items()):
+                if name in row:
+                    ax.plot(*np.array(row[name]).T, label=label, **line_style(k))
+            values = [v for row in rows.values() for _, v in row.get(name, ()) if v > 0]
+            if values and max(values) > 5 * min(values):
+                ax.set_yscale("log")
+            ax.set(title=name, xlabel="step")
+    _legend(figure, axes[0], salt)
+    return figure
+
+
+def predicted_power(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "power") -> Figure:
+    """E‖ε̂‖²/n over t, solid, against its level E‖ε‖²/n, dashed: ``t``, ``predicted`` and ``level`` by row's label."""
+    figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
+    with style(salt):
+        for k, (label, row) in enumerate(rows.items()):
+            color = COLORS[k % len(COLORS)]
+            ax.plot(row["t"], row["predicted"], label=label, color=color)
+            ax.plot(row["t"], row["level"], color=color, linestyle="--", linewidth=1)
+        shown = np.concatenate([[*row["predicted"], *row["level"]] for row in rows.values()])
+        ax.set(xlabel="t", ylabel="E‖ε̂‖²/n", ylim=(0, 1.1 * float(np.quantile(shown, 0.98))))
+    _legend(figure, ax, salt)
+    return figure
+
+
+def isotropy(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "isotropy") -> Figure:
+    """E‖x_t‖²/n over t (Iso-Diffusion, Figure 2): ``t`` and ``x_power`` by label of process and noise."""
+    figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
+    with style(salt):
+        for k, (label, row) in enumerate(rows.items()):
+            ax.plot(row["t"], row["x_power"], label=label, **line_style(k))
+        ax.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+        ax.set(xlabel="t", ylabel="E‖x_t‖²/n", ylim=(0, None))
+    _legend(figure, ax, salt)
+    return figure
+
+
+def manifold(
+    real: np.ndarray,
+    radii: np.ndarray,
+    generated: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    salt: str = "manifold",
+) -> Figure:
+    """Iso-Diffusion's Figures 4 to 6: true points (N, 2) by the radius of their k-th neighbour, and by row's label
+    generated points (M, 2) by how many true points' neighbourhoods hold them."""
+    figure, axes = _panels(1 + len(generated), salt, width=3.8, height=3.6)
+    most = max((int(np.quantile(spans, 0.99)) for _, _, spans in generated), default=1)
+    with style(salt):
+        size = max(0.5, min(6.0, 20000 / len(real)))
+        marks: dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": True}
+        first = axes[0].scatter(
+            real[:, 0], real[:, 1], c=radii, cmap="viridis_r", vmax=float(np.quantile(radii, 0.98)), **marks
+        )
+        axes[0].set_title("true: k-NN radius")
+        figure.colorbar(first, ax=axes[0], shrink=0.8)
+        for ax, (label, points, spans) in zip(axes[1:], generated, strict=True):
+            drawn = ax.scatter(points[:, 0], points[:, 1], c=spans, cmap="turbo_r", vmin=0, vmax=max(most, 1), **marks)
+            ax.set_title(label, fontsize=9, wrap=True)
+        if generated:
+            figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="manifold span")
+        low, high = real.min(0), real.max(0)
+        pad = 0.15 * (high - low)
+        for ax in axes:
+            ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+            ax.set_aspect("equal", adjustable="box")
+    return figure
+
+
+def numbers_over(
+    axis: str,
+    names: Sequence[tuple[str, str]],
+    lines: Mapping[str, Sequence[tuple[float, Mapping[str, tuple[float, float | None]]]]],
+    levels: Mapping[str, Mapping[str, float]] | None = None,
+    log: bool = True,
+    salt: str = "over",
+) -> Figure:
+    """A panel for each number over ``axis`` (a regularizer's weight, sampling steps): by line's label, the points
+    (x, {name: (mean, half width or None)}); ``levels`` are horizontal lines by label, the baseline's."""
+    figure, axes = _panels(len(names), salt)
+    with style(salt):
+        for ax, (name, title) in zip(axes, names, strict=True):
+            for k, (label, points) in enumerate(lines.items()):
+                found = [(x, *numbers[name]) for x, numbers in sorted(points, key=lambda p: p[0]) if name in numbers]
+                if not found:
+                    continue
+                x, mean, half = zip(*found, strict=True)
+                error = [h or 0 for h in half] if any(half) else None
+                ax.errorbar(x, mean, yerr=error, label=label, marker="o", markersize=4, capsize=3, **line_style(k))
+            for label, level in (levels or {}).items():
+                if name in level:
+                    ax.axhline(level[name], color=INK, linewidth=0.9, linestyle=":", label=label)
+            if log:
+                ax.set_xscale("log")
+            ax.set(title=title, xlabel=axis)
+    _legend(figure, axes[0], salt)
+    return figure
+
+
+def spectra(rows: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], salt: str = "spectra") -> Figure:
+    """Radial power of each noise, a panel a time: by label, by time, [frequency, power]."""
+    times = list(dict.fromkeys(time for row in rows.values() for time in row))
+    figure, axes = _panels(len(times), salt)
+    with style(salt):
+        for ax, time in zip(axes, times, strict=True):
+            for k, (label, row) in enumerate(rows.items()):
+                if time in row:
+                    ax.plot(*row[time], label=label, **line_style(k))
+            ax.set(title=f"t = {time}", xlabel="cycles a pixel", ylabel="power", ylim=(0, None))
+    _legend(figure, axes[0], salt)
+    return figure
+
+
+def scatter(points: np.ndarray, low: np.ndarray, high: np.ndarray, salt: str) -> Figure:
+    """Generated points (N, 2) on the data's own window."""
+    figure, (ax,) = _panels(1, salt, width=3.2, height=3.2)
+    with style(salt):
+        ax.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, color=COLORS[0], rasterized=True)
+        pad = 0.15 * (high - low)
+        ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+        ax.set_aspect("equal", adjustable="box")
+    return figure
