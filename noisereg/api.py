@@ -162,6 +162,9 @@ class Noise(_Built):
 
     Subclass it (or ``torch.nn.Module`` and it, in that order, for a noise that learns) and write :meth:`color` and
     :meth:`mean_square`; white noise of any linear shape also has :meth:`whiten`. Static noise needs nothing else.
+
+    A component that learns may have ``lr``, its own learning rate, and ``after_step()``, which the trainer calls after each
+    step of the optimiser (to keep parameters within limits; it should not wait for the device).
     """
 
     kind: ClassVar[str] = "noise"
@@ -349,6 +352,13 @@ class Regularizer(_Built):
     def __call__(self, s: TrainStep) -> Tensor:
         """The unweighted value, a scalar in float32; the engine multiplies it by ``params.weight``."""
         raise NotImplementedError
+
+    def zero_case(self, s: TrainStep) -> Tensor | None:
+        """An ε̂, (B, *shape), at which the value is 0, all else being as in ``s``; None if there is none.
+
+        Nothing calls it in training: it declares what the term asks for, and the conformance kit checks it.
+        """
+        return None
 
     def logs(self) -> dict[str, Tensor]:
         """What else of the last call is worth a column in metrics.jsonl, as scalars on the device."""

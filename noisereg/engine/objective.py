@@ -165,4 +165,4 @@ class Objective(nn.Module):
                 loss = loss + regularizer.weight * value
                 parts[regularizer.name] = value.detach()
                 parts |= {name: v.detach() for name, v in regularizer.term.logs().items()}
-        return loss, {"loss": loss.detach(), **parts}
+        return loss, {"loss": loss.detach(), **parts, **noise.logs()}

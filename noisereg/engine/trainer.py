@@ -60,12 +60,17 @@ def learning_rate(config: Config, step: int) -> float:
     return optim.lr * (1 - done if optim.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def learners(parts: Parts) -> list[Any]:
+    """The components beside the denoiser that may learn."""
+    return [parts.noise, parts.process, *(r.term for r in parts.objective.regularizers)]
+
+
 def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
     """Adam or AdamW; a component with an ``lr`` of its own keeps its ratio to the denoiser's."""
     optim = config.optim
     assert optim.lr != "auto"
     groups: list[dict[str, Any]] = [{"params": list(parts.denoiser.parameters()), "scale": 1.0}]
-    for component in (parts.noise, parts.process, *(r.term for r in parts.objective.regularizers)):
+    for component in learners(parts):
         if isinstance(component, nn.Module) and (params := [p for p in component.parameters() if p.requires_grad]):
             own = getattr(component, "lr", None)
             groups.append({"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0})
@@ -326,6 +331,7 @@ class _Training:
         meter = Meter()
         began, seen = time.monotonic(), self.start
         every = 1 if runtime.world == 1 else min(10, train.log_every)
+        hooks = [c.after_step for c in learners(self.parts) if hasattr(c, "after_step")]
         self.objective.train()
         for step in range(self.start, steps):
             # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
@@ -343,6 +349,8 @@ class _Training:
                 nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            for after_step in hooks:
+                after_step()
             self.ema.update(step + 1)
             done = step + 1
             due = done % train.checkpoint_every == 0 or done == steps

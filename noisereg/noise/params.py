@@ -16,6 +16,12 @@ GAMMA_DEFAULTS: dict[str, dict[str, float]] = {
     "sigmoid": {"s": 0.0, "e": 3.0, "tau": 0.2},
     "cosine": {"s": 0.0, "e": 1.0, "tau": 1.0},
 }
+LEARNED_START = {"s": -0.01, "e": 3.0, "tau": 1.0}
+LEARNED_BOX = ((-3.0, -0.01), (0.01, 3.0), (0.01, 10.0))
+"""Where s, e and τ may go when they learn: BNDM's clamps."""
+MAX_RATE = 10.0
+MEAN_RANGE = (0.3, 0.9)
+"""Limits on max dγ/dt and ∫γ dt, without which the loss drives a learned γ into a corner of the box."""
 
 
 class Gamma(Params):
@@ -28,7 +34,8 @@ class Gamma(Params):
     s: float | None = Field(None, allow_inf_nan=False, description="start of the curve that is used (0)")
     e: float | None = Field(None, allow_inf_nan=False, description="end of it (sigmoid 3, cosine 1)")
     tau: float | None = Field(None, gt=0, allow_inf_nan=False, description="its softness (sigmoid 0.2, cosine 1)")
-    learn: bool = Field(False, description="train s, e and tau")
+    learn: bool = Field(False, description="train s, e and tau (sigmoid), from -0.01, 3 and 1")
+    lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="their learning rate")
 
     @model_validator(mode="before")
     @classmethod
@@ -37,12 +44,16 @@ class Gamma(Params):
         if not isinstance(data, Mapping):
             return data
         own = GAMMA_DEFAULTS.get(str(data.get("form", "sigmoid")), {})
+        if own and str(data.get("learn", False)).lower() in ("true", "1", "yes", "on", "y", "t"):
+            own = LEARNED_START
         return {**own, **{k: v for k, v in data.items() if v is not None or k not in own}}
 
     @model_validator(mode="after")
     def _check(self) -> Gamma:
         if self.learn:
-            raise ValueError("learn=true is not available yet; leave it out and give s, e and tau")
+            self._check_start()
+        elif self.lr != 1e-3:
+            raise ValueError("lr belongs to learn=true; give that too, or leave lr out")
         if self.form == "linear":
             given = [k for k in ("s", "e", "tau") if getattr(self, k) is not None]
             if given:
@@ -64,12 +75,33 @@ class Gamma(Params):
             )
         return self
 
+    def _check_start(self) -> None:
+        if self.form != "sigmoid":
+            raise ValueError(f"learn=true is for the sigmoid, not for {self.form}; leave out form, or learn")
+        for name, value, (low, high) in zip(("s", "e", "tau"), self.curve, LEARNED_BOX, strict=True):
+            if not low <= value <= high:
+                raise ValueError(f"learn=true keeps {name} in [{low:g}, {high:g}]; give a start there, or leave it out")
+        rate, mean = sigmoid_limits(*self.curve)
+        if rate > MAX_RATE or not MEAN_RANGE[0] <= mean <= MEAN_RANGE[1]:
+            raise ValueError(
+                f"learn=true keeps max dγ/dt ≤ {MAX_RATE:g} and ∫γ dt in [{MEAN_RANGE[0]:g}, {MEAN_RANGE[1]:g}], and this "
+                f"start has {rate:.3g} and {mean:.3g}; leave out s, e and tau"
+            )
+
     @property
     def curve(self) -> tuple[float, float, float]:
         """(s, e, τ) of a sigmoid or cosine."""
         if self.s is None or self.e is None or self.tau is None:
             raise ValueError(f"{self.form} γ has no s, e and tau")
         return self.s, self.e, self.tau
+
+
+def sigmoid_limits(s: float, e: float, tau: float) -> tuple[float, float]:
+    """(max dγ/dt, ∫γ dt) of a sigmoid with s ≤ 0 ≤ e."""
+    p, q, rise = s / tau, e / tau, _sigmoid_rise(s, e, tau)
+    low = (1 + math.tanh(p / 2)) / 2
+    integral = math.log1p(math.exp(-abs(q))) + max(q, 0) - math.log1p(math.exp(-abs(p))) - max(p, 0)
+    return (q - p) / 4 / rise, (integral / (q - p) - low) / rise
 
 
 def _sigmoid_rise(s: float, e: float, tau: float) -> float:

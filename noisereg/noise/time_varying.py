@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisereg.api import Context, Process, per_sample
 from noisereg.noise.blue import MAX_ROUNDING, ColouredNoise
@@ -14,15 +14,18 @@ from noisereg.noise.gamma import GammaCurve
 from noisereg.noise.params import TimeVaryingParams
 
 
-class TimeVaryingNoise(ColouredNoise):
-    """L_t = (γ_t I + (1−γ_t)L)/c_t, with c_t = 1, or the root of the mean square under ``normalize``.
+class TimeVaryingNoise(nn.Module, ColouredNoise):
+    """L_t = (γ_t I + (1−γ_t)L)/c_t, with c_t = 1, or the root of the mean square under ``normalize``. A module, since γ
+    may learn.
 
     With ``transport=heads`` the network also predicts h = (L−I)z; with ``transport=whiten`` z is L_t⁻¹ε̂_t.
     """
 
     def __init__(self, params: TimeVaryingParams, ctx: Context) -> None:
-        super().__init__(params, ctx)
+        nn.Module.__init__(self)
+        ColouredNoise.__init__(self, params, ctx)
         self.gamma = GammaCurve(params.gamma)
+        self.lr = params.gamma.lr
         self.heads = params.transport == "heads"
         self.normalize = params.normalize
         self.extra_heads = 1 if self.heads else 0
@@ -30,6 +33,17 @@ class TimeVaryingNoise(ColouredNoise):
         parts = [self.gamma.describe(), self.summary]
         parts += ["normalized"] if self.normalize else []
         self.summary = ", ".join([*parts, "1 extra head" if self.heads else "transport by whitening"])
+
+    # Learning γ
+
+    def after_step(self) -> None:
+        if self.gamma.params.learn:
+            self.gamma.project()
+
+    def logs(self) -> dict[str, Tensor]:
+        if not self.gamma.params.learn:
+            return {}
+        return {f"gamma/{name}": p.detach() for name, p in self.gamma.named_parameters()}
 
     # Moments
 
@@ -76,8 +90,9 @@ class TimeVaryingNoise(ColouredNoise):
         return shape[0] * (self.factor.log_det(gamma) - per_channel)
 
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the protocol, over L's right-singular directions: for each of them ‖L_t v_k‖² decides."""
-        gamma = self.gamma(t)
+        """As in the protocol, over L's right-singular directions: for each of them ‖L_t v_k‖² decides. A measure of ε̂,
+        by which no γ is trained."""
+        gamma = self.gamma(t).detach()
         g = gamma[:, None]
         eigenvalues = torch.from_numpy(self.factor.eigenvalues).to(g)
         overlap = torch.from_numpy(self.factor.overlap).to(g)

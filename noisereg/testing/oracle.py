@@ -66,6 +66,32 @@ class GaussianOracle:
         return Prediction(x0_hat, eps_hat, heads)
 
 
+def bayes_risk(process: Process, noise: Noise, shape: tuple[int, ...], covariance: Tensor, times: Tensor) -> Tensor:
+    """The training loss of the optimal denoiser, averaged over ``times`` (K,): a scalar, float64.
+
+    Its gradient is that with which a noise's own parameters are trained once the network has caught up; as in training, the
+    weights of the loss are constants to it.
+    """
+    n = len(covariance)
+    basis = basis_matrix(noise, shape) if noise.extra_heads else None
+    total = torch.zeros((), dtype=torch.float64)
+    for t in times.double().split(1):
+        a, b = process.signal_scale(t), process.noise_scale(t)
+        root = noise_matrix(noise, shape, float(t))
+        coloured = root @ root.T
+        solved = torch.linalg.inv(a**2 * covariance + b**2 * coloured)
+        one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+        of_x0, of_eps = process.target(one, zero, t).squeeze(), process.target(zero, one, t).squeeze()
+        cross = of_x0 * a * covariance + of_eps * b * coloured
+        own = of_x0**2 * covariance.trace() + of_eps**2 * coloured.trace()
+        total = total + process.weight(t).squeeze() * (own - (cross @ solved * cross).sum()) / n
+        if basis is not None:
+            cross = b * basis @ root.T
+            weight = noise.head_weight(t, process).detach().squeeze()
+            total = total + weight * (basis.square().sum() - (cross @ solved * cross).sum()) / n
+    return total / len(times)
+
+
 def _response(
     run: Callable[[Callable[[int], dict[str, Tensor]]], Tensor], latents: dict[str, tuple[int, ...]], at: int
 ) -> Tensor:

@@ -87,7 +87,7 @@ def test_a_written_configuration_is_read_back(values):
         ({"form": "cosine", "e": 3}, "0 ≤ s < e ≤ 1"),
         ({"form": "cosine", "tau": 0.2}, "tau ≥ 0.5"),
         ({"form": "cubic"}, "linear"),
-        ({"learn": "true"}, "not available yet"),
+        ({"learn": "true", "form": "cosine"}, "sigmoid"),
         ({"speed": 1}, "speed"),
     ],
 )
