@@ -120,7 +120,7 @@ def show(
 ) -> None:
     """Look at a noise: draws, power, covariance, mean square over t, pixel variance, anisotropy."""
     times = parse_times(t)
-    shape = (channels or 1, *parse_size(size or "32"))
+    shape: tuple[int, ...] = (1 if channels is None else channels, *parse_size(size or "32"))
     if shape[0] < 1:
         raise NoiseregError(f"--channels {channels}: expected a whole number from 1")
     if draws < 2:
