@@ -14,7 +14,7 @@ from noisereg.datasets.params import (
     PointsParams,
     TorchvisionParams,
 )
-from noisereg.denoisers.params import DenseParams, MLPParams, UNetParams
+from noisereg.denoisers.params import DenseParams, DiffusersUNetParams, MLPParams, UNetParams
 from noisereg.evaluation.params import (
     ClassifierParams,
     FidParams,
@@ -241,6 +241,12 @@ def noisereg_denoisers() -> Iterator[Component]:
         params=UNetParams,
         summary="diffusers' UNet2DModel, with the presets of DDPM and BNDM",
         cite="Ho et al. 2020, arXiv 2006.11239; BNDM, arXiv 2402.04930",
+    )
+    yield Component(
+        name="diffusers-unet",
+        impl="noisereg.denoisers.diffusers_unet:DiffusersUNet",
+        params=DiffusersUNetParams,
+        summary="diffusers' UNet2DModel of any architecture: what train --init DIR takes",
     )
 
 

@@ -50,6 +50,18 @@ class PluginRecord(Section):
         return {"source": value} if isinstance(value, str) else value
 
 
+class InitRecord(Section):
+    """The pretrained network a run starts from; a later run of the same configuration finds it unchanged, or not at all."""
+
+    path: Path = Field(description="folder of a diffusers UNet2DModel, or of a pipeline with one")
+    sha256: str = Field("", description="of its configuration and weights; empty: as they are")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+
 class TrainConfig(Section):
     steps: int = Field(4000, ge=1, description="optimiser steps")
     batch_size: int = Field(128, ge=1, description="global: over all ranks and accumulated micro-batches")
@@ -136,6 +148,7 @@ class Config(Section):
     pairing: Spec = Spec(name="none")
     process: Spec = Spec(name="ddpm")
     denoiser: Spec = Spec(name="auto")
+    init: InitRecord | None = None
     task: Spec = Spec(name="unconditional")
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()

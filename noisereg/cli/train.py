@@ -42,6 +42,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
     config: ConfigFile = None,
     sets: Set = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Start from a pretrained diffusers U-Net, or a pipeline's folder."),
+    ] = None,
     log: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")] = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
@@ -73,6 +77,8 @@ def train(
         if named := {k: v for k, v in flags.items() if k in SECTION_KIND}:
             _component_help(named, plugin, no_plugins)
         raise typer.Exit
+    if init is not None:
+        flags["init"] = {"path": str(init)}
     if train_flags := component_flags(steps=steps, batch_size=batch_size):
         flags["train"] = train_flags
     if resume and out is None:
@@ -121,9 +127,11 @@ def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.config import write_yaml
     from noisereg.engine.assembly import assemble
     from noisereg.engine.runtime import Runtime
+    from noisereg.exchange.from_diffusers import initialise
 
     runtime = Runtime.start(config.runtime)
     parts = assemble(config, registry, runtime)
+    parts.notes += initialise(parts)
     reporter = ConsoleReporter()
     for name, text in parts.lines.items():
         reporter.fact(name, text)

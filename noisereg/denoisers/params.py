@@ -115,6 +115,15 @@ class UNetParams(Params):
         return name, network
 
 
+class DiffusersUNetParams(Params):
+    """A ``UNet2DModel`` of any architecture, as ``--init DIR`` finds it."""
+
+    architecture: dict[str, Any] = Field(
+        description="UNet2DModel's arguments, as its config.json has them; what the data and the noise decide is left out"
+    )
+    time_input: TimeInput = Field("index", description=TIME_INPUT)
+
+
 def auto_denoiser(shape: tuple[int, ...]) -> str:
     """The denoiser that ``--denoiser auto`` takes for samples of ``shape``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,45 +12,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisereg.api import Context
-from noisereg.denoisers.params import Preset, UNetParams
+from noisereg.denoisers.params import Preset, TimeInput, UNetParams
 from noisereg.denoisers.sizes import Sizes
 from noisereg.denoisers.time import network_time
 from noisereg.errors import NoiseregError
 
 
-class UNet(nn.Module):
-    """A U-Net for images of any height and width: what the levels do not divide is padded with zeros and cut off again.
-
-    ``unet`` is the diffusers model, ``params`` what the preset resolved to.
-
+def require_images(ctx: Context, name: str) -> None:
+    """
     Raises:
         NoiseregError: for points.
     """
+    if len(ctx.shape) != 3:
+        raise NoiseregError(f"{name} takes images, not points of {ctx.shape[0]} numbers; type --denoiser dense, or mlp")
 
-    def __init__(self, params: UNetParams, ctx: Context) -> None:
+
+class PaddedUNet(nn.Module):
+    """diffusers' ``UNet2DModel``, as ``unet``, for images of any height and width: what the levels do not divide is padded
+    with zeros and cut off again."""
+
+    def __init__(self, ctx: Context, architecture: Mapping[str, Any], time_input: TimeInput) -> None:
+        """``architecture``: ``UNet2DModel``'s arguments, but for what follows from the data, the task and the heads."""
         super().__init__()
-        if len(ctx.shape) != 3:
-            raise NoiseregError(
-                f"unet takes images, not points of {ctx.shape[0]} numbers; type --denoiser dense, or mlp"
-            )
-        name, network = params.resolve(ctx.shape)
-        bndm = name.startswith("bndm")
-        self.params = UNetParams.model_validate({"preset": name, **network._asdict()})
-        self.default_lr = 1e-4 if bndm else 1e-3 if name == "small" else 2e-4
-        self.time_input = network.time_input
+        self.time_input = time_input
         self.sizes = Sizes.of(ctx)
-        self.padding = padding(ctx.shape[1], ctx.shape[2], 2 ** (len(network.channels) - 1))
+        self.padding = padding(ctx.shape[1], ctx.shape[2], 2 ** (len(architecture["block_out_channels"]) - 1))
         left, right, top, bottom = self.padding
         self.unet = UNet2DModel(
             sample_size=(ctx.shape[1] + top + bottom, ctx.shape[2] + left + right),
             in_channels=self.sizes.sample + self.sizes.condition,
             out_channels=self.sizes.outputs,
             num_class_embeds=self.sizes.classes + 1 if self.sizes.classes else None,
-            **blocks(network),
-            **({} if bndm else DDPM_DETAILS),
+            **architecture,
         )
-        if not bndm:  # BNDM trains from diffusers' own initial weights
-            initialise_as_ddpm(self.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """(B, C·(1 + heads), H, W) from x_t (B, C, H, W), t (B,) and the task's image or labels."""
@@ -62,6 +57,24 @@ class UNet(nn.Module):
             x_t = functional.pad(x_t, self.padding)
         out = self.unet(x_t, network_time(t, self.time_input), labels, return_dict=False)[0]
         return out[..., top : top + height, left : left + width]
+
+
+class UNet(PaddedUNet):
+    """A U-Net of our parameters; ``params`` is what the preset resolved to.
+
+    Raises:
+        NoiseregError: for points.
+    """
+
+    def __init__(self, params: UNetParams, ctx: Context) -> None:
+        require_images(ctx, "unet")
+        name, network = params.resolve(ctx.shape)
+        bndm = name.startswith("bndm")
+        super().__init__(ctx, {**blocks(network), **({} if bndm else DDPM_DETAILS)}, network.time_input)
+        self.params = UNetParams.model_validate({"preset": name, **network._asdict()})
+        self.default_lr = 1e-4 if bndm else 1e-3 if name == "small" else 2e-4
+        if not bndm:  # BNDM trains from diffusers' own initial weights
+            initialise_as_ddpm(self.unet)
 
 
 DDPM_DETAILS: dict[str, Any] = {

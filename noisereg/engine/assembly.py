@@ -76,6 +76,7 @@ def assemble(
         NoiseregError: for anything unknown, out of range, or that does not go together, before training starts.
     """
     from noisereg.denoisers.params import auto_denoiser
+    from noisereg.exchange.from_diffusers import denoiser_spec as denoiser_spec_of
 
     config = complete(config, registry)
     lines: dict[str, str] = {}
@@ -118,8 +119,10 @@ def assemble(
 
     denoiser_spec = config.denoiser
     if denoiser_spec.name == "auto":
-        entry = registry.find("denoiser", auto_denoiser(shape))
-        denoiser_spec = Spec(name=entry.recorded, params=registry.params(entry, {}).model_dump(mode="json"))
+        denoiser_spec = denoiser_spec_of(config.init) if config.init else Spec(name=auto_denoiser(shape))
+        entry = registry.find("denoiser", denoiser_spec.name)
+        params = registry.params(entry, denoiser_spec.params)
+        denoiser_spec = Spec(name=entry.recorded, params=params.model_dump(mode="json"))
     torch.manual_seed(draws.torch_seed(config.seed, Stream.WEIGHTS))
     denoiser: nn.Module = build("denoiser", denoiser_spec, ctx)
     resolved["denoiser"] = recorded(denoiser_spec, denoiser)
@@ -161,7 +164,7 @@ def assemble(
 
     count = sum(p.numel() for p in denoiser.parameters()) / 1e6
     picked = f" (auto: {'×'.join(map(str, shape[1:] if len(shape) == 3 else shape))})" * (
-        config.denoiser.name == "auto"
+        config.denoiser.name == "auto" and config.init is None
     )
     lines["noise"] = f"{config.noise.name}{_summary(noise)}"
     lines["process"] = f"{config.process.name}{_summary(process)}"

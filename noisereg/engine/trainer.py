@@ -37,6 +37,7 @@ from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run
 from noisereg.engine.runtime import Runtime, leave_group
 from noisereg.errors import NoiseregError
+from noisereg.exchange.from_diffusers import continued, initialise
 from noisereg.registry import Registry
 
 
@@ -212,12 +213,15 @@ def prepare(
         raise NoiseregError(f"{out} already holds a run; give --resume to go on with it, or another --out")
     if out.exists() and (not out.is_dir() or (not exists and any(out.iterdir()))):
         raise NoiseregError(f"{out} is not empty and holds no run; expected a new folder for --out")
+    old = None
+    if exists:
+        old = validate(read_yaml((out / "config.yaml").read_text(encoding="utf-8"), str(out / "config.yaml")))
+        config = continued(config, old)
     with rank_zero_first(runtime):
         dataset = build_dataset(config, registry, runtime)
         parts = assemble(config, registry, runtime, dataset=dataset)
     found = None
-    if exists:
-        old = validate(read_yaml((out / "config.yaml").read_text(encoding="utf-8"), str(out / "config.yaml")))
+    if old is not None:
         if difference := resume_difference(old, parts.config):
             raise NoiseregError(
                 f"{out} was started with another configuration: {difference}; start another run for that"
@@ -225,6 +229,8 @@ def prepare(
         recorded = json.loads((out / "environment.json").read_text(encoding="utf-8"))
         check_revisions(recorded["components"], component_records(parts.config, registry))
         found = checkpoint.latest(out / "checkpoints", reporter.note)
+    if found is None:
+        parts.notes += initialise(parts)
     return parts, found
 
 
