@@ -16,6 +16,8 @@ from noisereg.engine.objective import Objective, Weighted
 from noisereg.registry import Registry
 
 PROCESSES = ("iadb", "ddpm")
+SECONDS = 5.0
+"""How long one of :class:`Ranks` waits for the others."""
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -78,10 +80,10 @@ def descend(learner: nn.Module, loss: Tensor, rate: float = 1e-3, longest: float
     learner.zero_grad(set_to_none=True)
     loss.backward()
     with torch.no_grad():
-        moving = [p for p in learner.parameters() if p.grad is not None]
-        norm = math.sqrt(sum(float(p.grad.square().sum()) for p in moving))
-        for parameter in moving:
-            parameter -= min(rate, longest / max(norm, 1e-12)) * parameter.grad
+        moving = [(p, p.grad) for p in learner.parameters() if p.grad is not None]
+        norm = math.sqrt(sum(float(grad.square().sum()) for _, grad in moving))
+        for parameter, grad in moving:
+            parameter.sub_(min(rate, longest / max(norm, 1e-12)) * grad)
 
 
 class LearningNoise(nn.Module, Noise):
@@ -156,9 +158,9 @@ class Ranks:
     over ranks wants it. A rank that calls it more often than another waits in vain, as it would in a group of processes.
     """
 
-    def __init__(self, world: int, seconds: float = 5.0) -> None:
+    def __init__(self, world: int) -> None:
         self.world = world
-        self.barrier = threading.Barrier(world, timeout=seconds)
+        self.barrier = threading.Barrier(world, timeout=SECONDS)
         self.local: list[Tensor] = [torch.empty(0)] * world
 
     def mean(self, rank: int) -> Callable[[Tensor], Tensor]:

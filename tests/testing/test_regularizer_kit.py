@@ -1,0 +1,200 @@
+"""Every check of a regularizer catches a wrong one, and right ones pass."""
+
+import pytest
+import torch
+from kit_tools import assert_caught, assert_complete, failures
+
+from noisereg.api import Field, Regularizer, RegularizerParams
+from noisereg.testing import doubles
+
+
+def brightness(eps_hat):
+    return eps_hat.flatten(1).mean(1)
+
+
+class Right(Regularizer):
+    """(E[mean of ε̂])², zero where every ε̂ has mean zero."""
+
+    def __init__(self, params, ctx):
+        self.params = params
+
+    def __call__(self, s):
+        return s.mean(brightness(s.eps_hat)).square()
+
+    def zero_case(self, s):
+        return s.eps_hat - brightness(s.eps_hat).reshape(-1, *[1] * (s.eps_hat.ndim - 1))
+
+
+class RightAgainstTheTruth(Regularizer):
+    """Compares with the true noise, detached, and asks the network twice."""
+
+    def __init__(self, params, ctx):
+        pass
+
+    def __call__(self, s):
+        again = s.denoise(s.x_t, s.t)[1]
+        return s.mean((again - s.eps.detach()).flatten(1).square().mean(1))
+
+    def logs(self):
+        return {"extra": torch.zeros(())}
+
+
+@pytest.mark.parametrize("implementation", [Right, RightAgainstTheTruth])
+def test_a_right_regularizer_passes_every_check(implementation):
+    assert failures("regularizer", implementation, params=RegularizerParams) == {}
+
+
+class PerSample(Right):
+    def __call__(self, s):
+        return brightness(s.eps_hat).square()
+
+
+class RootAtZero(Right):
+    def __call__(self, s):
+        return s.mean(brightness(s.eps_hat).square().sum().sqrt())
+
+
+class Double(Right):
+    def __call__(self, s):
+        return super().__call__(s).double()
+
+
+class Detached(Right):
+    def __call__(self, s):
+        return super().__call__(s).detach()
+
+
+class OfTheTruth(Right):
+    """Depends on the network by a factor of zero."""
+
+    def __call__(self, s):
+        return s.mean(brightness(s.eps.detach()).square() + 0 * brightness(s.eps_hat))
+
+
+class SampleVariance(Right):
+    def __call__(self, s):
+        return brightness(s.eps_hat).var()
+
+
+class ToTheData(Right):
+    def __call__(self, s):
+        return s.mean((s.x0_hat - s.x0).flatten(1).square().mean(1))
+
+
+class ToTheNoise(Right):
+    def __call__(self, s):
+        power = s.eps_hat.flatten(1).square().mean(1)
+        return (s.mean(power) - s.mean(s.noise.mean_square(s.t).float())).square()
+
+
+class InPlace(Right):
+    def __call__(self, s):
+        s.t.mul_(0.5)
+        return super().__call__(s)
+
+
+class FirstCounts(Right):
+    def __call__(self, s):
+        return s.mean(brightness(s.eps_hat)).square() + s.mean(brightness(s.eps_hat[:1])).square()
+
+
+class LocalMean(Right):
+    """What one writes without thinking of ranks: the square of a rank's own mean."""
+
+    def __call__(self, s):
+        return brightness(s.eps_hat).mean().square()
+
+
+class LocalGradient(Right):
+    """The right value and the gradient of something else."""
+
+    def __call__(self, s):
+        mean = s.mean(brightness(s.eps_hat))
+        return (
+            mean.detach().square()
+            + brightness(s.eps_hat).sum() * mean.detach() / 100 * len(s.t)
+            - (brightness(s.eps_hat).sum() * mean.detach() / 100 * len(s.t)).detach()
+        )
+
+
+class SometimesMean(Right):
+    """Asks for the mean over all ranks only where a rank has late times: the others wait in vain."""
+
+    def __call__(self, s):
+        late = s.mean(brightness(s.eps_hat)) if bool((s.t > 0.6).any()) else brightness(s.eps_hat).mean()
+        return late.square()
+
+
+class NotZeroThere(Right):
+    def zero_case(self, s):
+        return 2 * s.eps_hat
+
+
+class WeightsItself(Right):
+    def __call__(self, s):
+        return self.params.weight * super().__call__(s)
+
+
+class LogsAVector(Right):
+    def logs(self):
+        return {"value": torch.zeros(3)}
+
+
+class Bounded(RegularizerParams):
+    margin: float = Field(1.0, ge=0, description="divides")
+
+
+class BreaksAtItsBound(Right):
+    def __call__(self, s):
+        return super().__call__(s) / self.params.margin
+
+
+WRONG = {
+    "finite_scalar": [(PerSample, "no scalar"), (RootAtZero, "not finite where ε̂ is 0"), (Double, "expected float32")],
+    "gradient_reaches_the_network": [(Detached, "was x̂0 or ε̂ detached?"), (OfTheTruth, "0 for every parameter")],
+    "batch_of_one": [(SampleVariance, "for a batch of one")],
+    "no_gradient_to_data_or_noise": [(ToTheData, "reaches x0"), (ToTheNoise, "reaches the noise")],
+    "inputs_unchanged": [(InPlace, "changes t in place")],
+    "order_of_the_batch_does_not_matter": [(FirstCounts, "in another order")],
+    "same_under_several_ranks": [
+        (LocalMean, "without s.mean"),
+        (LocalGradient, "the gradient of two ranks"),
+        (SometimesMean, "training would hang"),
+    ],
+    "zero_where_declared": [(NotZeroThere, "at its zero case")],
+    "value_is_unweighted": [(WeightsItself, "the engine weights it")],
+    "trains": [(LogsAVector, "what is no scalar: value")],
+}
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, k) for name, cases in WRONG.items() for k in range(len(cases))])
+def test_the_check_catches_a_wrong_regularizer(name, case, monkeypatch):
+    monkeypatch.setattr(doubles, "SECONDS", 0.5)
+    implementation, said = WRONG[name][case]
+    assert_caught("regularizer", name, implementation, said, params=RegularizerParams)
+
+
+def test_bounds_that_break_it_are_found():
+    said = "margin=0 is within its declared bounds"
+    assert_caught("regularizer", "works_at_its_declared_bounds", BreaksAtItsBound, said, params=Bounded)
+
+
+def test_every_check_has_a_wrong_regularizer():
+    assert_complete("regularizer", WRONG, ["works_at_its_declared_bounds"])
+
+
+@pytest.mark.parametrize("v", [torch.arange(6.0), torch.tensor([1.0, -2.0, 5.0, 0.5, 7.0, 3.0])])
+def test_the_kits_ranks_have_the_value_of_the_whole_and_the_gradient_of_its_mean(v):
+    """What Runtime.mean does over a process group (tests/engine/test_ranks.py), in threads."""
+    ranks = doubles.Ranks(2)
+
+    def work(rank):
+        own = v[3 * rank : 3 * rank + 3].clone().requires_grad_()
+        mean = ranks.mean(rank)(own)
+        return mean.detach(), torch.autograd.grad(mean.square(), own)[0]
+
+    (first, left), (second, right) = ranks.run(work)
+    assert first == second == v.mean()
+    whole = v.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(whole.mean().square(), whole)
+    torch.testing.assert_close(torch.cat([left, right]) / 2, expected)
