@@ -336,7 +336,10 @@ def _mark_baseline(table: Table, baseline: str | None) -> None:
             row.baseline = True
         return
     for steps in table.steps:
-        left = [row for row in table.rows if row.first.steps == steps and row.first.components]
+        left = [row for row in table.rows if row.first.steps == steps]
+        if len(left) == 1:
+            continue
+        left = [row for row in left if row.first.components]
         for section, plain in (("noise", "white"), ("reg", "none"), ("pairing", "none")):
             left = [row for row in left if _matches(row, section, plain)] or left
         if len(left) == 1:

@@ -25,7 +25,8 @@ from noisereg.evaluation.features import unit_range
 from noisereg.evaluation.reference import MOST, Reference, spaced
 from noisereg.evaluation.samples import Sampling, reference_condition
 
-SAMPLES = 256
+IMAGES, POINTS = 256, 5000
+"""Real samples that a curve averages over."""
 TIMES = 25
 SPECTRUM_DRAWS = 256
 SPECTRUM_TIMES = (0.0, 0.5, 1.0)
@@ -55,7 +56,7 @@ class Curves:
 def curves(sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runtime, reporter: Reporter) -> Curves:
     """The curves of one run, from its cache or measured now."""
     run = sampling.run
-    record = [sampling.sha256, sampling.condition, real.identity, SAMPLES, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES]
+    record = [sampling.sha256, sampling.condition, real.identity, IMAGES, POINTS, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES]
     key = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
     path = run.path / "eval" / "curves" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -69,7 +70,7 @@ def curves(sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runti
 
 @torch.inference_mode()
 def measure(parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling: Sampling, runtime: Runtime) -> Curves:
-    chosen = spaced(len(real.x), SAMPLES)
+    chosen = spaced(len(real.x), IMAGES if real.x.ndim == 4 else POINTS)
     if real.name == "fresh":
         x0 = unit_range(real.x[chosen]).to(runtime.device)
     else:  # as the network sees it, which need not be what the user sees (latents)

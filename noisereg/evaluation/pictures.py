@@ -54,14 +54,16 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """An ``<svg>`` element to be put into a page: its ink is the page's, its width the column's."""
+    """An ``<svg>`` element to be put into a page: its ink is the page's, its width the column's, within what can be read."""
+    natural = figure.get_size_inches()[0] * 96
     buffer = io.StringIO()
     with style(salt):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    size = f'style="max-width: {1.15 * natural:.0f}px; min-width: {min(natural, 0.5 * natural + 130):.0f}px"'
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {size}", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     # ids such as figure_1 repeat from one picture to the next; none of them is referred to, clip paths are salted
     text = re.sub(r' id="(?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick)_\d+"', "", text)
@@ -80,12 +82,21 @@ def _panels(
 ) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
-    columns = min(columns, count)
+    columns = 2 if count == 4 else min(columns, count)
     rows = -(-count // columns)
     with style(salt):
         figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
         axes = [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
     return figure, axes
+
+
+def _plain_log(axis: Any, values: Sequence[float] | None = None) -> None:
+    """Ticks as plain numbers, at ``values`` where they are given; matplotlib's are formulas."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(FixedLocator(sorted(set(values))) if values else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Figure, axes: Axes, salt: str) -> None:
@@ -108,6 +119,7 @@ def training(rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], sa
             values = [v for row in rows.values() for _, v in row.get(name, ()) if v > 0]
             if values and max(values) > 5 * min(values):
                 ax.set_yscale("log")
+                _plain_log(ax.yaxis)
             ax.set(title=name, xlabel="step")
     _legend(figure, axes[0], salt)
     return figure
@@ -139,6 +151,14 @@ def isotropy(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "iso
     return figure
 
 
+def _part(name: str, low: float, high: float) -> Any:
+    """A colour map without the end that is lost on black."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(matplotlib.colormaps[name](np.linspace(low, high, 256)))
+
+
 def manifold(
     real: np.ndarray,
     radii: np.ndarray,
@@ -153,12 +173,19 @@ def manifold(
         size = max(0.5, min(6.0, 20000 / len(real)))
         marks: dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": True}
         first = axes[0].scatter(
-            real[:, 0], real[:, 1], c=radii, cmap="viridis_r", vmax=float(np.quantile(radii, 0.98)), **marks
+            real[:, 0],
+            real[:, 1],
+            c=radii,
+            cmap=_part("viridis_r", 0, 0.85),
+            vmax=float(np.quantile(radii, 0.98)),
+            **marks,
         )
         axes[0].set_title("true: k-NN radius")
         figure.colorbar(first, ax=axes[0], shrink=0.8)
         for ax, (label, points, spans) in zip(axes[1:], generated, strict=True):
-            drawn = ax.scatter(points[:, 0], points[:, 1], c=spans, cmap="turbo_r", vmin=0, vmax=max(most, 1), **marks)
+            drawn = ax.scatter(
+                points[:, 0], points[:, 1], c=spans, cmap=_part("turbo", 0.1, 0.95), vmin=0, vmax=max(most, 1), **marks
+            )
             ax.set_title(label, fontsize=9, wrap=True)
         if generated:
             figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="manifold span")
@@ -195,6 +222,7 @@ def numbers_over(
                     ax.axhline(level[name], color=INK, linewidth=0.9, linestyle=":", label=label)
             if log:
                 ax.set_xscale("log")
+                _plain_log(ax.xaxis, [x for points in lines.values() for x, _ in points])
             ax.set(title=title, xlabel=axis)
     _legend(figure, axes[0], salt)
     return figure

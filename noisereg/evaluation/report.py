@@ -264,8 +264,8 @@ p, li { max-width: 70ch; overflow-wrap: anywhere; }
 .soft, figcaption, .from { color: var(--soft); }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .5rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem .8rem; text-align: right; vertical-align: top; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
+th, td { padding: .5rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: break-word; max-width: 22rem; }
 thead th { border-bottom: 2px solid var(--line); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 tbody th { font-weight: 600; }
@@ -276,7 +276,8 @@ tbody th { font-weight: 600; }
 .section th { background: var(--card); text-align: left; }
 figure { margin: 0 0 1rem; }
 figcaption { max-width: 70ch; margin: 0 0 .6rem; }
-figure svg { display: block; width: 100%; height: auto; max-width: 68rem; }
+figure svg { display: block; width: 100%; height: auto; }
+figure:has(> svg) { overflow-x: auto; }
 .side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); gap: 1rem; }
 .side figcaption { margin: .3rem 0 0; font-size: .85rem; overflow-wrap: anywhere; }
 .side img { width: 100%; height: auto; display: block; image-rendering: pixelated; border-radius: .3rem; }
@@ -328,10 +329,10 @@ def _html_table(evaluation: Evaluation) -> str:
         for name, cell in zip(table.metrics, line.cells, strict=True):
             measured = row.cells.get(name)
             seeds = [seed for seed in measured.values if seed] if measured else []
-            words = [f"n {n:,}", evaluation.reference.name, extractors]
+            words = [f"n {n:,} · {evaluation.reference.name} · {extractors}"]
             words += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
             change = f'<span class="change {escape(cell.verdict)}">{escape(cell.change)}</span>' if cell.change else ""
-            source = f'<span class="from">{escape(" · ".join(words))}</span>' if measured else ""
+            source = "".join(f'<span class="from">{escape(text)}</span>' for text in words) if measured else ""
             cells.append(f"<td>{escape(cell.value)}{change}{source}</td>")
         name = escape(line.label) + ('<span class="from">baseline</span>' if row.baseline else "")
         lines.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
