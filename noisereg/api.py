@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, get_origin
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -87,9 +87,14 @@ class Params(BaseModel):
 
 
 class RegularizerParams(Params):
-    """Base of a regularizer's parameters: the engine adds ``weight`` times its value to the loss."""
+    """Base of a regularizer's parameters: the engine adds ``weight`` times its value to the loss, λ changing over training
+    as ``warmup`` and ``schedule`` say."""
 
-    weight: float = Field(0.1, ge=0, allow_inf_nan=False, description="what the value is multiplied by in the loss")
+    weight: float = Field(0.1, ge=0, allow_inf_nan=False, description="λ: what the value is multiplied by in the loss")
+    warmup: int = Field(0, ge=0, description="steps over which λ rises linearly from 0")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of λ after the warm-up, to 0 at the last step"
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,8 @@ class Context:
     noise: Noise | None = None
     task: Task | None = None
     dataset: Dataset | None = None
-    """For feature extractors, which may learn from its labels, and for tasks, which may need them."""
+    """For feature extractors, which may learn from its labels, for tasks, which may need them, and for processes, whose
+    bound depends on its grey levels."""
     cache_dir: Path | None = None
     """The user's cache folder; it may not exist or be writable, and everything works without it."""
     batches: Callable[[str], Iterator[Tensor]] | None = None

@@ -18,6 +18,7 @@ from noisereg.engine.draws import Stream
 from noisereg.engine.objective import Objective, Weighted
 from noisereg.engine.runtime import Runtime
 from noisereg.engine.sampler import check, default_grid
+from noisereg.engine.schedule import Schedule
 from noisereg.registry import Registry
 from noisereg.spec import Spec
 
@@ -113,7 +114,7 @@ def assemble(
     resolved["task"] = recorded(config.task, task)
     noise: Noise = build("noise", config.noise, ctx)
     ctx = Context(**{**vars(ctx), "noise": noise, "task": task})
-    process: Process = build("process", config.process, ctx)
+    process: Process = build("process", config.process, Context(**{**vars(ctx), "dataset": data}))
     resolved["process"] = recorded(config.process, process)
     ctx = Context(**{**vars(ctx), "process": process})
 
@@ -132,7 +133,9 @@ def assemble(
         name = spec.name.rpartition("/")[2]
         if name in (r.name for r in regularizers):
             name = f"{name}.{number}"
-        regularizers.append(Weighted(name, float(spec.params["weight"]), build("regularizer", spec, ctx)))
+        schedule = Schedule(spec.params["schedule"], spec.params["warmup"], config.train.steps)
+        term = build("regularizer", spec, ctx)
+        regularizers.append(Weighted(name, float(spec.params["weight"]), term, schedule))
     pairing: Pairing | None = None
     if config.pairing.name != "none":
         if task.channels or task.classes:
@@ -140,6 +143,11 @@ def assemble(
                 f"pairing {config.pairing.name} with task {config.task.name}: paired noise depends on the image and so on "
                 "its condition, but sampling draws it whatever the condition is (Cheng & Schwing 2025, arXiv 2503.10636); "
                 "give --pairing none or --task unconditional"
+            )
+        if process.trains_bound:
+            raise NoiseregError(
+                f"pairing {config.pairing.name} with a learned variance: it is trained by the variational bound, which rests "
+                "on noise independent of the data; give --pairing none, or ddpm:variance=beta-tilde"
             )
         pairing = build("pairing", config.pairing, ctx)
 
@@ -168,7 +176,7 @@ def assemble(
     )
     lines["noise"] = f"{config.noise.name}{_summary(noise)}"
     lines["process"] = f"{config.process.name}{_summary(process)}"
-    lines["regularizers"] = ", ".join(f"{r.name} × {r.weight:g}{_summary(r.term)}" for r in regularizers) or "none"
+    lines["regularizers"] = ", ".join(f"{r.describe()}{_summary(r.term)}" for r in regularizers) or "none"
     if pairing is not None:
         lines["pairing"] = f"{config.pairing.name}{_summary(pairing)}"
     if config.task.name != "unconditional":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from noisereg.api import Noise, Pairing, Process, Regularizer, TrainStep, per_sample
 from noisereg.engine.sampler import Model, Prediction
+from noisereg.engine.schedule import CONSTANT, Schedule
 
 
 def run_network(denoiser: nn.Module, x: Tensor, t: Tensor, cond: Tensor | None, bf16: bool = False) -> Tensor:
@@ -80,6 +81,16 @@ class Weighted:
     name: str
     weight: float
     term: Regularizer
+    schedule: Schedule = CONSTANT
+
+    def at(self, step: int) -> float:
+        """λ at optimiser step ``step``."""
+        return self.weight * self.schedule(step)
+
+    def describe(self) -> str:
+        rise = f", up over {self.schedule.warmup:,} steps" if self.schedule.warmup else ""
+        fall = f", {self.schedule.kind} to 0" if self.schedule.kind != "constant" else ""
+        return f"{self.name} × {self.weight:g}{rise}{fall}"
 
 
 class Objective(nn.Module):
@@ -162,7 +173,7 @@ class Objective(nn.Module):
                 parts["process_heads"] = own_loss.detach()
             for regularizer in self.regularizers:
                 value = regularizer.term(seen)
-                loss = loss + regularizer.weight * value
+                loss = loss + regularizer.at(step) * value
                 parts[regularizer.name] = value.detach()
                 parts |= {name: v.detach() for name, v in regularizer.term.logs().items()}
         return loss, {"loss": loss.detach(), **parts, **noise.logs()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import platform
 import signal
 import sys
@@ -36,6 +35,7 @@ from noisereg.engine.feed import Feed
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run
 from noisereg.engine.runtime import Runtime, leave_group
+from noisereg.engine.schedule import Schedule
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import continued, initialise
 from noisereg.registry import Registry
@@ -53,12 +53,7 @@ def learning_rate(config: Config, step: int) -> float:
     """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 after the last step."""
     optim = config.optim
     assert optim.lr != "auto"  # assemble resolved it
-    if step < optim.warmup:
-        return optim.lr * (step + 1) / optim.warmup
-    if optim.schedule == "constant":
-        return optim.lr
-    done = (step - optim.warmup) / max(1, config.train.steps - optim.warmup)
-    return optim.lr * (1 - done if optim.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+    return optim.lr * Schedule(optim.schedule, optim.warmup, config.train.steps)(step)
 
 
 def learners(parts: Parts) -> list[Any]:
@@ -368,7 +363,7 @@ class _Training:
                 now = time.monotonic()
                 speed = (done - seen) * train.batch_size / max(now - began, 1e-9)
                 began, seen = now, done
-                metrics = {**meter.read(runtime), "lr": rate, "images_per_second": speed}
+                metrics = {**meter.read(runtime), **self._weights(step), "lr": rate, "images_per_second": speed}
                 if runtime.main:
                     self._log(done, metrics)
                     loggers.call("logged", done, metrics)
@@ -382,6 +377,11 @@ class _Training:
                 self._grid(done)
                 began = time.monotonic()
         return steps
+
+    def _weights(self, step: int) -> dict[str, float]:
+        """λ of each regularizer that has a schedule."""
+        scheduled = [r for r in self.objective.regularizers if r.schedule.warmup or r.schedule.kind != "constant"]
+        return {f"{r.name}/weight": r.at(step) for r in scheduled}
 
     def _no_sync(self, active: bool) -> contextlib.AbstractContextManager[Any]:
         if active and isinstance(self.model, nn.parallel.DistributedDataParallel):

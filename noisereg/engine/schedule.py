@@ -1,0 +1,28 @@
+"""How a rate changes over training: the learning rate, and the weights of regularizers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A factor: up from 0 over ``warmup`` steps, then constant, or down to 0 after the last of ``steps``."""
+
+    kind: str = "constant"
+    """``constant``, ``linear`` or ``cosine``."""
+    warmup: int = 0
+    steps: int = 1
+
+    def __call__(self, step: int) -> float:
+        """At optimiser step ``step``, from 0."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.kind == "constant":
+            return 1.0
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 1 - done if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+CONSTANT = Schedule()
