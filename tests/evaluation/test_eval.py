@@ -1,0 +1,433 @@
+"""``noisereg eval``: what a user types and sees."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import noisereg
+from noisereg.api import Context
+from noisereg.cli.main import run
+from noisereg.datasets.digits import Digits
+from noisereg.datasets.params import ImageParams
+from noisereg.evaluation import samples as sampling
+from noisereg.evaluation.fidelity import frechet_distance
+from noisereg.evaluation.prdc import manifolds
+from noisereg.evaluation.reference import read_split
+from noisereg.sweep import Sweep
+
+Capture = pytest.CaptureFixture[str]
+
+
+def call(capsys: Capture, *arguments: object) -> str:
+    """What is printed to stdout."""
+    capsys.readouterr()
+    code = run(["eval", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+def mistake(capsys: Capture, *arguments: object) -> str:
+    """The one line of a user's mistake."""
+    capsys.readouterr()
+    code = run(["eval", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith(("note:", "sample ", "measure "))]
+    assert (code, out) == (2, "")
+    assert len(lines) == 1, err
+    return lines[0].removeprefix("noisereg: error: ")
+
+
+def pngs(folder: Path, count: int, mode: str = "L", side: int = 8) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        pixels = rng.integers(0, 256, (side, side, 3) if mode == "RGB" else (side, side), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k:03d}.png")
+    return folder
+
+
+# Tables of a sweep
+
+
+def test_a_sweep_gives_the_ablation_table_in_every_format(capsys: Capture, sweep: Sweep, tmp_path: Path) -> None:
+    arguments = [sweep.path, "--num", 200, "--metric", "prdc", "--metric", "fd"]
+    md = call(capsys, *arguments, "--format", "markdown")
+    assert md.startswith(
+        "digits · ddpm · 3 seeds · 200 samples against 1,617 of train · pixels · prdc k 5 · 4 steps, η 1, EMA"
+    )
+    rows = [line for line in md.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in rows[1:]] == [
+        "white",
+        "white · isotropy(weight=0.1)",
+        "blue-tv",
+        "blue-tv · isotropy(weight=0.1)",
+    ]
+    assert all(line.count("±") == 5 for line in rows[1:])
+    assert [line.count("%") + line.count("identical") for line in rows[1:]] == [0, 5, 5, 5]
+    assert "Holm" in md
+
+    data = json.loads(call(capsys, *arguments, "--format", "json"))
+    assert len(data["rows"]) == 4
+    assert set(data["better"]) == {"precision", "density", "recall", "coverage", "fd-pixels"}
+    for line, row in zip(rows[1:], data["rows"], strict=True):
+        cell = row["metrics"]["fd-pixels"]
+        assert np.mean(list(cell["values"].values())) == pytest.approx(cell["mean"])
+        shown = float(re.search(r"([\d.]+) ± ([\d.]+)[^|]*\|$", line).group(1))
+        assert shown == pytest.approx(cell["mean"], abs=0.06)
+    extractor = data["provenance"]["metrics"][0]
+    assert (extractor["features"], extractor["params"]) == ("pixels", {"k": 5, "backend": "blocked"})
+    drawn = data["provenance"]["samples"][0]
+    assert {"n", "sha256", "steps", "eta", "weights", "seed", "checkpoint"} <= drawn.keys()
+
+    lines = list(csv.DictReader(io.StringIO(call(capsys, *arguments, "--format", "csv"))))
+    assert len(lines) == 20
+    assert r"\toprule" in call(capsys, *arguments, "--format", "latex")
+    call(capsys, *arguments, "--out", tmp_path / "table.md")
+    assert (tmp_path / "table.md").read_text() == md
+
+
+def test_python_gives_the_rows(sweep: Sweep, capsys: Capture) -> None:
+    rows = noisereg.evaluate([sweep.path], metrics=["prdc"], num=200, baseline="noise=blue-tv,reg=none")
+    assert [row["label"] for row in rows if row["baseline"]] == ["blue-tv"]
+    assert rows[0]["settings"]["noise"][0]["name"] == "white"
+    shown = json.loads(call(capsys, sweep.path, "--num", 200, "--format", "json"))["rows"]
+    assert [r["metrics"]["precision"]["mean"] for r in rows] == [r["metrics"]["precision"]["mean"] for r in shown]
+    with pytest.raises(noisereg.NoiseregError, match=r"no option 'feature'; did you mean 'features'\?"):
+        noisereg.evaluate([sweep.path], feature="pixels")
+
+
+def test_numbers_are_those_of_the_samples_and_the_reference(sweep: Sweep, capsys: Capture) -> None:
+    """prdc of the very samples that Run.sample gives against the training set, by hand."""
+    one = sweep.path_of(sweep.cells[0])
+    found = json.loads(call(capsys, one, "--num", 50, "--format", "json"))["rows"][0]["metrics"]
+    x = noisereg.load(one).sample(50, seed=0)
+    real = read_split(Digits(ImageParams(), Context()), "train")
+    expected = manifolds(real.flatten(1), x.flatten(1), 5).numbers()
+    assert {name: cell["mean"] for name, cell in found.items()} == pytest.approx(expected, abs=1e-9)
+
+
+def test_held_out_and_fresh_references(sweep: Sweep, capsys: Capture, tmp_path: Path, make_sweep: Any) -> None:
+    held = call(capsys, sweep.path_of(sweep.cells[0]), "--reference", "heldout")
+    assert "180 samples against 180 of heldout" in held  # --num is the reference's size
+    assert "has no generator of fresh samples" in mistake(capsys, sweep.path_of(sweep.cells[0]), "--reference", "fresh")
+    points = make_sweep(tmp_path / "P", {}, {"data": "swiss-roll:n=300", "denoiser": "dense"})
+    fresh = call(capsys, points.path, "--reference", "fresh", "--num", 250)
+    assert "swiss-roll · ddpm · 1 seed · 250 samples against 250 of fresh" in fresh
+    assert "expected train, heldout or fresh; did you mean 'train'?" in mistake(
+        capsys, points.path, "--reference", "trian"
+    )
+
+
+# Caches
+
+
+@pytest.fixture
+def own(sweep: Sweep, tmp_path: Path) -> Path:
+    """A run of the sweep, copied, with empty caches."""
+    path = tmp_path / "run"
+    shutil.copytree(sweep.path_of(sweep.cells[0]), path, ignore=shutil.ignore_patterns("eval"))
+    return path
+
+
+def test_samples_are_drawn_once_and_extended(own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SHARD", 20)
+    drawn: list[int] = []
+    draw = sampling.draw
+
+    def counting(parts, settings, seed, indices, *rest):  # type: ignore[no-untyped-def]
+        drawn.extend(indices)
+        return draw(parts, settings, seed, indices, *rest)
+
+    monkeypatch.setattr(sampling, "draw", counting)
+    call(capsys, own, "--num", 50)
+    assert sorted(drawn) == list(range(50))
+    drawn.clear()
+    call(capsys, own, "--num", 50, "--metric", "prdc", "--metric", "fd", "--metric", "pr")
+    assert drawn == []
+    call(capsys, own, "--num", 70)
+    assert sorted(drawn) == list(range(50, 70))
+    drawn.clear()
+    call(capsys, own, "--num", 30)
+    assert drawn == []
+    call(capsys, own, "--num", 30, "--steps", 5)
+    call(capsys, own, "--num", 30, "--raw-weights")
+    call(capsys, own, "--num", 30, "--seed", 1)
+    call(capsys, own, "--num", 30, "--checkpoint", 6)
+    assert sorted(drawn) == sorted(4 * list(range(30)))
+
+
+def test_extended_samples_are_those_of_one_draw(own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SHARD", 20)
+    call(capsys, own, "--num", 33)
+    call(capsys, own, "--num", 47)
+    (folder,) = (own / "eval" / "samples").iterdir()
+    held = np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
+    assert np.array_equal(held, noisereg.load(own).sample(47, seed=0).numpy())
+
+
+def test_a_damaged_cache_is_made_anew(own: Path, capsys: Capture) -> None:
+    first = call(capsys, own, "--num", 40)
+    (shard,) = (own / "eval" / "samples").rglob("*.npy")
+    (number,) = (own / "eval" / "metrics").iterdir()
+    shard.write_bytes(shard.read_bytes()[:100])
+    number.write_text("{")
+    assert call(capsys, own, "--num", 40) == first
+
+
+def test_an_interrupted_evaluation_goes_on(own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SHARD", 20)
+    draw, left = sampling.draw, [2]
+    drawn: list[int] = []
+
+    def failing(parts, settings, seed, indices, *rest):  # type: ignore[no-untyped-def]
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        drawn.extend(indices)
+        return draw(parts, settings, seed, indices, *rest)
+
+    monkeypatch.setattr(sampling, "draw", failing)
+    assert run(["eval", str(own), "--num", "60"]) == 130
+    left[0] = 9
+    call(capsys, own, "--num", 60)
+    assert sorted(drawn) == list(range(60))
+
+
+def test_ranks_share_the_work_and_agree(own: Path, capsys: Capture) -> None:
+    alone = call(capsys, own, "--num", 1100, "--format", "json")
+    shutil.rmtree(own / "eval")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "--",
+        "noisereg",
+    ]
+    done = subprocess.run(
+        [*command, "eval", str(own), "--num", "1100", "--format", "json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    mine, theirs = json.loads(alone), json.loads(done.stdout)
+    for name, cell in mine["rows"][0]["metrics"].items():
+        assert theirs["rows"][0]["metrics"][name]["mean"] == pytest.approx(cell["mean"], abs=2e-3)
+
+
+# Several numbers of steps, settings
+
+
+def test_several_numbers_of_steps_make_sections(sweep: Sweep, capsys: Capture) -> None:
+    found = call(capsys, sweep.path, "--num", 60, "--steps", "2,6")
+    assert "2, 6 steps" in found.splitlines()[0]
+    assert [line for line in found.splitlines() if "sampling steps" in line] == ["2 sampling steps", "6 sampling steps"]
+    assert len(re.findall(r"^blue-tv · isotropy", found, re.MULTILINE)) == 2
+    assert "expected numbers of steps above 0" in mistake(capsys, sweep.path, "--steps", "10,x")
+
+
+def test_settings_of_the_sampler_are_said(sweep: Sweep, capsys: Capture) -> None:
+    found = call(capsys, sweep.path_of(sweep.cells[0]), "--num", 40, "--solver", "heun", "--steps", 3, "--raw-weights")
+    assert "3 steps, η 0, heun, raw" in found
+    assert "0 ≤ eta ≤ 1" in mistake(capsys, sweep.path_of(sweep.cells[0]), "--eta", 2)
+
+
+# Folders and files from elsewhere
+
+
+def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Capture) -> None:
+    folder = pngs(tmp_path / "images", 120)
+    arguments = [folder, "--data", "digits", "--metric", "prdc", "--metric", "fd", "--features", "pixels"]
+    found = json.loads(call(capsys, *arguments, "--format", "json"))["rows"][0]
+    x = torch.stack([torch.from_numpy(np.array(Image.open(p))).flatten() for p in sorted(folder.iterdir())])
+    real = read_split(Digits(ImageParams(), Context()), "train").flatten(1)
+    expected = manifolds(real, x, 5).numbers()
+    expected["fd-pixels"] = frechet_distance(x.double() / 127.5 - 1, real.double() / 127.5 - 1)
+    assert {name: cell["mean"] for name, cell in found["metrics"].items()} == pytest.approx(expected, rel=1e-5)
+    assert found["label"] == str(folder)
+    assert not list(folder.glob("eval*"))  # folders' caches are the user's
+
+
+def test_an_npz_of_noisereg_sample(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
+    path = sweep.path_of(sweep.cells[0])
+    assert run(["sample", str(path), "--num", "60", "--out", str(tmp_path / "x.npz")]) == 0
+    table = json.loads(call(capsys, tmp_path / "x.npz", path, "--num", 60, "--format", "json"))["rows"]
+    values = [row["metrics"]["precision"]["mean"] for row in table]
+    assert values[0] == values[1]
+
+
+def test_mistakes_about_folders_are_one_line(tmp_path: Path, capsys: Capture) -> None:
+    small, colour, few = (
+        pngs(tmp_path / "small", 9, side=7),
+        pngs(tmp_path / "colour", 9, mode="RGB"),
+        pngs(tmp_path / "few", 5),
+    )
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_text("no image")
+    assert "000.png is 7×7 and digits is 8×8" in mistake(capsys, small, "--data", "digits")
+    assert "000.png is of mode RGB and digits has 1 channel; expected mode L" in mistake(
+        capsys, colour, "--data", "digits"
+    )
+    assert "there are no images in" in mistake(capsys, tmp_path / "empty", "--data", "digits")
+    assert "a.png cannot be read" in mistake(capsys, tmp_path / "broken", "--data", "digits")
+    assert "k=5 needs more than 5 samples and the generated set has 5" in mistake(capsys, few, "--data", "digits")
+    assert "give --data" in mistake(capsys, few)
+    assert "is not there" in mistake(capsys, tmp_path / "nowhere")
+    assert "has 5 samples and --num asks for 6" in mistake(capsys, few, "--data", "digits", "--num", 6)
+
+
+# Metrics, features and plugins
+
+
+def test_spaces_that_need_no_download(sweep: Sweep, capsys: Capture) -> None:
+    path = sweep.path_of(sweep.cells[0])
+    learnt = json.loads(
+        call(
+            capsys, path, "--num", 80, "--features", "classifier:steps=60,width=8", "--metric", "fd", "--format", "json"
+        )
+    )
+    assert list(learnt["rows"][0]["metrics"]) == ["fd-classifier"]
+    assert re.search(r"classifier: \d+\.\d % of 180 held-out images right", "\n".join(learnt["notes"]))
+    random = json.loads(
+        call(
+            capsys,
+            path,
+            "--num",
+            40,
+            "--features",
+            "random-vgg16",
+            "--reference",
+            "heldout",
+            "--metric",
+            "kd:subset_size=20",
+            "--format",
+            "json",
+        )
+    )
+    assert list(random["rows"][0]["metrics"]) == ["kd-random-vgg16"]
+    assert "sha256:" in random["provenance"]["metrics"][0]["extractor"]
+
+
+def test_mistakes_about_metrics_are_one_line(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+    path = sweep.path_of(sweep.cells[0])
+    assert "no metric is called 'prcd'; did you mean 'prdc'?" in mistake(capsys, path, "--metric", "prcd")
+    assert "prdc has no parameter 'kk'; did you mean 'k'?" in mistake(capsys, path, "--metric", "prdc:kk=3")
+    assert "no feature space is called 'pixel'; did you mean 'pixels'?" in mistake(capsys, path, "--features", "pixel")
+    (tmp_path / "w.pth").write_text("no weights")
+    assert "holds no weights" in mistake(
+        capsys, path, "--num", 20, "--metric", "fid", "--inception-weights", tmp_path / "w.pth"
+    )
+    assert "psnr compares each output with its own right answer" in mistake(
+        capsys, path, "--num", 20, "--metric", "psnr"
+    )
+
+
+PLUGIN = """
+from noisereg.api import Component, Metric, hookimpl
+
+class Brightness(Metric):
+    better = {"brightness": "lower"}
+
+    def __init__(self, params, ctx):
+        pass
+
+    def compute(self, samples, reference, features):
+        return {"brightness": abs(features(samples).float().mean() - features(reference).float().mean()).item()}
+
+    def notes(self):
+        return ["brightness: a note of its own"]
+
+@hookimpl
+def noisereg_metrics():
+    yield Component(name="brightness", impl=Brightness)
+"""
+
+
+def test_a_third_partys_metric(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "bright.py").write_text(PLUGIN)
+    found = call(capsys, sweep.path, "--num", 40, "--plugin", tmp_path / "bright.py", "--metric", "brightness")
+    assert "brightness ↓" in found
+    assert "brightness: a note of its own" in found
+
+
+# Rows
+
+
+def test_labels_baselines_columns_and_picking(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+    grid = {"reg": ["none", "isotropy:weight=0.1", "isotropy:weight=0.3"], "seeds": 4}
+    swept = make_sweep(tmp_path / "S", grid)
+    found = call(
+        capsys,
+        swept.path,
+        "--num",
+        40,
+        "--pick",
+        "density",
+        "--label",
+        "DDPM:reg=none",
+        "--columns",
+        "reg",
+        "--baseline",
+        "reg=none",
+    )
+    assert re.search(r"^DDPM ", found, re.MULTILINE)
+    assert re.search(r"isotropy\(weight=0\.\d\) was picked on seeds 0, 1 and is reported on 2, 3", found)
+    assert "matches no row" in mistake(capsys, swept.path, "--num", 40, "--baseline", "noise=blue")
+    assert "matches several rows" in mistake(capsys, swept.path, "--num", 40, "--baseline", "reg.mean=batch")
+
+
+def test_unfinished_cells_are_left_out_and_said(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+    swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv"]})
+    shutil.rmtree(swept.path_of(swept.cells[1]))
+    assert "1 of 2 cells of" in call(capsys, swept.path, "--num", 40)
+    shutil.rmtree(swept.path_of(swept.cells[0]))
+    assert "none of the sweep's 2 cells is finished" in mistake(capsys, swept.path)
+
+
+def test_mistakes_about_runs_are_one_line(
+    sweep: Sweep, tmp_path: Path, capsys: Capture, own: Path, make_sweep: Any
+) -> None:
+    other = make_sweep(tmp_path / "other", {}, {"data": "digits:flip=true"})
+    assert "a table compares runs of one data set" in mistake(capsys, sweep.path, other.path)
+    mixed = make_sweep(tmp_path / "mixed", {"axes": {"data.flip": [False, True]}})
+    assert "a table compares runs of one data set" in mistake(capsys, mixed.path)
+    assert "one configuration with one seed" in mistake(capsys, own, sweep.path_of(sweep.cells[0]), "--num", 40)
+    shutil.rmtree(own / "checkpoints")
+    assert "has no whole checkpoint" in mistake(capsys, own)
+    assert "--format htm: expected one of" in mistake(capsys, own, "--format", "htm")
+    assert "--num 0: expected at least 1" in mistake(capsys, own, "--num", 0)
+
+
+def test_paired_outputs_are_measured_against_their_own_answers(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
+    base = {"task": "superres:factor=2", "denoiser": "mlp:width=16,blocks=1"}
+    swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv"]}, base)
+    arguments = [swept.path, "--metric", "psnr", "--metric", "ssim", "--reference", "heldout"]
+    found = json.loads(call(capsys, *arguments, "--format", "json"))
+    assert set(found["rows"][0]["metrics"]) == {"psnr", "ssim"}
+    assert 0 < found["rows"][0]["metrics"]["psnr"]["mean"] < 40
+    assert found["rows"][0]["sampling"]["condition"].startswith("heldout ")
+    assert any("ssim: images of 8 pixels" in note for note in found["notes"])
