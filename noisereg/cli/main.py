@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli import config, noise, plugins, sample, sweep, train
+from noisereg.cli import config, export, noise, plugins, sample, sweep, train
 from noisereg.cli import eval as evaluation
 from noisereg.errors import NoiseregError
 from noisereg.registry import reset
@@ -64,6 +64,7 @@ app.command("train", add_help_option=False)(train.train)
 app.command("sample")(sample.sample)
 app.command("eval")(evaluation.evaluate)
 app.command("sweep")(sweep.sweep)
+app.command("export")(export.export)
 app.add_typer(config.app, name="config")
 app.add_typer(noise.app, name="noise")
 app.add_typer(plugins.app, name="plugins")

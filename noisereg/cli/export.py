@@ -1,0 +1,37 @@
+"""``noisereg export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
+from noisereg.errors import NoiseregError
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    to: Annotated[str, typer.Option(help="The format: diffusers.")] = "diffusers",
+    checkpoint: Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")] = None,
+    raw_weights: Annotated[
+        bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
+    ] = False,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run as a folder that diffusers' pipelines load and sample from."""
+    if to != "diffusers":
+        raise NoiseregError(f"--to {to}: expected diffusers")
+    registry = open_registry(no_plugins)
+    for reference in plugin or []:
+        registry.load(reference)
+    from noisereg.engine.run import Run
+    from noisereg.exchange.to_diffusers import export as to_diffusers
+
+    pipeline = to_diffusers(Run.open(run, registry), out.expanduser(), checkpoint, not raw_weights)
+    print(json.dumps({"folder": str(out), "pipeline": pipeline}) if as_json else f"{out}: {pipeline}")
