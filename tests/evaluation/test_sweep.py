@@ -1,0 +1,356 @@
+"""``noisereg sweep``: the grid, its folder, and what survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import noisereg
+from noisereg import launcher
+from noisereg.cli.main import run
+from noisereg.cli.progress import ConsoleReporter
+from noisereg.config import RuntimeConfig, read_yaml
+from noisereg.engine.runtime import Runtime
+from noisereg.engine.sweeping import resolve
+from noisereg.errors import NoiseregError
+from noisereg.registry import registry
+from noisereg.sweep import Grid, Sweep, check_continues, make_cells, parse_axes, read_grid, write
+
+Capture = pytest.CaptureFixture[str]
+FAST = [
+    *("--denoiser", "mlp:width=16,blocks=1", "--batch-size", "32"),
+    *("--set", "sample.steps=4", "--set", "runtime.device=cpu", "--set", "train.checkpoint_every=5"),
+]
+
+
+def call(capsys: Capture, *arguments: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = run(["sweep", *map(str, arguments)])
+    return code, *capsys.readouterr()
+
+
+def mistake(capsys: Capture, *arguments: object) -> str:
+    code, out, err = call(capsys, *arguments)
+    lines = [line for line in err.splitlines() if not line.startswith("note:")]
+    assert (code, out) == (2, "")
+    assert len(lines) == 1, err
+    return lines[0].removeprefix("noisereg: error: ")
+
+
+def names(grid: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]:
+    return [cell.name for cell in make_cells(base or {}, read_grid(grid))]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# The grid
+
+
+def test_cells_are_the_product_of_the_axes_with_seeds_outermost() -> None:
+    cells = make_cells({"seed": 5}, read_grid({"noise": ["white", "blue"], "reg": ["none", "isotropy"], "seeds": 2}))
+    assert [cell.name for cell in cells] == [
+        f"{noise}_{reg}_s{seed}" for seed in (5, 6) for noise in ("white", "blue") for reg in ("none", "isotropy")
+    ]
+    assert [cell.config.seed for cell in cells] == [5] * 4 + [6] * 4
+    assert cells[1].config.reg[0].name == "isotropy"
+    assert cells[0].config.reg == []
+    assert cells[0].combination == cells[4].combination
+
+
+def test_a_plus_joins_regularizers_and_is_not_mistaken_in_a_number() -> None:
+    (cell,) = make_cells({}, Grid(reg=["isotropy:weight=1e+1+isotropy:mean=sample"]))
+    assert [(s.name, s.params) for s in cell.config.reg] == [
+        ("isotropy", {"weight": "1e+1"}),
+        ("isotropy", {"mean": "sample"}),
+    ]
+
+
+def test_any_key_is_an_axis() -> None:
+    axes = parse_axes(["train.batch_size=64", "train.batch_size=128", "optim.lr=1e-3"])
+    assert axes == {"train.batch_size": [64, 128], "optim.lr": [0.001]}
+    cells = make_cells({}, Grid(axes=axes))
+    assert [cell.name for cell in cells] == ["batch_size=64_lr=0.001_s0", "batch_size=128_lr=0.001_s0"]
+    assert [cell.config.train.batch_size for cell in cells] == [64, 128]
+    with pytest.raises(NoiseregError, match="noise has a flag of its own: --noise blue"):
+        parse_axes(["noise=blue"])
+    with pytest.raises(NoiseregError, match="expected KEY=VALUE"):
+        parse_axes(["train.batch_size"])
+
+
+def test_names_of_cells_are_names_of_files() -> None:
+    (name,) = names({"noise": ["blue-tv:gamma.tau=0.2,factor=spectral"], "reg": ["../../x:path=/a b"]})
+    assert "/" not in name
+    assert " " not in name
+    (name,) = names({"noise": ["blue:" + ",".join(f"key{k}={k}" for k in range(50))]})
+    assert len(name) < 80
+
+
+def test_the_same_cell_twice_is_refused() -> None:
+    with pytest.raises(NoiseregError, match="two cells of the sweep are the same"):
+        names({"noise": ["white", "white"]})
+
+
+# Autos
+
+
+def test_each_auto_is_resolved_once_to_what_the_most_demanding_cell_needs() -> None:
+    """Static blue needs zero terminal SNR, target v and a logsnr grid (DESIGN §2); in a sweep white gets them too."""
+    runtime = Runtime.start(RuntimeConfig())
+    alone = resolve(make_cells({}, Grid(noise=["white"])), registry(), runtime)
+    assert alone.cells[0].config.process.params["target"] == "eps"
+    assert alone.notes == []
+    both = resolve(make_cells({}, Grid(noise=["white", "blue"])), registry(), runtime)
+    for cell in both.cells:
+        assert cell.config.process.params["target"] == "v"
+        assert cell.config.process.params["zero_terminal_snr"] is True
+        assert cell.config.sample.grid == "logsnr"
+        assert cell.config.sample.eta == 1
+    assert any("zero_terminal_snr true" in note and "target v" in note for note in both.notes)
+    assert "auto: sample.grid logsnr in all cells" in both.notes
+
+
+def test_a_pairing_in_one_cell_takes_eta_from_all() -> None:
+    cells = make_cells({}, Grid(pairing=["none", "greedy"]))
+    resolved = resolve(cells, registry(), Runtime.start(RuntimeConfig()))
+    assert [cell.config.sample.eta for cell in resolved.cells] == [0, 0]
+    assert "auto: sample.eta 0 in all cells" in resolved.notes
+
+
+def test_what_was_asked_for_explicitly_stays() -> None:
+    base = {"sample": {"eta": 0.5, "grid": "uniform"}}
+    cells = make_cells(base, Grid(noise=["white", "blue-tv"], process=["ddpm:target=x0", "iadb"]))
+    resolved = resolve(cells, registry(), Runtime.start(RuntimeConfig()))
+    assert {(cell.config.sample.eta, cell.config.sample.grid) for cell in resolved.cells} == {(0.5, "uniform")}
+    assert {cell.config.process.params.get("target") for cell in resolved.cells} == {"x0", None}
+
+
+def test_a_combination_that_cannot_work_is_refused_before_any_is_trained(capsys: Capture, tmp_path: Path) -> None:
+    found = mistake(capsys, "--data", "swiss-roll", "--noise", "white", "--noise", "blue", "--out", tmp_path / "S")
+    assert found.startswith("cell blue_s0: ")
+    assert not (tmp_path / "S").exists()
+
+
+# The folder
+
+
+def test_a_sweep_goes_on_with_more_seeds_or_steps_and_with_nothing_else(tmp_path: Path) -> None:
+    runtime = Runtime.start(RuntimeConfig())
+
+    def cells(base: dict[str, Any], grid: dict[str, Any]) -> list[Any]:
+        return resolve(make_cells(base, read_grid(grid)), registry(), runtime).cells
+
+    grid = {"noise": ["white"], "seeds": 2}
+    write(tmp_path / "S", {}, read_grid(grid), cells({}, grid))
+    check_continues(tmp_path / "S", cells({}, grid | {"seeds": 3}))
+    check_continues(tmp_path / "S", cells({"train": {"steps": 9999}}, grid))
+    with pytest.raises(NoiseregError, match="was started with a cell white_s1 that this command has not"):
+        check_continues(tmp_path / "S", cells({}, grid | {"seeds": 1}))
+    with pytest.raises(NoiseregError, match=r"in white_s0, train.batch_size was 128 and is now 64"):
+        check_continues(tmp_path / "S", cells({"train": {"batch_size": 64}}, grid))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    with pytest.raises(NoiseregError, match="is not empty and holds no sweep"):
+        check_continues(tmp_path / "full", [])
+
+
+def test_its_file_repeats_the_sweep(tmp_path: Path) -> None:
+    grid = read_grid({"noise": ["white", "blue-tv"], "axes": {"train.batch_size": [32, 64]}, "seeds": 2})
+    base = {"seed": 3, "train": {"steps": 7}}
+    cells = resolve(make_cells(base, grid), registry(), Runtime.start(RuntimeConfig())).cells
+    write(tmp_path, base, grid, cells)
+    values = read_yaml((tmp_path / "sweep.yaml").read_text(), "sweep.yaml")
+    again = make_cells({k: v for k, v in values.items() if k != "sweep"}, read_grid(values["sweep"]))
+    assert [cell.name for cell in again] == [cell.name for cell in cells]
+    assert resolve(again, registry(), Runtime.start(RuntimeConfig())).cells == cells
+    assert Sweep.open(tmp_path).cells == cells
+
+
+# The command
+
+
+def test_dry_run_lists_cells_with_times_and_writes_nothing(capsys: Capture, tmp_path: Path) -> None:
+    arguments = ["--noise", "white", "--noise", "blue-tv", "--seeds", 2, "--steps", 50, *FAST, "--out", tmp_path / "S"]
+    code, out, _ = call(capsys, *arguments, "--dry-run")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[:2] for line in lines[:4]] == [
+        ["0", "white_s0"],
+        ["1", "blue-tv_s0"],
+        ["2", "white_s1"],
+        ["3", "blue-tv_s1"],
+    ]
+    assert all("about" in line and "not started" in line for line in lines[:4])
+    assert lines[4].startswith("4 cells, 4 to train: about ")
+    assert not (tmp_path / "S").exists()
+    listed = json.loads(call(capsys, *arguments, "--dry-run", "--json")[1])
+    assert listed["seconds"] == pytest.approx(sum(cell["seconds"] for cell in listed["cells"]))
+
+
+def test_printed_commands_train_the_cells(capsys: Capture, tmp_path: Path) -> None:
+    arguments = ["--noise", "white", "--reg", "isotropy", "--steps", 4, *FAST, "--out", tmp_path / "S"]
+    code, out, _ = call(capsys, *arguments, "--print-commands")
+    (line,) = out.splitlines()
+    program, *command = shlex.split(line)
+    assert (code, program) == (0, "noisereg")
+    assert run(command) == 0
+    sweep = Sweep.open(tmp_path / "S")
+    assert [sweep.state(cell) for cell in sweep.cells] == ["finished"]
+    assert noisereg.load(tmp_path / "S" / "cells" / "white_isotropy_s0").config.train.steps == 4
+
+
+def test_a_yaml_file_holds_a_sweep_and_flags_go_before_it(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(
+        "sweep:\n  noise: [white, {name: blue-tv, factor: spectral}]\n  reg: [none, 'isotropy:weight=0.1']\n  seeds: 2\n"
+        "train: {steps: 20}\nseed: 7\n"
+    )
+    arguments = ["--config", tmp_path / "my.yaml", *FAST, "--out", tmp_path / "S", "--dry-run", "--json"]
+    listed = json.loads(call(capsys, *arguments)[1])["cells"]
+    assert len(listed) == 8
+    assert listed[3]["name"] == "blue-tv-factor=spectral_isotropy-weight=0.1_s7"
+    listed = json.loads(call(capsys, *arguments, "--reg", "none", "--seeds", 1, "--seed", 1)[1])["cells"]
+    assert [cell["name"] for cell in listed] == ["white_none_s1", "blue-tv-factor=spectral_none_s1"]
+    (tmp_path / "my.yaml").write_text("sweep: {noises: [white]}\n")
+    assert "no key 'noises'; did you mean 'noise'?" in mistake(capsys, *arguments)
+
+
+def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
+    out = ["--out", tmp_path / "S"]
+    assert "no noise is called 'whit'; did you mean 'white'?" in mistake(capsys, "--noise", "whit", *out)
+    assert "--cell 3: the sweep has cells 0 to 1" in mistake(capsys, "--seeds", 2, "--cell", 3, *out)
+    assert "would change an axis of the sweep" in mistake(capsys, "--noise", "blue", "--set", "noise.jitter=1", *out)
+    assert "no such section; did you mean 'train'?" in mistake(capsys, "--axis", "trian.steps=1", *out)
+    assert "seeds" in mistake(capsys, "--seeds", 0, *out)
+    assert not (tmp_path / "S").exists()
+
+
+PLUGIN = """
+import os
+import torch
+from noisereg.api import Component, Regularizer, RegularizerParams, hookimpl
+
+class Trap(Regularizer):
+    def __init__(self, params, ctx):
+        pass
+
+    def __call__(self, s):
+        if not os.environ.get("DISARMED"):
+            raise RuntimeError("the trap of step %d" % s.step)
+        return s.eps_hat.mean() * 0
+
+@hookimpl
+def noisereg_regularizers():
+    yield Component(name="trap", impl=Trap, params=RegularizerParams)
+"""
+
+
+def test_a_cell_that_fails_is_reported_the_others_are_trained_and_it_is_tried_again(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trap.py").write_text(PLUGIN)
+    arguments = [
+        *("--plugin", tmp_path / "trap.py", "--reg", "trap", "--reg", "none"),
+        *("--steps", 6, *FAST, "--jobs", 2, "--out", tmp_path / "S"),
+    ]
+    code, out, err = call(capsys, *arguments)
+    assert code == 1
+    assert "1 of 2 cells finished" in out
+    assert "failed: trap_s0: RuntimeError: the trap of step 0" in out
+    assert "trap_s0.log" in out
+    finished = (tmp_path / "S" / "cells" / "none_s0" / "status.json").stat().st_mtime_ns
+    monkeypatch.setenv("DISARMED", "1")
+    code, out, err = call(capsys, *arguments)
+    assert (code, err.count("finished in")) == (0, 1)
+    assert "2 of 2 cells finished" in out
+    assert (tmp_path / "S" / "cells" / "none_s0" / "status.json").stat().st_mtime_ns == finished
+
+
+def test_a_sweep_killed_midway_ends_with_the_table_of_one_that_ran_through(
+    capsys: Capture, tmp_path: Path, make_sweep: Any
+) -> None:
+    """kill −9 of the sweep and of the run that it was training; the same command goes on with both."""
+    arguments = ["--noise", "white", "--noise", "blue-tv", "--steps", "60", *FAST, "--out", str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "noisereg", "sweep", *arguments]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = tmp_path / "killed" / "cells" / "white_s0" / "checkpoints"
+    wait_for(lambda: first.is_dir() and any(p.name.isdigit() for p in first.iterdir()))
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+    process.kill()
+    process.wait()
+    sweep = Sweep.open(tmp_path / "killed")
+    assert launcher._lock(sweep.lock_of(sweep.cells[0])) is None  # the run has outlived its sweep and keeps its lock
+    for child in children.split():
+        os.kill(int(child), signal.SIGKILL)
+    assert sweep.state(sweep.cells[0]).startswith("running, step")
+    assert sweep.state(sweep.cells[1]) == "not started"
+
+    code, _, err = call(capsys, *arguments)
+    assert code == 0, err
+    base = {
+        "denoiser": "mlp:width=16,blocks=1",
+        "train": {"steps": 60, "batch_size": 32, "checkpoint_every": 5},
+        "sample": {"steps": 4},
+    }
+    through = make_sweep(tmp_path / "through", {"noise": ["white", "blue-tv"]}, base)
+
+    def rows(path: Path) -> list[dict[str, Any]]:
+        found = noisereg.evaluate([path], metrics=["prdc", "fd"], num=100)
+        return [{k: v for k, v in row.items() if k != "sources"} for row in found]
+
+    assert rows(tmp_path / "killed") == rows(through.path)
+
+
+def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds the cell's lock, and finishes it after half a second."""
+    cells = make_cells({}, Grid(noise=["white"]))
+    sweep = write(tmp_path / "S", {}, Grid(noise=["white"]), cells)
+    held = launcher._lock(sweep.lock_of(cells[0]))
+    assert held is not None
+
+    def finish() -> None:
+        sweep.path_of(cells[0]).mkdir()
+        (sweep.path_of(cells[0]) / "status.json").write_text('{"status": "finished", "step": 4000}')
+        held.close()
+
+    monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
+    timer = threading.Timer(0.5, finish)
+    timer.start()
+    outcome = launcher.Launcher(sweep, 1, [], ConsoleReporter()).run(cells)
+    timer.join()
+    assert (outcome.finished, outcome.failed) == (cells, {})
+    assert capsys.readouterr().err.count("white_s0 is being trained by another process; waiting for it") == 1
+
+
+def test_a_signal_stops_the_cells_with_their_checkpoints_written(capsys: Capture, tmp_path: Path) -> None:
+    first = tmp_path / "S" / "cells" / "white_s0" / "checkpoints"
+
+    def ask() -> None:
+        wait_for(lambda: first.is_dir() and any(p.name.isdigit() for p in first.iterdir()))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    code, _, err = call(capsys, "--noise", "white", "--steps", 100_000, *FAST, "--out", tmp_path / "S")
+    thread.join()
+    assert code == 128 + signal.SIGTERM
+    assert "The same command goes on" in err
+    sweep = Sweep.open(tmp_path / "S")
+    assert sweep.state(sweep.cells[0]).startswith("stopped, step")
