@@ -184,9 +184,10 @@ class Registry:
         self._hooks.add_hookspecs(hookspecs)
         self._owners: dict[int, Plugin] = {}
         self._noted: set[str] = set()
-        from noisereg import __version__, builtins
+        from noisereg import __version__
 
-        self._import(Plugin("built-in", BUILTIN, __version__, builtins.__name__), lambda: builtins)
+        own = Plugin("built-in", BUILTIN, __version__, "noisereg.builtins")
+        self._import(own, lambda: importlib.import_module(own.source))
         if self.policy.entry_points:
             self._load_entry_points()
         if self.policy.strict:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from noisereg.cli import plugins_check, plugins_new
 from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
 from noisereg.cli.parameters import parameter_lines, parameters
 from noisereg.errors import NoiseregError, nearest
@@ -17,6 +18,9 @@ from noisereg.registry import BUILTIN, FILE, KINDS, Entry, Kind, Plugin, Policy,
 app = typer.Typer(
     help="Plugins: which there are, what one takes, whether it is right, and how to begin one.", no_args_is_help=True
 )
+
+app.command("check")(plugins_check.check)
+app.command("new")(plugins_new.new)
 
 KindOption = Annotated[str | None, typer.Option("--kind", metavar="KIND", help=" | ".join(KINDS))]
 
