@@ -53,9 +53,10 @@ class Latents(TwoSplits):
         if params.scale != "auto":
             scale = float(params.scale)
         elif scale is None:
-            scale = float(1 / latents.astype(np.float64).std())
-            if not np.isfinite(scale):
+            deviation = float(latents.astype(np.float64).std())
+            if deviation == 0:
                 raise NoiseregError(f"{params.path}: all latents are equal, so that no scale can be found for them")
+            scale = 1 / deviation
         self.params = params.model_copy(update={"scale": scale})
         self.shape = latents.shape[1:]
         self.classes = 0 if labels is None else int(labels.max()) + 1
