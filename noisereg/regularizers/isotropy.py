@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from noisereg.api import Context, NoiseregError, Regularizer, TrainStep
+import torch
+from torch import Tensor, nn
+
+from noisereg.api import Context, Noise, NoiseregError, Regularizer, TrainStep, per_sample
 from noisereg.regularizers.params import IsotropyParams
 
 MAX_GAIN = 5.0
 """Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target near t = 0)."""
+
+
+@contextmanager
+def _still(noise: Noise) -> Iterator[None]:
+    """No gradient to the noise's own parameters: it must not come to meet a wrong ε̂ (as m, which is detached)."""
+    learning = [p for p in noise.parameters() if p.requires_grad] if isinstance(noise, nn.Module) else []
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 class Isotropy(Regularizer):
@@ -41,6 +57,11 @@ class Isotropy(Regularizer):
             shares
         ).clamp(min=torch.finfo(power.dtype).tiny)
 
+    def zero_case(self, s: TrainStep) -> Tensor | None:
+        """Every sample's ε̂ scaled to its level."""
+        power, level = self._power(s)
+        return s.eps_hat * per_sample((level / power).sqrt(), s.eps_hat)
+
     def logs(self) -> dict[str, Tensor]:
         return self._logs
 
@@ -48,7 +69,8 @@ class Isotropy(Regularizer):
         """‖ε̂‖²/n and what it is held to, each (B,) in float32 (float64 if ε̂ is)."""
         eps_hat = s.eps_hat if s.eps_hat.dtype == torch.float64 else s.eps_hat.float()
         if self.params.space == "whitened":
-            total, count = s.noise.whitened_power(eps_hat, s.t)
+            with _still(s.noise):
+                total, count = s.noise.whitened_power(eps_hat, s.t)
             return total / count.to(total), torch.ones_like(total)
         power = eps_hat.flatten(1).square().mean(1)
         if self.params.level == "one":
