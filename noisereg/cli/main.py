@@ -74,6 +74,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; the exit code. A user's mistake is one line on stderr and code 2."""
     try:
         code = app(arguments, prog_name="noisereg", standalone_mode=False)
+        _leave_group(wait=True)
         return code if isinstance(code, int) else 0
     except NoiseregError as error:
         return _fail(str(error), 2)
@@ -89,8 +90,13 @@ def run(arguments: list[str]) -> int:
             return _fail(_usage(error), 2)
         raise
     finally:
-        if "noisereg.engine.runtime" in sys.modules:
-            sys.modules["noisereg.engine.runtime"].leave_group()
+        _leave_group(wait=False)
+
+
+def _leave_group(wait: bool) -> None:
+    """Of torchrun, if this command joined one: without importing torch to find out."""
+    if runtime := sys.modules.get("noisereg.engine.runtime"):
+        runtime.leave_group(wait)
 
 
 def _usage(error: Exception) -> str:

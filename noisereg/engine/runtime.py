@@ -120,7 +120,13 @@ class Runtime:
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
 
-def leave_group() -> None:
-    """Leave torchrun's group, if it was joined: a process that ends inside it may be taken for a failed one."""
+def leave_group(wait: bool) -> None:
+    """Leave torchrun's group, if it was joined, and ``wait`` for the other ranks first.
+
+    A rank that tears its group down while another still uses it is now and then aborted (gloo, torch 2.15: one run in
+    six); but a rank that failed must not wait for those that wait for it.
+    """
     if dist.is_available() and dist.is_initialized():
+        if wait:
+            dist.barrier()
         dist.destroy_process_group()

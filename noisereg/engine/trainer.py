@@ -34,7 +34,7 @@ from noisereg.engine.draws import Stream
 from noisereg.engine.feed import Feed
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run
-from noisereg.engine.runtime import Runtime, leave_group
+from noisereg.engine.runtime import Runtime
 from noisereg.engine.schedule import Schedule
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import continued, initialise
@@ -238,13 +238,10 @@ def train(config: Config, out: Path, resume: bool, registry: Registry, reporter:
         Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     runtime = Runtime.start(config.runtime)
-    try:
-        if not runtime.main:
-            reporter = Reporter()
-        parts, found = prepare(config, out, resume, registry, reporter, runtime)
-        return _Training(parts, out, found, registry, reporter, runtime).go()
-    finally:
-        leave_group()
+    if not runtime.main:
+        reporter = Reporter()
+    parts, found = prepare(config, out, resume, registry, reporter, runtime)
+    return _Training(parts, out, found, registry, reporter, runtime).go()
 
 
 class _Training:

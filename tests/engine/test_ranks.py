@@ -50,7 +50,7 @@ runtime = Runtime.start(RuntimeConfig(device="cpu"))
 result = {v: gradients(runtime, v) for v in sys.argv[2:]}
 if runtime.main:
     torch.save(result, sys.argv[1])
-leave_group()
+leave_group(wait=True)
 """
 
 
