@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from noisereg.api import Noise
 from noisereg.engine.assembly import Parts
 from noisereg.engine.run import Run
@@ -135,7 +137,7 @@ def _noise(noise: Noise, name: str) -> dict[str, Any]:
     curve = noise.gamma
     given: dict[str, Any] = {"gamma": curve.params.form}
     if curve.params.form != "linear":
-        s, e, tau = (float(value) for value in curve.curve)
+        s, e, tau = (float(torch.as_tensor(value).detach()) for value in curve.curve)
         given |= {"gamma_s": s, "gamma_e": e, "gamma_tau": tau}
     return given | ({"gamma_trace": float(noise.factor.trace)} if noise.normalize else {})
 

@@ -1,0 +1,208 @@
+"""A run that starts from a pretrained diffusers U-Net."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from noisereg import python as noisereg
+from noisereg.cli.main import run as command
+from noisereg.config import RuntimeConfig
+from noisereg.engine.assembly import assemble
+from noisereg.engine.objective import as_model
+from noisereg.engine.runtime import Runtime
+from noisereg.errors import NoiseregError
+from noisereg.exchange.from_diffusers import initialise
+from noisereg.exchange.to_diffusers import export
+from noisereg.registry import registry
+
+
+def parts_of(folder, **sections):
+    config = noisereg.Config(init=str(folder), runtime={"device": "cpu"}, **sections)
+    parts = assemble(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
+    return parts, initialise(parts)
+
+
+def outputs(folder, x, index):
+    from diffusers import UNet2DModel
+
+    network = UNet2DModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False)
+    with torch.no_grad():
+        return network(x, torch.full((len(x),), float(index))).sample
+
+
+X = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+T = torch.full((3,), 0.25, dtype=torch.float64)
+TOLD = 249  # 1000t − 1
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"noise": "blue-tv", "process": "iadb", "reg": ["isotropy"]},
+        {"noise": "blue-tv", "process": "ddpm"},
+        {"process": "ddpm:variance=learned"},
+        {"task": "class"},
+        {"task": "superres:factor=2", "noise": "blue-tv"},
+    ],
+    ids=str,
+)
+def test_it_starts_as_the_pretrained_network_and_what_is_new_starts_at_zero(pretrained, sections):
+    parts, _ = parts_of(pretrained, **sections)
+    cond = None
+    if parts.task.classes:
+        cond = torch.tensor([0, 4, 10])
+    elif parts.task.channels:
+        cond = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        out = parts.denoiser.eval()(X, T, cond)
+    assert torch.allclose(out[:, :1], outputs(pretrained, X, TOLD), atol=1e-6)
+    assert (out[:, 1:] == 0).all()
+    assert out.shape[1] == 1 + parts.noise.extra_heads + parts.process.extra_heads
+
+
+def test_it_learns_in_every_part_that_started_at_zero(pretrained, tmp_path):
+    more = {"noise": "blue-tv", "task": "class", "train": {"steps": 3, "batch_size": 8}, "sample": {"steps": 2}}
+    run = noisereg.train(out=tmp_path / "run", init=pretrained, runtime={"device": "cpu"}, **more)
+    weights = run.checkpoint().weights(ema=False)
+    for name in ("conv_out.weight", "conv_out.bias"):
+        assert (weights[f"denoiser.unet.{name}"][1] != 0).any()
+    assert (weights["denoiser.unet.class_embedding.weight"] != 0).any()
+
+
+def test_the_round_trip_through_diffusers_gives_back_the_weights(train, tmp_path):
+    run = train("run")
+    export(run, tmp_path / "out")
+    parts, notes = parts_of(tmp_path / "out")
+    assert notes == []  # the same process: nothing to learn anew
+    expected = run.checkpoint().weights(ema=True)
+    for name, value in parts.denoiser.unet.state_dict().items():
+        assert torch.equal(value, expected[f"denoiser.unet.{name}"]), name
+    model, again = (as_model(p.denoiser.eval(), p.process, p.noise) for p in (run.load(), parts))
+    with torch.no_grad():
+        assert torch.equal(model(X, T).x0_hat, again(X, T).x0_hat)
+
+
+def test_another_process_than_it_was_trained_for_is_said(pretrained):
+    assert parts_of(pretrained)[1] == []  # DDPM's linear schedule and ε: ours
+    for process in ("iadb", "ddpm:target=v", "ddpm:schedule=cosine"):
+        (note,) = parts_of(pretrained, process=process)[1]
+        assert "was trained to predict epsilon under linear" in note
+
+
+def same_line(out, folder, steps):
+    return [
+        "train", "--init", str(folder), "--noise", "blue-tv", "--resume", "--out", str(out), "--steps", str(steps),
+        "--batch-size", "8", "--set", "sample.steps=2", "--set", "runtime.device=cpu",
+    ]  # fmt: skip
+
+
+def test_a_resumed_run_does_not_need_the_folder_again_and_is_the_uninterrupted_one(pretrained, tmp_path, capsys):
+    folder = tmp_path / "network"
+    shutil.copytree(pretrained, folder)
+    assert command(same_line(tmp_path / "whole", folder, 4)) == 0
+    assert command(same_line(tmp_path / "run", folder, 2)) == 0
+    shutil.rmtree(folder)
+    assert command(same_line(tmp_path / "run", folder, 3)) == 0
+    assert command(["train", "--resume", "--out", str(tmp_path / "run"), "--steps", "4"]) == 0
+    whole, run = noisereg.load(tmp_path / "whole"), noisereg.load(tmp_path / "run")
+    for name, value in whole.checkpoint().weights(ema=False).items():
+        assert torch.equal(value, run.checkpoint().weights(ema=False)[name])
+    assert run.config.init == whole.config.init
+    assert len(run.config.init.sha256) == 64
+    assert run.sample(2).shape == (2, 1, 8, 8)
+    capsys.readouterr()
+
+
+def test_from_python_a_run_resumes_without_the_folder_too(pretrained, tmp_path):
+    folder = tmp_path / "network"
+    shutil.copytree(pretrained, folder)
+
+    def train(steps):
+        return noisereg.train(
+            out=tmp_path / "run", resume=True, init=folder, train={"steps": steps, "batch_size": 8}, sample={"steps": 2}
+        )
+
+    train(1)
+    shutil.rmtree(folder)
+    assert train(2).status["step"] == 2
+
+
+def test_a_folder_that_changed_is_not_taken_for_the_one_recorded(pretrained, tmp_path):
+    folder = tmp_path / "network"
+    shutil.copytree(pretrained, folder)
+    recorded = parts_of(folder)[0].config
+    config = json.loads((folder / "unet/config.json").read_text())
+    (folder / "unet/config.json").write_text(json.dumps(config | {"dropout": 0.5}))
+    with pytest.raises(NoiseregError, match="has changed since this configuration recorded it"):
+        noisereg.train(recorded, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def edited(pretrained, folder, **changes):
+    shutil.copytree(pretrained, folder)
+    config = json.loads((folder / "unet/config.json").read_text())
+    (folder / "unet/config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"denoiser": "mlp"}, "is a U-Net and this run's denoiser is mlp"),
+        ({"denoiser": "unet"}, "leave --denoiser on auto"),
+        ({"data": "swiss-roll"}, "takes images, not points"),
+        ({"data": "digits:channels=3"}, "trained on images of 1 channels and these have 3"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_in_one_line(pretrained, tmp_path, sections, said):
+    with pytest.raises(NoiseregError, match=said) as error:
+        noisereg.train(out=tmp_path / "run", init=pretrained, **sections)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"_class_name": "UNet2DConditionModel"}, "expected a UNet2DModel"),
+        ({"time_embedding_type": "fourier"}, "is told σ"),
+        ({"class_embed_type": "timestep"}, "takes no labels"),
+        ({"num_class_embeds": 5}, "was trained on 5 labels"),
+        ({"out_channels": 2}, "give --process ddpm:variance=learned"),
+        ({"layers_per_block": 2}, "cannot be read"),
+        ({"shape_of_things": 1}, "takes no 'shape_of_things'"),
+    ],
+)
+def test_a_folder_of_another_kind_is_refused_in_one_line(pretrained, tmp_path, changes, said):
+    with pytest.raises(NoiseregError, match=said) as error:
+        parts_of(edited(pretrained, tmp_path / "network", **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_network_or_with_pickled_weights_is_refused(pretrained, tmp_path):
+    with pytest.raises(NoiseregError, match=r"holds no diffusers U-Net \(no config.json of one\)"):
+        parts_of(tmp_path)
+    shutil.copytree(pretrained, tmp_path / "network")
+    weights = tmp_path / "network/unet/diffusion_pytorch_model.safetensors"
+    torch.save({}, weights.with_name("diffusion_pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(NoiseregError, match=r"expected diffusion_pytorch_model\.safetensors"):
+        parts_of(tmp_path / "network")
+
+
+def test_labels_of_a_pretrained_network_are_kept_where_there_are_as_many(tmp_path):
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), num_class_embeds=10,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, layers_per_block=1, norm_num_groups=4,
+    )  # fmt: skip
+    network.save_pretrained(tmp_path / "network")
+    parts, _ = parts_of(tmp_path / "network", task="class")
+    embedding = parts.denoiser.unet.class_embedding.weight
+    assert torch.equal(embedding[:10], network.class_embedding.weight)
+    assert (embedding[10] == 0).all()
