@@ -79,6 +79,7 @@ def run(arguments: list[str]) -> int:
     except NoiseregError as error:
         return _fail(str(error), 2)
     except typer.Exit as stop:
+        _leave_group(wait=True)  # a run stopped by a signal: all ranks come here
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)

@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from noisereg import python as noisereg
+from noisereg.engine.checkpoint import steps_in
 
 VARIANTS = [
     f"isotropy:weight=1,mean={mean},level={level},space={space},bins=3"
@@ -54,17 +57,12 @@ leave_group(wait=True)
 """
 
 
-def launch(ranks, arguments):
-    """torchrun, each rank on one thread."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(ranks),
-        "--standalone",
-        *arguments,
-    ]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+
+def launch(arguments):
+    """Two ranks by torchrun, each on one thread."""
+    command = [*TORCHRUN, *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -73,7 +71,7 @@ def launch(ranks, arguments):
 def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    launch(2, [str(script), str(tmp_path / "two.pt"), *VARIANTS])
+    launch([str(script), str(tmp_path / "two.pt"), *VARIANTS])
     subprocess.run([sys.executable, str(script), str(tmp_path / "one.pt"), *VARIANTS], check=True, timeout=120)
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     for variant in VARIANTS:
@@ -87,27 +85,13 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     common = ["train", "--noise", "blue-tv", "--reg", "isotropy", "--steps", "4", "--batch-size", "16"]
     common += ["--denoiser", "mlp:dropout=0", "--set", "runtime.device=cpu", "--set", "sample.steps=4"]
-    launch(2, ["-m", "noisereg", *common, "--out", str(folder / "two")])
+    launch(["-m", "noisereg", *common, "--out", str(folder / "two")])
     from noisereg.cli.main import run
 
     assert run([*common, "--out", str(folder / "one")]) == 0
     # torchrun would take --num for its own --numa-binding but for the `--`.
-    launch(
-        2,
-        [
-            "-m",
-            "--",
-            "noisereg",
-            "sample",
-            str(folder / "one"),
-            "--num",
-            "21",
-            "--steps",
-            "5",
-            "--out",
-            str(folder / "two.npz"),
-        ],
-    )
+    drawing = ["sample", str(folder / "one"), "--num", "21", "--steps", "5", "--out", str(folder / "two.npz")]
+    launch(["-m", "--", "noisereg", *drawing])
     return folder
 
 
@@ -122,6 +106,24 @@ def test_two_ranks_train_the_weights_of_one(runs):
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
     assert lines[0]["isotropy"] == pytest.approx(lines[1]["isotropy"], rel=1e-3)
     assert json.loads((runs / "two/environment.json").read_text())["ranks"] == 2
+
+
+def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):
+    """torchrun hands SIGTERM on to its ranks; they agree on the step, save, and the run can be resumed."""
+    out = tmp_path / "run"
+    command = [*TORCHRUN, "-m", "noisereg", "train", "--resume", "--out", str(out), "--steps", "100000"]
+    command += ["--batch-size", "16", "--denoiser", "mlp:width=32", "--set", "train.checkpoint_every=50"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not steps_in(out / "checkpoints") and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    status = json.loads((out / "status.json").read_text())
+    assert status["status"] == "stopped", said[-3000:]
+    assert status["step"] % 10 == 0  # where ranks ask each other
+    assert status["step"] == steps_in(out / "checkpoints")[-1]
+    assert f"stopped at step {status['step']}" in said
 
 
 def test_two_ranks_draw_the_samples_of_one(runs):
