@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from noisereg.engine.assembly import Parts
+
 __all__ = [
     "API_VERSION",
     "Batch",
@@ -125,6 +127,8 @@ class Component:
             )
         if not isinstance(self.params, type) or not issubclass(self.params, Params):
             raise NoiseregError(f"{self.name}: params must be a subclass of noisereg.api.Params, not {self.params!r}")
+        if "name" in self.params.model_fields:
+            raise NoiseregError(f"{self.name}: a parameter cannot be called 'name', which is the component's own key")
         if not isinstance(self.impl, type) and not (isinstance(self.impl, str) and IMPL.fullmatch(self.impl)):
             raise NoiseregError(f"{self.name}: impl must be 'pkg.module:Class' or a class, not {self.impl!r}")
 
@@ -496,6 +500,9 @@ class Metric(_Built):
     paired: ClassVar[bool] = False
     """True if sample i is compared with reference i, as in super-resolution."""
 
+    needs_run: ClassVar[bool] = False
+    """True if it measures the model itself (a likelihood) and not samples: then :meth:`of_run` is called."""
+
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         """Named numbers from samples (N, *shape) and reference (M, *shape): uint8 images or float points.
 
@@ -504,8 +511,16 @@ class Metric(_Built):
         """
         raise NotImplementedError
 
+    def of_run(self, parts: Parts, dataset: Dataset) -> dict[str, float]:
+        """Named numbers of a run's network, its weights loaded, on the data it was trained on; where ``needs_run``.
+
+        Raises:
+            NoiseregError: where they do not exist for these parts, with the reason.
+        """
+        raise NotImplementedError
+
     def notes(self) -> list[str]:
-        """What the last :meth:`compute` has to say beside its numbers (duplicates, a smaller window), a line each."""
+        """What the last :meth:`compute` or :meth:`of_run` has to say beside its numbers (duplicates, a smaller window), a line each."""
         return []
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from torch import Tensor
 from noisereg import __version__
 from noisereg.api import Context, Dataset, Metric
 from noisereg.config import RuntimeConfig, validate
-from noisereg.engine.assembly import cache_dir
+from noisereg.engine.assembly import Parts, cache_dir
 from noisereg.engine.checkpoint import write_atomically
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run
@@ -24,9 +25,9 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.evaluation import reference as references
 from noisereg.evaluation import targets as found_targets
 from noisereg.evaluation.ablation import Measurement, Table, build
-from noisereg.evaluation.features import Space
+from noisereg.evaluation.features import Pixels, Space
 from noisereg.evaluation.reference import Reference, reference, tensor_hash
-from noisereg.evaluation.samples import Sampling, draw_samples, plan
+from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
 from noisereg.evaluation.targets import Targets
 from noisereg.registry import Entry, Registry, registry
 from noisereg.spec import Spec
@@ -66,9 +67,11 @@ class Subject:
     source: str
     run: Run | None
     sampling: Sampling | None
-    x: Tensor
+    n: int
     key: str
     """Of the samples: equal keys, equal samples."""
+    read: Callable[[], Tensor]
+    """The samples, from disk: many runs' need not fit in memory at once."""
     folder: Path
     """Where its metrics are cached."""
     numbers: dict[str, float] = field(default_factory=dict)
@@ -138,11 +141,13 @@ def run_evaluation(
     num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
     if num < 1:
         raise NoiseregError(f"--num {num}: expected at least 1")
+    if all(reg.find("metric", Spec.parse(text).name).implementation().needs_run for text in metrics):
+        num = 0  # what is measured on the model itself needs no samples
     subjects = list(_subjects(targets, options, num, real, dataset, reg, runtime, reporter))
     if not runtime.main:
         return Evaluation(Table([], {}, []), subjects, real, dataset, runtime)
     asked = _metrics(metrics, options, dataset, real, reg, runtime)
-    better, notes = _measure(subjects, asked, real, reporter)
+    better, notes = _measure(subjects, asked, real, dataset, reporter)
     table = build(
         [_measurement(subject) for subject in subjects],
         better,
@@ -226,14 +231,18 @@ def _subjects(
                 condition=f"{real.name} {real.identity}" if condition else "",
                 reporter=reporter,
             )
-            x = draw_samples(sampling, num, own, reporter, condition)
-            yield Subject(str(run.path), run, sampling, x, f"{sampling.key()}-{num}", run.path / "eval" / "metrics")
+            if num:
+                draw_samples(sampling, num, own, reporter, condition)
+            read = functools.partial(read_samples, sampling, num)
+            key, folder = f"{sampling.key()}-{num}", run.path / "eval" / "metrics"
+            yield Subject(str(run.path), run, sampling, num, key, read, folder)
     for images in targets.images:
         x = found_targets.read_images(images, tuple(real.x.shape[1:]), real.data)
         if options.num is not None and len(x) < options.num:
             raise NoiseregError(f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}")
         x = x if options.num is None else x[: options.num]
-        yield Subject(images.name, None, None, x, tensor_hash(x), cache_dir() / "eval" / "metrics")
+        folder = cache_dir() / "eval" / "metrics"
+        yield Subject(images.name, None, None, len(x), tensor_hash(x), lambda x=x: x, folder)  # type: ignore[misc]
 
 
 # Measuring
@@ -257,6 +266,8 @@ def _metrics(
         key = json.dumps([spec.name, params], sort_keys=True)
         if key not in spaces:
             spaces[key] = Space(reg.build("features", spec.name, params, ctx), spec.name.rpartition("/")[2])
+            if not isinstance(spaces[key].inner, Pixels):
+                spaces[key].keep(real.x, real.identity, cache_dir() / "eval" / "features")
         return spaces[key]
 
     asked = []
@@ -273,7 +284,7 @@ def _metrics(
 
 
 def _measure(
-    subjects: Sequence[Subject], asked: Sequence[_Asked], real: Reference, reporter: Reporter
+    subjects: Sequence[Subject], asked: Sequence[_Asked], real: Reference, dataset: Dataset, reporter: Reporter
 ) -> tuple[dict[str, str], list[str]]:
     """Fill in the subjects' numbers; each number's better direction, and what metrics have to say."""
     better: dict[str, str] = {}
@@ -281,8 +292,9 @@ def _measure(
     reporter.begin("measure", len(subjects) * len(asked))
     try:
         for i, subject in enumerate(subjects):
+            read = functools.cache(subject.read)
             for j, one in enumerate(asked):
-                result = _cached(subject, one, real)
+                result = _cached(subject, one, real, dataset, read)
                 for name, value in result["numbers"].items():
                     if name in subject.numbers and (subject.numbers[name] != value or better[name] is None):
                         raise NoiseregError(
@@ -293,14 +305,18 @@ def _measure(
                 notes += result["notes"]
                 reporter.advance(i * len(asked) + j + 1)
             for one in asked:
-                one.space.forget(subject.x)
+                one.space.forget_all_but(real.x)
     finally:
         reporter.end()
     return better, notes
 
 
-def _cached(subject: Subject, one: _Asked, real: Reference) -> dict[str, Any]:
+def _cached(
+    subject: Subject, one: _Asked, real: Reference, dataset: Dataset, read: Callable[[], Tensor]
+) -> dict[str, Any]:
     """A metric's result, computed where it is not on disk."""
+    if one.metric.needs_run and subject.run is None:
+        raise NoiseregError(f"{one.spec.name} is measured on a model, and {subject.source} is a folder of images")
     if one.metric.paired and subject.run is not None and not (subject.sampling and subject.sampling.condition):
         raise NoiseregError(
             f"{one.spec.name} compares each output with its own right answer, and {subject.source} is unconditional; "
@@ -308,7 +324,7 @@ def _cached(subject: Subject, one: _Asked, real: Reference) -> dict[str, Any]:
         )
     record = {
         "samples": subject.key,
-        "n": len(subject.x),
+        "n": subject.n,
         "reference": [real.data, real.name, len(real.x), real.identity],
         "metric": [one.entry.qualified, one.entry.component.revision, one.params],
         "features": one.space.identity,
@@ -319,9 +335,11 @@ def _cached(subject: Subject, one: _Asked, real: Reference) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["of"] == record:
             return found
-    paired = real.x[: len(subject.x)] if one.metric.paired else real.x
     try:
-        numbers = one.metric.compute(subject.x, paired, one.space)
+        if one.metric.needs_run:
+            numbers = one.metric.of_run(_parts(subject), dataset)
+        else:
+            numbers = one.metric.compute(read(), real.x[: subject.n] if one.metric.paired else real.x, one.space)
     except NoiseregError as error:
         raise NoiseregError(f"{subject.source}: {error}") from None
     result = {
@@ -333,6 +351,14 @@ def _cached(subject: Subject, one: _Asked, real: Reference) -> dict[str, Any]:
     with contextlib.suppress(NoiseregError):  # a cache that cannot be written costs time, nothing else
         write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     return result
+
+
+def _parts(subject: Subject) -> Parts:
+    """The subject's network, with the weights that its samples are drawn from."""
+    assert subject.run is not None
+    assert subject.sampling is not None
+    runtime = Runtime.start(subject.run.config.runtime.model_copy(update={"device": "auto"}))
+    return subject.run.load(subject.sampling.checkpoint, subject.sampling.weights == "EMA", runtime)
 
 
 def _direction(one: _Asked, name: str) -> str:
@@ -379,9 +405,10 @@ def _context(subjects: Sequence[Subject], data: str, real: Reference, asked: Seq
         phrases.append(process)
     if seeds := sorted({s.run.config.seed for s in runs if s.run}):
         phrases.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
-    counts = sorted({len(s.x) for s in subjects})
-    phrases.append(f"{' or '.join(f'{n:,}' for n in counts)} samples against {len(real.x):,} of {real.name}")
-    phrases.append(", ".join(dict.fromkeys(one.space.name for one in asked)))
+    counts = sorted({s.n for s in subjects})
+    if counts != [0]:
+        phrases.append(f"{' or '.join(f'{n:,}' for n in counts)} samples against {len(real.x):,} of {real.name}")
+        phrases.append(", ".join(dict.fromkeys(one.space.name for one in asked if not one.metric.needs_run)))
     for one in asked:
         if "k" in one.params:
             phrases.append(f"{one.spec.name} k {one.params['k']}")
@@ -414,8 +441,7 @@ def _provenance(subjects: Sequence[Subject], data: Spec, real: Reference, asked:
             for one in asked
         ],
         "samples": [
-            {"source": s.source, "n": len(s.x), **(s.sampling.record() if s.sampling else {"hash": s.key})}
-            for s in subjects
+            {"source": s.source, "n": s.n, **(s.sampling.record() if s.sampling else {"hash": s.key})} for s in subjects
         ],
     }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Features
+from noisereg.engine.checkpoint import write_atomically
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.params import InceptionParams, PixelsParams, RandomVgg16Params
 
@@ -178,11 +181,34 @@ class Space(Features):
         self.inner, self.name, self.identity = inner, name, inner.identity
         self.extractor = register(inner, name)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self._files: dict[int, Path] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         if id(x) not in self._known:
-            self._known[id(x)] = (x, self.inner(x))
+            self._known[id(x)] = (x, self._kept(x))
         return self._known[id(x)][1]
+
+    def keep(self, x: Tensor, identity: str, folder: Path) -> None:
+        """Keep the features of ``x`` in a file, from one command to the next: a reference's can take minutes."""
+        digest = hashlib.sha256(f"{self.identity} {identity}".encode()).hexdigest()[:16]
+        self._files[id(x)] = folder / f"{self.name}-{digest}.npy"
+
+    def _kept(self, x: Tensor) -> Tensor:
+        path = self._files.get(id(x))
+        if path is None:
+            return self.inner(x)
+        try:
+            held = torch.from_numpy(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+            if len(held) == len(x):
+                return held
+        except (OSError, ValueError, EOFError):  # absent or damaged
+            pass
+        found = self.inner(x)
+        buffer = io.BytesIO()
+        np.save(buffer, found.numpy())
+        with contextlib.suppress(NoiseregError):  # a cache that cannot be written costs time, nothing else
+            write_atomically(path, buffer.getvalue())
+        return found
 
     def logits(self, features: Tensor) -> Tensor:
         """The class scores of features, where the extractor is a classifier.
@@ -194,9 +220,9 @@ class Space(Features):
             raise NoiseregError(f"{self.name} features give no class scores; expected inception or classifier")
         return self.inner.logits(features)
 
-    def forget(self, x: Tensor) -> None:
-        """Let go of the features of ``x``."""
-        self._known.pop(id(x), None)
+    def forget_all_but(self, x: Tensor) -> None:
+        """Let go of the features of every set but ``x``."""
+        self._known = {key: value for key, value in self._known.items() if key == id(x)}
 
     @property
     def summary(self) -> str:

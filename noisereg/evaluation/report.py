@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from noisereg.engine.checkpoint import write_atomically
-from noisereg.engine.pictures import grid_png
+from noisereg.engine.pictures import picture
 from noisereg.engine.reporter import Reporter
 from noisereg.evaluation import pictures
 from noisereg.evaluation.ablation import Row, Table
@@ -66,6 +66,10 @@ class _Rows:
         rows = [row for row in self.table.rows if row.first.steps in (last, None)]
         return [(row.label, self.subject(row)) for row in rows]
 
+    def sampled(self) -> list[tuple[str, Subject]]:
+        """Those of :meth:`once` that have samples: a likelihood is had without."""
+        return [(label, subject) for label, subject in self.once() if subject.n]
+
 
 def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     """Every picture that these rows have."""
@@ -91,23 +95,26 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
         lambda: _isotropy(measured, rows.table),
         lambda: _spectra(measured),
     ]
-    return [picture for make in makers if (picture := make()) is not None]
+    return [made for make in makers if (made := make()) is not None]
 
 
-def _samples(rows: _Rows) -> Picture:
+def _samples(rows: _Rows) -> Picture | None:
+    if not rows.sampled():
+        return None
     evaluation = rows.evaluation
     real = evaluation.reference.x
     shown: list[tuple[str, bytes]] = []
-    for label, subject in rows.once():
-        if subject.x.ndim == 4:
-            shown.append((label, grid_png(subject.x[:GRID])))
+    for label, subject in rows.sampled():
+        x = subject.read()
+        if x.ndim == 4:
+            shown.append((label, picture(x[:GRID])))
         else:
-            points = subject.x[:MOST_POINTS].numpy()
+            points = x[:MOST_POINTS].numpy()
             figure = pictures.scatter(points, real.numpy().min(0), real.numpy().max(0), f"scatter {label}")
             shown.append((label, pictures.png(figure, label)))
     if real.ndim == 4:
-        shown.append((f"{evaluation.reference.data}, {evaluation.reference.name}", grid_png(real[:GRID])))
-    seeds = {s.sampling.seed for _, s in rows.once() if s.sampling}
+        shown.append((f"{evaluation.reference.data}, {evaluation.reference.name}", picture(real[:GRID])))
+    seeds = {s.sampling.seed for _, s in rows.sampled() if s.sampling}
     latents = f"The same latents everywhere (seed {seeds.pop()})." if len(seeds) == 1 else "Latents differ by row."
     return Picture("samples", "Samples", f"The first samples of each row's first seed. {latents}", images=shown)
 
@@ -118,8 +125,8 @@ def _manifold(rows: _Rows) -> Picture | None:
         return None
     some = real[:MOST_POINTS]
     generated, radii = [], np.zeros(0)
-    for label, subject in rows.once():
-        x = subject.x[:MOST_POINTS]
+    for label, subject in rows.sampled():
+        x = subject.read()[:MOST_POINTS]
         if len(x) > NEIGHBOUR:
             found = manifolds(some, x, NEIGHBOUR)
             radii = found.real_radii.numpy()
@@ -297,7 +304,7 @@ def html(evaluation: Evaluation, reporter: Reporter) -> str:
         "<ul>",
         *(f"<li>{escape(note)}</li>" for note in table.notes),
         "</ul>",
-        *(_html_picture(picture) for picture in all_pictures(evaluation, reporter)),
+        *(_html_picture(one) for one in all_pictures(evaluation, reporter)),
         _html_provenance(table),
     ]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -316,7 +323,7 @@ def _html_table(evaluation: Evaluation) -> str:
     shape = layout(table)
     spaces = {m["name"]: m["features"] for m in table.provenance["metrics"]}
     extractors = ", ".join(dict.fromkeys(spaces.values()))
-    counts = {(s.source, s.sampling.settings.steps if s.sampling else None): len(s.x) for s in evaluation.subjects}
+    counts = {(s.source, s.sampling.settings.steps if s.sampling else None): s.n for s in evaluation.subjects}
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
     lines = [f'<div class="scroll"><table><thead><tr><th scope="col">row</th>{head}</tr></thead><tbody>']
     in_order = [row for steps in table.steps for row in table.rows if row.first.steps == steps]
@@ -374,11 +381,11 @@ def write_pictures(evaluation: Evaluation, folder: Path, reporter: Reporter) -> 
     Raises:
         NoiseregError: if they cannot be written.
     """
-    for picture in all_pictures(evaluation, reporter):
-        if picture.figure is not None:
-            drawn = pictures.svg(picture.figure, picture.name).replace("currentColor", "#000000")
-            write_atomically(folder / f"{picture.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode())
-            write_atomically(folder / f"{picture.name}.png", pictures.png(picture.figure, picture.name))
-        for label, data in picture.images:
+    for one in all_pictures(evaluation, reporter):
+        if one.figure is not None:
+            drawn = pictures.svg(one.figure, one.name).replace("currentColor", "#000000")
+            write_atomically(folder / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode())
+            write_atomically(folder / f"{one.name}.png", pictures.png(one.figure, one.name))
+        for label, data in one.images:
             slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-")
-            write_atomically(folder / f"{picture.name}-{slug}.png", data)
+            write_atomically(folder / f"{one.name}-{slug}.png", data)

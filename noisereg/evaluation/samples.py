@@ -113,20 +113,20 @@ def _read(path: Path) -> np.ndarray | None:
         return None
 
 
+def _shards(num: int) -> range:
+    return range(0, num, SHARD)
+
+
 def draw_samples(
     sampling: Sampling,
     num: int,
     runtime: Runtime,
     reporter: Reporter,
     condition: tuple[Dataset, str] | None = None,
-) -> Tensor:
-    """``num`` samples, uint8 images or float32 points, on the CPU; what is on disk is not drawn again.
-
-    Under torchrun each rank draws every so-manieth shard; all return the whole.
-    """
-    starts = range(0, num, SHARD)
+) -> None:
+    """Have ``num`` samples on disk, drawing those that are not there; under torchrun ranks take files in turn."""
     missing: list[tuple[Path, int, int]] = []
-    for start in starts:
+    for start in _shards(num):
         path, stop = sampling.folder / f"{start:08d}.npy", min(start + SHARD, num)
         held = _read(path)
         have = 0 if held is None else len(held)
@@ -164,10 +164,19 @@ def draw_samples(
             record = json.dumps(sampling.record(), indent=1) + "\n"
             write_atomically(sampling.folder / "sampling.json", record.encode())
     runtime.barrier()
-    shards = [_read(sampling.folder / f"{start:08d}.npy") for start in starts]
-    if any(shard is None for shard in shards):
+
+
+def read_samples(sampling: Sampling, num: int) -> Tensor:
+    """The first ``num`` samples, which :func:`draw_samples` has seen to: uint8 images or float32 points.
+
+    Raises:
+        NoiseregError: if they are no longer there.
+    """
+    shards = [_read(sampling.folder / f"{start:08d}.npy") for start in _shards(num)]
+    found = [shard for shard in shards if shard is not None]
+    if len(found) < len(shards):
         raise NoiseregError(f"{sampling.folder}: samples vanished while they were read; give the same command again")
-    return torch.from_numpy(np.concatenate([shard for shard in shards if shard is not None])[:num])
+    return torch.from_numpy(np.concatenate(found)[:num])
 
 
 def reference_condition(task: Task, dataset: Dataset, split: str, indices: Tensor) -> Tensor | None:

@@ -226,7 +226,7 @@ def test_the_classifier_needs_labels() -> None:
         Classifier(ClassifierParams(), Context(dataset=SwissRoll(PointsParams(n=50), Context())))
 
 
-def test_features_of_a_set_are_taken_once() -> None:
+def test_features_of_a_set_are_taken_once(tmp_path: Path) -> None:
     class Counting(Features):
         identity, calls = "counting", 0
 
@@ -237,9 +237,16 @@ def test_features_of_a_set_are_taken_once() -> None:
     space, x = Space(Counting(), "counting"), images(4, 0)
     space(x), space(x)
     assert Counting.calls == 1
-    space.forget(x)
-    space(x)
-    assert Counting.calls == 2
+    other = images(3, 0)
+    space(other)
+    space.forget_all_but(x)
+    space(x), space(other)
+    assert Counting.calls == 3
+    for _ in range(2):  # another command
+        later = Space(Counting(), "counting")
+        later.keep(x, "x", tmp_path)
+        assert torch.equal(later(x), x.flatten(1))
+    assert Counting.calls == 4
 
 
 def test_mistakes_are_one_line(pixels: Space) -> None:
