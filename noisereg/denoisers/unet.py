@@ -72,6 +72,7 @@ class UNet(PaddedUNet):
         bndm = name.startswith("bndm")
         super().__init__(ctx, {**blocks(network), **({} if bndm else DDPM_DETAILS)}, network.time_input)
         self.params = UNetParams.model_validate({"preset": name, **network._asdict()})
+        self.summary = f"preset {name}, channels {'-'.join(map(str, network.channels))}"
         self.default_lr = 1e-4 if bndm else 1e-3 if name == "small" else 2e-4
         if not bndm:  # BNDM trains from diffusers' own initial weights
             initialise_as_ddpm(self.unet)

@@ -181,7 +181,8 @@ def assemble(
         lines["pairing"] = f"{config.pairing.name}{_summary(pairing)}"
     if config.task.name != "unconditional":
         lines["task"] = f"{config.task.name}{_summary(task)}"
-    lines["denoiser"] = f"{denoiser_spec.name}{picked}: {count:.2f} M parameters"
+    shaped = f"{text}, " if (text := getattr(denoiser, "summary", "")) else ""
+    lines["denoiser"] = f"{denoiser_spec.name}{picked}: {shaped}{count:.2f} M parameters"
     return Parts(
         config=config.model_copy(update=resolved),
         dataset=dataset,
