@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Pairing
@@ -27,10 +26,12 @@ class DistancePairing(Pairing):
     def distances(self, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor) -> Tensor:
         """D[i, j] = ‖noise_i − x0_j‖, (B, B) float64 on the CPU.
 
-        By coordinate differences: the form ‖a‖² + ‖b‖² − 2ab cancels, and here only differences between close distances
-        matter.
+        As ‖a‖² + ‖b‖² − 2ab about a common centre: in float64 the cancellation leaves differences of distances right to
+        1e-10, and one matrix product is several times faster than B² differences of images.
         """
-        noise = eps if self.moves_time else latents["z"]
-        return torch.cdist(
-            noise.flatten(1).double(), x0.flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
-        ).cpu()
+        noise = (eps if self.moves_time else latents["z"]).flatten(1).double()
+        images = x0.flatten(1).double()
+        centre = images.mean(0)
+        noise, images = noise - centre, images - centre
+        squared = noise.square().sum(1)[:, None] + images.square().sum(1) - 2 * noise @ images.T
+        return squared.clamp(min=0).sqrt().cpu()

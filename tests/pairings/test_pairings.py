@@ -110,3 +110,12 @@ def test_a_noise_with_other_latents_needs_the_noised_cost():
     with pytest.raises(NoiseregError, match="cost=noised"):
         build("pairing", "greedy", shape=SHAPE, noise=Two())
     assert build("pairing", "greedy:cost=noised", shape=SHAPE, noise=Two()).moves_time
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_distances_are_right_to_1e_10_far_from_the_origin_too(offset):
+    x0 = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(1)) + offset
+    z = x0.flip(0) + 1e-3 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(2))
+    made = build("pairing", "greedy", shape=(3, 16, 16)).distances(x0, {"z": z}, z)
+    expected = torch.cdist(z.flatten(1).double(), x0.flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert (made - expected).abs().max() < 1e-10 * max(1.0, offset)
