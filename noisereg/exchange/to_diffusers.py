@@ -31,43 +31,48 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
     """
     from noisereg.config import RuntimeConfig
     from noisereg.engine.runtime import Runtime
+    from noisereg.exchange import pipeline as source
+    from noisereg.exchange.pipeline import NoiseregPipeline
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise NoiseregError(f"--out {out} exists; expected a new or empty folder")
     parts = run.load(step, ema, Runtime.start(RuntimeConfig(device="cpu")))
-    _check(run, parts)
-    plain = _plain(parts)
-    pipeline = _ours(parts) if plain is None else plain
+    pipeline = pipeline_of(parts)
+    ours = isinstance(pipeline, NoiseregPipeline)
     try:
         pipeline.save_pretrained(out, safe_serialization=True)
-        if plain is None:
-            from noisereg.exchange import pipeline as ours
-
-            shutil.copyfile(ours.__file__, out / "pipeline.py")
-        (out / "README.md").write_text(_readme(run, parts, pipeline, plain is None), encoding="utf-8")
+        if ours:
+            shutil.copyfile(source.__file__, out / "pipeline.py")
+        (out / "README.md").write_text(_readme(run, parts, pipeline, ours), encoding="utf-8")
         shutil.copyfile(run.path / "config.yaml", out / "noisereg.yaml")
     except OSError as error:
         raise NoiseregError(f"cannot write {out}: {error.strerror}") from error
     return type(pipeline).__name__
 
 
-def _check(run: Run, parts: Parts) -> None:
+def pipeline_of(parts: Parts) -> Any:
+    """The diffusers pipeline that samples as the run does; it shares the run's network.
+
+    Raises:
+        NoiseregError: where there is none, with the reason.
+    """
     from diffusers.models.unets.unet_2d import UNet2DModel
 
     if not isinstance(getattr(parts.denoiser, "unet", None), UNet2DModel):
         raise NoiseregError(
-            f"{run.path}: its denoiser is {run.config.denoiser.name}, which diffusers does not have; only runs with --denoiser "
-            "unet can be exported"
+            f"denoiser {parts.config.denoiser.name} is not one of diffusers'; only runs with --denoiser unet can be exported"
         )
     if parts.task.channels or parts.task.classes:
         raise NoiseregError(
-            f"{run.path}: diffusers' pipelines of a UNet2DModel pass no condition, and this run's task is "
-            f"{run.config.task.name}; only unconditional runs can be exported"
+            f"task {parts.config.task.name}: diffusers' pipelines of a UNet2DModel pass no condition; only unconditional runs "
+            "can be exported"
         )
     if parts.decode is not None:
         raise NoiseregError(
-            f"{run.path}: its samples are latents, which diffusers' pipelines of a UNet2DModel do not decode"
+            f"data {parts.config.data.name}: samples are decoded from latents, which diffusers' pipelines of a UNet2DModel do "
+            "not do"
         )
+    return _plain(parts) or _ours(parts)
 
 
 def _plain(parts: Parts) -> Any:

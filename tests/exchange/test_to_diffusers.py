@@ -129,9 +129,9 @@ def test_what_diffusers_has_no_scheduler_for_samples_with_the_folders_own_pipeli
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"denoiser": "mlp:width=16"}, "denoiser is mlp, which diffusers does not have"),
-        ({"task": "class"}, "this run's task is class"),
-        ({"task": "superres:factor=2"}, "this run's task is superres"),
+        ({"denoiser": "mlp:width=16"}, "denoiser mlp is not one of diffusers'"),
+        ({"task": "class"}, "task class: diffusers' pipelines"),
+        ({"task": "superres:factor=2"}, "task superres: diffusers' pipelines"),
         ({"noise": "blue"}, "sampling starts from coloured noise"),
         ({"noise": "blue-tv:transport=whiten", "process": "iadb"}, "only transport=heads"),
         (
