@@ -97,7 +97,7 @@ def test_the_package_backend_prints_nothing_and_gives_the_same(capsys: pytest.Ca
 
 
 def test_the_package_backend_is_refused_where_its_matrices_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert package_memory(50_000, 50_000, torch.float32) == 50_000**2 * 12  # 28 GiB
+    assert package_memory(50_000, 50_000, torch.float32) == 50_000**2 * 14  # 33 GiB
     monkeypatch.setattr(prdc, "free_host_memory", lambda: 2**20)
     real, fake = problem("float32", 400, 400, 0)
     with pytest.raises(NoiseregError, match=r"backend=package builds N×N matrices: 0\.0 GiB for 400 samples"):
