@@ -339,6 +339,34 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     assert capsys.readouterr().err.count("white_s0 is being trained by another process; waiting for it") == 1
 
 
+def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three at once on two visible GPUs; the processes are stand-ins that end when all three have started."""
+    grid = Grid(noise=["white"], seeds=3)
+    sweep = write(tmp_path / "S", {}, grid, make_cells({}, grid))
+    started: list[dict[str, str]] = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
+            started.append(env)
+            self.out = Path(command[command.index("--out") + 1])
+
+        def poll(self) -> int | None:
+            if len(started) < 3:
+                return None
+            self.out.mkdir(exist_ok=True)
+            (self.out / "status.json").write_text('{"status": "finished", "step": 4000}')
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    outcome = launcher.Launcher(sweep, 3, ["4", "7"], ConsoleReporter()).run(sweep.cells)
+    assert len(outcome.finished) == 3
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8f")
+    assert launcher.visible_gpus() == ["2", "GPU-8f"]
+
+
 def test_a_signal_stops_the_cells_with_their_checkpoints_written(capsys: Capture, tmp_path: Path) -> None:
     first = tmp_path / "S" / "cells" / "white_s0" / "checkpoints"
 
