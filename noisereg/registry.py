@@ -88,7 +88,7 @@ class Entry:
     def compatible(self) -> bool:
         return self.component.api == API_VERSION
 
-    def implementation(self) -> Callable[[Params, Context], Any]:
+    def implementation(self) -> Any:
         """The class, imported now.
 
         Raises:
