@@ -520,7 +520,8 @@ class Metric(_Built):
         raise NotImplementedError
 
     def notes(self) -> list[str]:
-        """What the last :meth:`compute` or :meth:`of_run` has to say beside its numbers (duplicates, a smaller window), a line each."""
+        """What the last :meth:`compute` or :meth:`of_run` has to say beside its numbers (duplicates, a smaller window), a
+        line each."""
         return []
 
 

@@ -22,6 +22,7 @@ from noisereg.evaluation.params import (
     InceptionParams,
     InceptionScoreParams,
     KernelDistanceParams,
+    NllParams,
     PixelsParams,
     PrdcParams,
     PrecisionRecallParams,
@@ -323,6 +324,13 @@ def noisereg_metrics() -> Iterator[Component]:
         params=KernelDistanceParams,
         summary="kernel distance (cubic MMD²) in any feature space, named after it: kd-pixels",
         cite="Bińkowski et al. 2018, arXiv 1801.01401",
+    )
+    yield Component(
+        name="nll",
+        impl="noisereg.evaluation.likelihood:NegativeLogLikelihood",
+        params=NllParams,
+        summary="bits a dimension of held-out data, by the variational bound and by the flow",
+        cite="Nichol & Dhariwal 2021, arXiv 2102.09672; Song et al. 2021, arXiv 2011.13456",
     )
     yield Component(
         name="psnr",

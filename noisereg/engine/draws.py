@@ -31,6 +31,9 @@ class Stream(IntEnum):
     SAMPLE_LATENTS = 6
     FRESH_DATA = 7
     TASK = 8
+    BOUND = 9
+    DEQUANTISATION = 10
+    PROBES = 11
 
 
 def generator(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:

@@ -70,3 +70,19 @@ class ClassifierParams(Params):
     width: int = Field(32, ge=4, description="channels of the first layer")
     seed: int = Field(0, ge=0, description="seed of the initial weights and of the order of the data")
     batch_size: int = Field(256, ge=1, description="images at once when features are taken")
+
+
+class NllParams(Params):
+    by: Literal["auto", "bound", "ode"] = Field(
+        "auto", description="the variational bound, the flow's density, or what this model has of the two"
+    )
+    split: Literal["heldout", "train"] = Field("heldout", description="of the data")
+    num: int = Field(200, ge=1, description="how many samples of it, evenly spaced")
+    steps: int | None = Field(None, ge=1, description="of the bound; none: the process's T")
+    eta: float = Field(1.0, gt=0, le=1, description="η of the bound's steps: without fresh noise there is no bound")
+    terms: bool = Field(False, description="a number for each part of the bound too: prior, steps, decoder")
+    ode_steps: int = Field(100, ge=2, multiple_of=2, description="of the flow, by Heun's method")
+    grid: Literal["auto", "uniform", "logsnr", "edm"] = Field("auto", description="of the steps; auto is the run's")
+    probes: int = Field(1, ge=0, description="Rademacher probes of the trace; 0: exact, a product a dimension")
+    seed: int = Field(0, ge=0, description="of noise, dequantisation and probes")
+    batch_size: int = Field(100, ge=1, description="samples at once; changes memory and speed alone")

@@ -50,6 +50,13 @@ def forward_variance(process: Process, t: Tensor, s: Tensor) -> Tensor:
     return (process.noise_scale(t) ** 2 - (a_t / a_s) ** 2 * process.noise_scale(s) ** 2).clamp(min=0)
 
 
+def posterior(process: Process, t: Tensor, s: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
+    """(σ, √(b_s² − σ²)) of the step from t to s, each (B,) float64: its noise, and how much of ε_s its mean keeps."""
+    b_s = process.noise_scale(s)
+    sigma = eta * forward_variance(process, t, s).sqrt() * b_s / process.noise_scale(t)
+    return sigma, (b_s**2 - sigma**2).clamp(min=0).sqrt()
+
+
 def decoder_log_std(process: Process, before: Tensor, t: Tensor, fraction: Tensor | float) -> Tensor:
     """log σ̃ of the last step, from t to 0, where β̃ is zero: that of the step from ``before`` to t at fraction 0, b_t at 1.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
-from noisereg.processes.bound import decoder_log_std, discretised_nll, forward_variance, gaussian_nll, step_kl
+from noisereg.processes.bound import decoder_log_std, discretised_nll, gaussian_nll, posterior, step_kl
 from noisereg.processes.params import DDPMParams
 from noisereg.processes.weighting import loss_weight
 
@@ -181,14 +181,13 @@ class DDPM(Process):
         before = torch.where(last, 0.0, before)
         n = s.x0[0].numel()
         with torch.no_grad():
-            log_ratio = (self.noise_scale(t) / self.noise_scale(before).clamp(min=1e-30)).log()
-            sigma = forward_variance(self, t, before).sqrt() * self.noise_scale(before) / self.noise_scale(t)
-            kept = (self.noise_scale(before) ** 2 - sigma**2).clamp(min=0).sqrt()
+            sigma, kept = posterior(self, t, before)
+            log_ratio = (self.noise_scale(t) / torch.where(last, 1.0, self.noise_scale(before))).log()
             eps = s.noise.color(s.latents, before)
             eps_hat = s.noise.transport(s.eps_hat, s.heads, t, before)
-            # On the last step, where σ is zero, the difference of the means is that of the decoder: x0 − x̂0.
+            # On the last step nothing of ε is kept, and the difference of the means is the decoder's: x0 − x̂0.
             difference = per_sample(self.signal_scale(before), eps) * (s.x0 - s.x0_hat)
-            difference = difference + per_sample(torch.where(last, 0.0, kept), eps) * (eps - eps_hat)
+            difference = difference + per_sample(kept, eps) * (eps - eps_hat)
             whitened = s.noise.whiten(difference, before)
             log_det = s.noise.log_det(before, tuple(s.x0.shape[1:])).to(whitened)
         kl = step_kl(
@@ -197,7 +196,9 @@ class DDPM(Process):
         )
         log_std = decoder_log_std(self, (t + 1 / self.T).clamp(max=1), t, fraction)
         if self.levels and self.diagonal:
-            decoder = discretised_nll(s.x0, s.x0_hat.detach(), log_std, self.levels)
+            # Elsewhere x̂0 may be far off, and what is not used must have a finite gradient all the same.
+            near = torch.where(per_sample(last, s.x0).bool(), s.x0_hat.detach(), s.x0)
+            decoder = discretised_nll(s.x0, near, log_std, self.levels)
         else:
             decoder = gaussian_nll(whitened, log_std, log_det)
         term = torch.where(last, decoder, kl)

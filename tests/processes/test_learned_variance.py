@@ -175,3 +175,18 @@ def test_a_noise_for_which_there_is_no_bound_is_refused(noise, said):
 def test_the_weight_of_the_bound_needs_a_learned_variance():
     with pytest.raises(ValueError, match="variance=learned"):
         DDPMParams(bound_weight=0.1)
+
+
+def test_a_prediction_that_is_far_off_gives_a_finite_gradient():
+    """In float32, under the cosine schedule, where x̂0 is read from ε through a(1) = 5e-5."""
+    noise = build("noise", "white", shape=SHAPE)
+    process = ddpm(noise, Grey(), schedule="cosine")
+    own = head(3).detach().float().requires_grad_()
+    step = train_step(process, noise, torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64), own)
+    single = {
+        k: v.detach().float() for k, v in vars(step).items() if isinstance(v, torch.Tensor) and k not in ("t", "own")
+    }
+    step = TrainStep(**{**vars(step), **single, "latents": {"z": step.latents["z"].float()}})
+    assert step.x0_hat[2].abs().max() > 1000
+    process.head_loss(step).sum().backward()
+    assert own.grad.isfinite().all()
