@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisereg.api import Context, Noise, Process, Regularizer, TrainStep
+from noisereg.api import Batch, Context, Dataset, Noise, Process, Regularizer, Split, TrainStep
+from noisereg.config import validate
+from noisereg.engine.assembly import Parts, assemble
 from noisereg.engine.objective import Objective, Weighted
+from noisereg.engine.runtime import Runtime
 from noisereg.registry import Registry
 
 PROCESSES = ("iadb", "ddpm")
@@ -53,6 +56,32 @@ def smooth_batches(shape: tuple[int, ...], split: str = "train") -> Iterator[Ten
     """``ctx.batches``: 256 samples in batches of 64."""
     data = smooth_data(shape, 256, seed=1 if split == "train" else 2)
     yield from data.split(64)
+
+
+class FewDigits(Dataset):
+    """The first eight held-out digits, in both splits."""
+
+    levels = 256
+
+    def __init__(self, whole: Dataset) -> None:
+        self.shape, self.whole = whole.shape, whole
+
+    def split(self, name: str) -> Split:
+        return self
+
+    def __len__(self) -> int:
+        return 8
+
+    def batch(self, indices: Tensor) -> Batch:
+        return self.whole.split("heldout").batch(indices)
+
+
+def untrained_run(registry: Registry) -> tuple[Parts, Dataset]:
+    """White noise, IADB and a network as it starts, with a few digits: what a metric of models is tried on."""
+    config = validate({"process": "iadb", "denoiser": "mlp:width=16,blocks=1"})
+    parts = assemble(config, registry, Runtime(torch.device("cpu")))
+    assert parts.dataset is not None
+    return parts, FewDigits(parts.dataset)
 
 
 class SmallNetwork(nn.Module):

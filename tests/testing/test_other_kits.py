@@ -70,12 +70,40 @@ class OneIsTooFew(RightMetric):
         return {"shift": float(np.linalg.inv(np.cov(samples.flatten(1).double().numpy().T[:2])).sum())}
 
 
+class OfRuns(Metric):
+    """The mean power of what the network gives for a sample at t = ½."""
+
+    better = {"power": "lower"}
+    needs_run = True
+
+    def __init__(self, params, ctx):
+        pass
+
+    def of_run(self, parts, dataset):
+        x = dataset.split("heldout").batch(torch.arange(4)).x
+        out = parts.denoiser(x, torch.full((4,), 0.5, dtype=torch.float64))
+        return {"power": float(out.detach().square().mean())}
+
+
+class Dreams(OfRuns):
+    def of_run(self, parts, dataset):
+        return {"power": float(torch.rand(()))}
+
+
+class Forgets(OfRuns):
+    better = {}
+
+
 METRICS = {
     "gives_named_numbers": [(Tensors, "expected float"), (Unnamed, "better does not say of shift")],
     "knows_bad_samples": [(WrongWay, "'higher' is said to be better"), (Constant, "no number tells")],
     "depends_on_its_input_alone": [(Subsamples, "global generator of torch"), (Shuffles, "changes reference in place")],
     "order_does_not_matter": [(FirstHalf, "in another order")],
     "too_few_samples_are_refused": [(OneIsTooFew, "expected a ")],
+    "measures_a_model_the_same_twice": [
+        (Dreams, "global generator of torch"),
+        (Forgets, "better does not say of power"),
+    ],
 }
 
 # Feature spaces
@@ -245,6 +273,12 @@ KITS = {
 @pytest.mark.parametrize("kind", KITS)
 def test_a_right_one_passes_every_check(kind):
     assert failures(kind, KITS[kind][0]) == {}
+
+
+def test_a_right_metric_of_runs_passes_and_the_checks_of_samples_do_not_apply_to_it():
+    assert failures("metric", OfRuns) == {}
+    assert outcome("metric", "measures_a_model_the_same_twice", OfRuns).status == "passed"
+    assert outcome("metric", "knows_bad_samples", OfRuns).status == "not applicable"
 
 
 @pytest.mark.parametrize(

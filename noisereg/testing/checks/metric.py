@@ -11,7 +11,7 @@ from torch import Tensor
 from noisereg.api import Context, Features, Metric
 from noisereg.errors import NoiseregError
 from noisereg.testing.checks.common import EXACT, unchanged, untouched_generators
-from noisereg.testing.doubles import seeded, smooth_data
+from noisereg.testing.doubles import seeded, smooth_data, untrained_run
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect
 
 SHAPES: tuple[tuple[int, ...], ...] = ((1, 8, 8), (2,), (3, 16, 16))
@@ -46,7 +46,13 @@ def features_for(subject: Subject, shape: tuple[int, ...]) -> Features:
 
 
 def first_result(subject: Subject) -> tuple[Metric, Features, tuple[int, ...], dict[str, float]]:
-    """The first of the shapes that the metric takes, and its numbers for two sets of one distribution."""
+    """The first of the shapes that the metric takes, and its numbers for two sets of one distribution.
+
+    Raises:
+        NotApplicable: for a metric that measures no samples.
+    """
+    if getattr(subject.entry.implementation(), "needs_run", False):
+        raise NotApplicable("it measures a model, not samples")
     reasons = []
     for shape in SHAPES:
         features = features_for(subject, shape)
@@ -63,7 +69,15 @@ def first_result(subject: Subject) -> tuple[Metric, Features, tuple[int, ...], d
 def gives_named_numbers(subject: Subject) -> None:
     """compute gives a dict of finite floats, and better says of each whether higher or lower is good."""
     metric, _, _, result = first_result(subject)
-    expect(isinstance(result, dict) and bool(result), f"compute gives {result!r}; expected a dict of numbers")
+    expect_named_numbers(metric, result, "compute")
+
+
+def expect_named_numbers(metric: Metric, result: Any, method: str) -> None:
+    """
+    Raises:
+        CheckFailed: if ``result`` is anything but finite floats of which the metric says what is better.
+    """
+    expect(isinstance(result, dict) and bool(result), f"{method} gives {result!r}; expected a dict of numbers")
     for name, value in result.items():
         expect(isinstance(value, float), f"{name} is {type(value).__name__}; expected float")
         expect(math.isfinite(value), f"{name} is {value}")
@@ -134,3 +148,20 @@ def too_few_samples_are_refused(subject: Subject) -> None:
     expect(
         all(math.isfinite(v) for v in result.values()), f"one sample gives {result}; expected a refusal with a reason"
     )
+
+
+@check("metric", EXACT)
+def measures_a_model_the_same_twice(subject: Subject) -> None:
+    """A metric that needs a run gives, of an untrained network on a few digits, named finite numbers: the same twice, drawn
+    from no global generator; or it refuses with a reason."""
+    if not getattr(subject.entry.implementation(), "needs_run", False):
+        raise NotApplicable("it measures samples")
+    parts, data = untrained_run(subject.registry)
+    metric: Metric = subject.build(shape=parts.shape)
+    try:
+        with untouched_generators("of_run"):
+            one, two = (metric.of_run(parts, data) for _ in range(2))
+    except NoiseregError as error:
+        raise NotApplicable(f"it refuses white noise, IADB and digits: {error}") from None
+    expect_named_numbers(metric, one, "of_run")
+    expect(one == two, f"measured twice it gives {one} and {two}")
