@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -9,7 +10,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def generator(name):
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -39,3 +40,17 @@ def test_links_between_pages_lead_somewhere():
         if "://" not in target and not (page.parent / target).exists()
     ]
     assert dead == []
+
+
+def test_what_goes_with_what_is_what_the_page_says():
+    """Trains, samples and uses every combination again: some 320 of them."""
+    written = (DOCS / "composition.md").read_text(encoding="utf-8")
+    assert written == generator("make_composition").page(), "run python docs/make_composition.py"
+
+
+def test_a_combination_is_refused_with_a_reason_or_works():
+    written = (DOCS / "composition.md").read_text(encoding="utf-8")
+    tables, _, reasons = written.partition("## Why not")
+    numbered = {int(n) for n in re.findall(r"^(\d+)\. \S", reasons, re.M)}
+    assert {int(n) for n in re.findall(r"\| \((\d+)\) ", tables)} == numbered
+    assert tables.count("✓") > 200
