@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from noisereg.api import Component, Context
+from noisereg.cache import cache_dir
 from noisereg.config import Config, layer, load_plugins, validate
-from noisereg.engine.assembly import cache_dir
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run, default_out
 from noisereg.registry import Kind, registry
@@ -28,8 +28,8 @@ def train(
     """Train a run and return it.
 
     ``sections`` are those of a configuration file (``noise="blue-tv"``, ``reg=["isotropy:weight=0.1"]``,
-    ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over ``config`` or the defaults. ``out`` is the run's folder, by default
-    ``runs/<date>-…``; ``resume`` goes on with the run that is there.
+    ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over ``config`` or the defaults. ``out`` is the run's folder,
+    by default ``runs/<date>-…``; ``resume`` goes on with the run that is there.
 
     Raises:
         NoiseregError: for a mistake; nothing is written then.

@@ -165,7 +165,7 @@ def _build(
 ) -> tuple[Noise, tuple[int, ...]]:
     """The noise, fitted if it learns from data, and the shape it is built for."""
     from noisereg.api import Context, Noise
-    from noisereg.engine.assembly import cache_dir
+    from noisereg.cache import cache_dir
     from noisereg.spec import Spec
 
     parsed = Spec.parse(spec)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Dataset, Noise, NoiseregError, Pairing, Params, Process, Task
+from noisereg.cache import cache_dir
 from noisereg.config import Config, complete
 from noisereg.engine import conditions, draws
 from noisereg.engine.draws import Stream
@@ -21,13 +20,6 @@ from noisereg.engine.sampler import check, default_grid
 from noisereg.engine.schedule import Schedule
 from noisereg.registry import Registry
 from noisereg.spec import Spec
-
-
-def cache_dir() -> Path:
-    """The user's cache folder: ``NOISEREG_CACHE``, or the platform's."""
-    import platformdirs
-
-    return Path(os.environ.get("NOISEREG_CACHE") or platformdirs.user_cache_dir("noisereg")).expanduser()
 
 
 def batches(dataset: Dataset, split: str, size: int = 500) -> Iterator[Tensor]:

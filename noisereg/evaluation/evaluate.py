@@ -15,8 +15,9 @@ from torch import Tensor
 
 from noisereg import __version__
 from noisereg.api import Context, Dataset, Metric
+from noisereg.cache import cache_dir
 from noisereg.config import RuntimeConfig, validate
-from noisereg.engine.assembly import Parts, cache_dir
+from noisereg.engine.assembly import Parts
 from noisereg.engine.checkpoint import write_atomically
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.run import Run

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 
 from noisereg.api import Context
+from noisereg.cache import cache_dir
 from noisereg.errors import NoiseregError
-from noisereg.noise.cache import default_cache_dir
 from noisereg.noise.covariance import Array, mirrored, resize, with_jitter
 from noisereg.noise.covariance import power_law as power_law_spectrum
 from noisereg.noise.factors import CholeskyFactor, Factor, SpectralFactor, TiledFactor
@@ -87,7 +87,7 @@ def make_factor(colour: Colour, height: int, width: int, params: ColouredParams,
     """The factor of Σ_j = (1−j)Σ + jI that ``params`` ask for."""
     if params.factor == "spectral":
         return SpectralFactor(with_jitter(colour(height, width), params.jitter))
-    folder = (ctx.cache_dir or default_cache_dir()) / "factors"
+    folder = (ctx.cache_dir or cache_dir()) / "factors"
     heights, widths = even_parts(height), even_parts(width)
     sizes = sorted({(h, w) for h in heights for w in widths}, reverse=True)
     factors: dict[tuple[int, int], Factor] = {

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from noisereg.api import per_sample
+from noisereg.cache import cached_array
 from noisereg.errors import NoiseregError
-from noisereg.noise.cache import cached_array
 from noisereg.noise.covariance import Array, circulant
 
 PRODUCT_ROWS = 512

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from noisereg.api import Component, Context, Params
-from noisereg.engine.assembly import cache_dir
+from noisereg.cache import cache_dir
 from noisereg.errors import NoiseregError, nearest
 from noisereg.registry import KINDS, Entry, Kind, Registry, registry
 from noisereg.spec import Spec

@@ -21,7 +21,7 @@ _DIGEST = 32  # bytes of a SHA-256
 _said: set[str] = set()
 
 
-def default_cache_dir() -> Path:
+def cache_dir() -> Path:
     """``NOISEREG_CACHE``, or the platform's folder."""
     return Path(os.environ.get("NOISEREG_CACHE") or platformdirs.user_cache_dir("noisereg")).expanduser()
 

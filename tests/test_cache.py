@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import noisereg.noise.cache as cache
+import noisereg.cache as cache
 from noisereg.api import Context
+from noisereg.cache import cache_dir, cached_array
 from noisereg.noise.blue import BlueNoise
-from noisereg.noise.cache import cached_array, default_cache_dir
 from noisereg.noise.params import MaskParams
 
 TIMES = torch.zeros(2, dtype=torch.float64)
@@ -125,9 +125,9 @@ def test_processes_at_once_leave_one_whole_file(tmp_path):
 
 def test_the_environment_names_the_default_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NOISEREG_CACHE", str(tmp_path))
-    assert default_cache_dir() == tmp_path
+    assert cache_dir() == tmp_path
     monkeypatch.delenv("NOISEREG_CACHE")
-    assert default_cache_dir().name == "noisereg"
+    assert cache_dir().name == "noisereg"
 
 
 def test_first_use_at_64_takes_under_10_seconds_and_the_second_under_one(folder):
