@@ -467,7 +467,7 @@ class Registry:
         )
         matches = [e for e in self.entries(kind) if (e.qualified == wanted if slash else e.name == name)]
         if not matches:
-            raise NoiseregError(self._unknown(kind, name))
+            raise NoiseregError(self.unknown(kind, name))
         matches = [e for e in matches if e.compatible] or matches
         builtin = next((e for e in matches if e.distribution == BUILTIN), None)
         if len(matches) > 1 and builtin is None:
@@ -487,9 +487,10 @@ class Registry:
             )
         return entry
 
-    def _unknown(self, kind: Kind, name: str) -> str:
-        text = f"no {CALLED[kind]} is called {name!r}"
-        look = f"(noisereg plugins list --kind {kind})"
+    def unknown(self, kind: Kind | None, name: str) -> str:
+        """Why there is no such component, of one kind or of any, and what to type instead."""
+        text = f"no {CALLED[kind] if kind else 'component'} is called {name!r}"
+        look = f"(noisereg plugins list{f' --kind {kind}' if kind else ''})"
         distribution, slash, short = name.rpartition("/")
         wanted = canonical(distribution)
         suspects = [p for p in self.plugins if p.status in ("broken", "blocked")]
@@ -508,7 +509,7 @@ class Registry:
                 return f"{text}: the package {distribution!r} is not installed{hint}"
             held = [e.name for e in self.entries(kind) if e.distribution == wanted]
             return f"{text}{nearest(short, held)} {look}"
-        if elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]:
+        if kind and (elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]):
             return f"{text}; {name} is a {CALLED[elsewhere[0]]} {look}"
         broken = [p for p in suspects if p.status == "broken"]
         also = f"; the plugin {broken[0].name}, which is broken, may have had it: {broken[0].reason}" if broken else ""

@@ -174,13 +174,9 @@ def find_all(registry: Registry, name: str, kind: Kind | None = None) -> list[En
     if kind is not None:
         return [registry.find(kind, name)]
     found = [registry.find(k, name) for k in KINDS if any(name in (e.name, e.qualified) for e in registry.entries(k))]
-    if found:
-        return found
-    names = {n: e.kind for e in registry.entries() for n in (e.name, e.qualified)}
-    hint = nearest(name, names)
-    if not hint:
-        registry.find("noise", name)  # whatever is to be said of a name that nothing has
-    raise NoiseregError(f"no component is called {name!r}{hint} (noisereg plugins list)")
+    if not found:
+        raise NoiseregError(registry.unknown(None, name))
+    return found
 
 
 def _describe(registry: Registry, entry: Entry) -> dict[str, Any]:

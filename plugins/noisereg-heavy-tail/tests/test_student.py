@@ -16,7 +16,6 @@ from noisereg.testing import conformance
 NAME = "noisereg-heavy-tail/student-t"
 
 test_student = conformance("noise", NAME)
-test_hardly_heavy = conformance("noise", f"{NAME}:dof=100")
 
 
 def draws(noise, shape, count, seed=0):

@@ -12,7 +12,6 @@ from noisereg.api import NoiseregError
 from noisereg.testing import conformance
 
 test_offset = conformance("noise", "noisereg-offset/offset")
-test_strong_offset = conformance("noise", "noisereg-offset/offset:strength=2")
 test_pyramid = conformance("noise", "noisereg-offset/pyramid")
 
 
