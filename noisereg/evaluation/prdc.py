@@ -173,9 +173,9 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
 def package_memory(n: int, m: int, dtype: torch.dtype) -> int:
     """Bytes that ``prdc`` takes at its peak: a matrix of distances, argpartition's int64 indices of it, and working space.
 
-    14 bytes a pair in float32, as measured at 10,000 points (benchmarks/prdc.py).
+    Bytes a pair as measured at 10,000 and 20,000 points (benchmarks/prdc.py).
     """
-    return max(n, m) ** 2 * ((4 if dtype == torch.float32 else 8) + 8 + 2)
+    return max(n, m) ** 2 * (14 if dtype == torch.float32 else 20)
 
 
 def package_prdc(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
