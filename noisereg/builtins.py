@@ -21,6 +21,7 @@ from noisereg.evaluation.params import (
     FrechetParams,
     InceptionParams,
     InceptionScoreParams,
+    IsotropyGapParams,
     KernelDistanceParams,
     NllParams,
     PixelsParams,
@@ -324,6 +325,13 @@ def noisereg_metrics() -> Iterator[Component]:
         params=KernelDistanceParams,
         summary="kernel distance (cubic MMD²) in any feature space, named after it: kd-pixels",
         cite="Bińkowski et al. 2018, arXiv 1801.01401",
+    )
+    yield Component(
+        name="isotropy",
+        impl="noisereg.evaluation.power:PredictedPower",
+        params=IsotropyGapParams,
+        summary="how far E‖ε̂‖² lies from the noise's own level, and the error of ε̂, beside the Gaussian optimum",
+        cite="Iso-Diffusion, arXiv 2403.16790",
     )
     yield Component(
         name="nll",

@@ -22,6 +22,7 @@ from noisereg.engine.run import Run
 from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.features import unit_range
+from noisereg.evaluation.power import optimum
 from noisereg.evaluation.reference import MOST, Reference, spaced
 from noisereg.evaluation.samples import Sampling, reference_condition
 
@@ -41,6 +42,8 @@ class Curves:
     """E‖ε̂‖²/n of the network on real data."""
     level: list[float]
     """E‖ε‖²/n of the noise itself."""
+    optimum: list[float]
+    """E‖ε̂‖²/n of the optimal denoiser for Gaussian data of the training set's covariance; empty where it is not known."""
     signal: list[float]
     """a(t)."""
     noise: list[float]
@@ -56,7 +59,17 @@ class Curves:
 def curves(sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runtime, reporter: Reporter) -> Curves:
     """The curves of one run, from its cache or measured now."""
     run = sampling.run
-    record = [sampling.sha256, sampling.condition, real.identity, IMAGES, POINTS, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES]
+    record = [
+        2,  # what is kept: raised when a curve is added
+        sampling.sha256,
+        sampling.condition,
+        real.identity,
+        IMAGES,
+        POINTS,
+        TIMES,
+        SPECTRUM_DRAWS,
+        SPECTRUM_TIMES,
+    ]
     key = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
     path = run.path / "eval" / "curves" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -96,7 +109,14 @@ def measure(parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling:
         columns["signal"].append(float(a[0]))
         columns["noise"].append(float(b[0]))
         columns["x_power"].append(power(x_t))
-    return Curves(t=times.tolist(), x0_power=power(x0), spectra=_spectra(parts, run, runtime), **columns)
+    best = optimum(parts, dataset, times)
+    return Curves(
+        t=times.tolist(),
+        optimum=best.power if best else [],
+        x0_power=power(x0),
+        spectra=_spectra(parts, run, runtime),
+        **columns,
+    )
 
 
 def power(x: Tensor) -> float:

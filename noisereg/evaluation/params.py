@@ -86,3 +86,11 @@ class NllParams(Params):
     probes: int = Field(1, ge=0, description="Rademacher probes of the trace; 0: exact, a product a dimension")
     seed: int = Field(0, ge=0, description="of noise, dequantisation and probes")
     batch_size: int = Field(100, ge=1, description="samples at once; changes memory and speed alone")
+
+
+class IsotropyGapParams(Params):
+    times: int = Field(20, ge=1, description="times t = k/times at which the power of ε̂ is measured")
+    split: Literal["heldout", "train"] = Field("heldout", description="of the data")
+    num: int = Field(500, ge=1, description="how many samples of it, evenly spaced")
+    seed: int = Field(0, ge=0, description="of the noise")
+    batch_size: int = Field(250, ge=1, description="samples at once; changes memory and speed alone")

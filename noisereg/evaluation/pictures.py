@@ -126,13 +126,16 @@ def training(rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], sa
 
 
 def predicted_power(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "power") -> Figure:
-    """E‖ε̂‖²/n over t, solid, against its level E‖ε‖²/n, dashed: ``t``, ``predicted`` and ``level`` by row's label."""
+    """E‖ε̂‖²/n over t, solid, against its level E‖ε‖²/n, dashed, and the optimum of Gaussian data, dotted: ``t``,
+    ``predicted``, ``level`` and ``optimum`` (which may be empty) by row's label."""
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
     with style(salt):
         for k, (label, row) in enumerate(rows.items()):
             color = COLORS[k % len(COLORS)]
             ax.plot(row["t"], row["predicted"], label=label, color=color)
             ax.plot(row["t"], row["level"], color=color, linestyle="--", linewidth=1)
+            if row["optimum"]:
+                ax.plot(row["t"], row["optimum"], color=color, linestyle=":", linewidth=1.2)
         shown = np.concatenate([[*row["predicted"], *row["level"]] for row in rows.values()])
         ax.set(xlabel="t", ylabel="E‖ε̂‖²/n", ylim=(0, 1.1 * float(np.quantile(shown, 0.98))))
     _legend(figure, ax, salt)
