@@ -1,0 +1,108 @@
+"""``conformance`` as a plugin's author uses it, and the built-in components under their own kit."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from kit_tools import failures
+
+from noisereg.errors import NoiseregError
+from noisereg.testing import Subject, checks, conformance, run
+
+PLUGIN = """
+from noisereg.api import Component, Noise, hookimpl
+
+class Loud(Noise):
+    def __init__(self, params, ctx):
+        pass
+
+    def color(self, latents, t):
+        return 2 * latents["z"]
+
+    def mean_square(self, t):
+        return t * 0 + 1
+
+@hookimpl
+def noisereg_noises():
+    yield Component(name="loud", impl=Loud, summary="white noise, twice as loud as it says")
+"""
+TEST = """
+from noisereg.testing import conformance
+
+EXPECTED = {"mean_square_of_draws": "as in the paper", "centred": "it was not, once"}
+test_mine = conformance("noise", "file/loud", plugin="plugin.py", expected_failures=EXPECTED)
+"""
+
+
+def test_what_an_author_sees(tmp_path):
+    """A failure with its explanation and confidence, one that is expected, one that was and is stale, and reasons to skip."""
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (tmp_path / "test_mine.py").write_text(TEST)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rfxXs", "-p", "no:cacheprovider"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    out = done.stdout
+    assert done.returncode == 1
+    assert "test_mine.py::test_mine[mean_square_of_matrix]" in out
+    assert "tr(L Lᵀ)/n is 4.000000 and mean_square says 1.000000" in out
+    assert "mean_square_of_matrix: For a linear noise, mean_square(t) is tr(L_t L_tᵀ)/n" in out
+    assert "confidence: exact up to a relative 1e-4" in out
+    assert "XFAIL test_mine.py::test_mine[mean_square_of_draws] - as in the paper" in out
+    assert "[XPASS(strict)] it was not, once" in out
+    assert "it has no extra heads" in out
+    summary = out.splitlines()[-1]
+    assert "2 failed" in summary
+    assert "1 xfailed" in summary
+    counted = sum(int(n) for n in re.findall(r"(\d+) (?:failed|passed|skipped|xfailed)", summary))
+    assert counted == len(checks("noise"))
+
+
+def test_a_component_that_is_not_there_fails_every_check_with_the_hint():
+    (only, *_) = checks("task")
+    with pytest.raises(NoiseregError, match="no task is called 'clas'; did you mean 'class'"):
+        run(only, Subject.find("task", "clas"))
+
+
+def test_a_misspelt_check_or_kind_is_an_error_at_once():
+    with pytest.raises(NoiseregError, match="no check of a noise is called 'centered'; did you mean 'centred'"):
+        conformance("noise", "white", expected_failures={"centered": "why"})
+    with pytest.raises(NoiseregError, match="no kind is called 'nois'; did you mean 'noise'"):
+        conformance("nois", "white")
+
+
+def test_a_noise_that_passes_by_refusing_everything_is_not_right():
+    class Refuses:
+        def __init__(self, params, ctx):
+            raise NoiseregError("not today")
+
+    found = failures("noise", Refuses)
+    assert "it can be built for none of the shapes" in found["shape_dtype_device"]
+
+
+BUILT_IN = {
+    "noise": [
+        "white",
+        "blue",
+        "blue-tv",
+        "blue-tv:transport=whiten,normalize=true",
+        "red-tv:factor=spectral",
+        "power-law",
+    ],
+    "regularizer": ["isotropy", "isotropy:space=whitened", "isotropy:mean=sample", "isotropy:mean=timestep-bin"],
+    "pairing": ["greedy", "optimal", "greedy:cost=noised"],
+    "process": ["ddpm", "iadb", "ddpm:schedule=cosine", "ddpm:target=x0"],
+    "denoiser": ["dense", "mlp:width=64"],
+    "dataset": ["digits", "swiss-roll"],
+    "task": ["unconditional", "class", "superres"],
+    "metric": ["prdc", "fd"],
+    "features": ["pixels"],
+}
+
+
+@pytest.mark.parametrize(("kind", "spec"), [(kind, spec) for kind, specs in BUILT_IN.items() for spec in specs])
+def test_built_in_components_conform(kind, spec):
+    outcomes = [run(check, Subject.find(kind, spec)) for check in checks(kind)]
+    assert {o.check.name: o.message for o in outcomes if o.status == "failed"} == {}
+    assert sum(o.status == "passed" for o in outcomes) >= 2
