@@ -25,10 +25,11 @@ from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError, nearest
 from noisereg.evaluation import reference as references
 from noisereg.evaluation import targets as found_targets
-from noisereg.evaluation.ablation import Measurement, Table, build
+from noisereg.evaluation.ablation import build
 from noisereg.evaluation.features import Pixels, Space
 from noisereg.evaluation.reference import Reference, reference, tensor_hash
 from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
+from noisereg.evaluation.table import Measurement, Table
 from noisereg.evaluation.targets import Targets
 from noisereg.registry import Entry, Registry, registry
 from noisereg.spec import Spec

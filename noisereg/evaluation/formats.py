@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from noisereg.evaluation.ablation import Cell, Comparison, Table
+from noisereg.evaluation.table import Cell, Comparison, Table
 from noisereg.spec import flatten
 
 ARROW = {"higher": "↑", "lower": "↓"}

@@ -16,11 +16,11 @@ from noisereg.engine.checkpoint import write_atomically
 from noisereg.engine.pictures import picture
 from noisereg.engine.reporter import Reporter
 from noisereg.evaluation import pictures
-from noisereg.evaluation.ablation import Row, Table
 from noisereg.evaluation.curves import Curves, curves, training_log
 from noisereg.evaluation.evaluate import Evaluation, Subject
 from noisereg.evaluation.formats import ARROW, layout
 from noisereg.evaluation.prdc import manifolds
+from noisereg.evaluation.table import Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

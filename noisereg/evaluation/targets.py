@@ -15,7 +15,7 @@ from noisereg.config import LISTS, MAY_DIFFER, SECTION_KIND
 from noisereg.datasets.folder import find_images
 from noisereg.engine.run import Run
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.ablation import SECTIONS
+from noisereg.evaluation.naming import SECTIONS
 from noisereg.registry import Registry
 from noisereg.spec import Spec, flatten
 from noisereg.sweep import SWEEP_FILE, Sweep

@@ -13,7 +13,9 @@ from scipy import stats
 
 from noisereg.errors import NoiseregError
 from noisereg.evaluation import formats
-from noisereg.evaluation.ablation import Measurement, Table, build, holm
+from noisereg.evaluation.ablation import build
+from noisereg.evaluation.statistics import holm
+from noisereg.evaluation.table import Measurement, Table
 from noisereg.spec import Spec
 
 HIGHER = {"precision": "higher", "recall": "higher", "fid": "lower"}

@@ -1,0 +1,138 @@
+"""What a table's rows are called, and how a user names one. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from noisereg.errors import NoiseregError, nearest
+from noisereg.evaluation.table import Row
+from noisereg.spec import Spec, flatten, parse_values
+
+SECTIONS = ("noise", "reg", "pairing", "process", "denoiser", "task")
+"""Component sections, in the order in which they name a row."""
+
+
+def text_of(value: Any) -> str:
+    """A value as tables show it and as a user would type it: ``0.1``, ``true``, ``none``, ``64,128``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ",".join(map(text_of, value))
+    return "none" if value is None else str(value)
+
+
+def _varying(specs: Iterable[Sequence[Spec]]) -> dict[str, set[str]]:
+    """By component name: the parameters in which its uses differ."""
+    uses: dict[str, list[dict[str, Any]]] = {}
+    for group in specs:
+        for spec in group:
+            uses.setdefault(spec.name, []).append(flatten(spec.params))
+    return {
+        name: {k for k in set().union(*params) if len({text_of(p.get(k)) for p in params}) > 1}
+        for name, params in uses.items()
+    }
+
+
+def spec_label(spec: Spec, shown: set[str]) -> str:
+    """``isotropy(weight=0.1)``: the name and some of its parameters; a strength always."""
+    params = {k: v for k, v in flatten(spec.params).items() if k in shown or k == "weight"}
+    inside = ", ".join(f"{k}={text_of(v)}" for k, v in params.items())
+    return f"{spec.name}({inside})" if inside else spec.name
+
+
+def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
+    """Set each row's label; the sections and keys that it shows."""
+    trained = [row for row in rows if row.first.components]
+    sections = {s: [row.first.components.get(s, ()) for row in trained] for s in (*SECTIONS, "data")}
+    keys = list(dict.fromkeys(k for row in trained for k in row.first.values))
+    differing_keys = [k for k in keys if len({text_of(row.first.values.get(k)) for row in trained}) > 1]
+    varying = {s: _varying(specs) for s, specs in sections.items()}
+    if columns is None:
+        differing = [s for s in SECTIONS if len({json.dumps([x.model_dump() for x in v]) for v in sections[s]}) > 1]
+        # "none" alone names no row: what may be none stands beside the noise
+        if not differing_keys or set(differing) & {"reg", "pairing"}:
+            differing = list(dict.fromkeys(["noise", *(differing or ["reg"])]))
+        shown = [*differing, *differing_keys]
+    else:
+        shown = list(columns)
+        for column in shown:
+            section = column.partition(".")[0]
+            if trained and section not in sections and column not in keys:
+                raise NoiseregError(f"--columns {column}: no such key{nearest(column, [*SECTIONS, *keys])}")
+
+    def part(row: Row, column: str) -> str:
+        section, _, rest = column.partition(".")
+        if section not in sections:
+            short = column.rpartition(".")[2]
+            return f"{short}={text_of(row.first.values.get(column))}"
+        specs = row.first.components.get(section, ())
+        if rest:
+            return f"{rest}={'+'.join(text_of(flatten(s.params).get(rest)) for s in specs)}"
+        names = [s for s in specs if s.name != "none"]
+        return " + ".join(spec_label(s, varying[section].get(s.name, set())) for s in names) or "none"
+
+    for row in rows:
+        parts = [part(row, column) for column in shown] if row.first.components else [row.first.name]
+        row.label = " · ".join(p for p in parts if p != "none") or "none"
+    for steps in {row.first.steps for row in rows}:
+        seen: dict[str, int] = {}
+        for row in rows:
+            if row.first.steps == steps:
+                seen[row.label] = seen.get(row.label, 0) + 1
+                if seen[row.label] > 1:
+                    row.label += f" ({seen[row.label]})"
+    return set(shown)
+
+
+def matches(row: Row, key: str, text: str) -> bool:
+    """Whether a row has ``key=text``: a section with a spec (``reg=none``, ``reg=A+B``), or any dotted key."""
+    section, _, rest = key.partition(".")
+    components = row.first.components
+    if section in components:
+        specs = [s for s in components[section] if s.name != "none"]
+        if rest:
+            return any(_same(flatten(s.params).get(rest), text) for s in specs)
+        wanted = [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text)] if text != "none" else []
+        return len(wanted) == len(specs) and all(any(_is(s, w) for s in specs) for w in wanted)
+    return key in row.first.values and _same(row.first.values[key], text)
+
+
+def _is(spec: Spec, wanted: Spec) -> bool:
+    own = flatten(spec.params)
+    names = (spec.name, spec.name.rpartition("/")[2])
+    return wanted.name in names and all(_same(own.get(k), v) for k, v in flatten(wanted.params).items())
+
+
+def _same(value: Any, text: Any) -> bool:
+    if text_of(value) == text_of(text):
+        return True
+    try:
+        return float(value) == float(text)
+    except (TypeError, ValueError):
+        return False
+
+
+def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
+    """One row of each section.
+
+    Raises:
+        NoiseregError: if none matches, or several of one section do.
+    """
+    if "=" in match:
+        wanted = flatten(parse_values(match))
+        found = [row for row in rows if all(matches(row, k, v) for k, v in wanted.items())]
+    else:
+        found = [row for row in rows if match in (row.label, row.first.name, row.first.source)]
+    there = "; ".join(dict.fromkeys(row.label for row in rows))
+    if not found:
+        raise NoiseregError(f"{flag} matches no row; expected KEY=VALUE,… that fits one of: {there}")
+    one_section = [row for row in found if row.first.steps == found[0].first.steps]
+    if len(one_section) > 1:
+        several = "; ".join(row.label for row in one_section)
+        raise NoiseregError(f"{flag} matches several rows ({several}); add a key in which they differ")
+    return found
