@@ -68,7 +68,7 @@ def checks(kind: Kind) -> list[Check]:
     if kind not in KINDS:
         raise NoiseregError(f"no kind is called {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}")
     for module in ("common", kind):
-        importlib.import_module(f"noisereg.testing.checks.{module}")
+        importlib.import_module(f"noisereg.testing.kinds.{module}")
     return [c for c in _CHECKS.values() if c.kind in (None, kind)]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from noisereg.api import Logger
 from noisereg.config import Config
 from noisereg.errors import NoiseregError
-from noisereg.testing.checks.common import EXACT, untouched_generators
+from noisereg.testing.kinds.common import EXACT, untouched_generators
 from noisereg.testing.kit import POINTS, NotApplicable, Subject, check, expect
 
 METRICS = {"loss": 1.5, "mse": 1.25, "isotropy/left_out": 0.0}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
 from noisereg.errors import NoiseregError
-from noisereg.testing.checks.common import EXACT, unchanged, untouched_generators
 from noisereg.testing.doubles import seeded, smooth_data, untrained_run
+from noisereg.testing.kinds.common import EXACT, unchanged, untouched_generators
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect
 
 SHAPES: tuple[tuple[int, ...], ...] = ((1, 8, 8), (2,), (3, 16, 16))

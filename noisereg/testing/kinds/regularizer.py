@@ -11,7 +11,6 @@ from torch import Tensor
 
 from noisereg.api import Context, Noise, Regularizer, TrainStep, per_sample
 from noisereg.engine.objective import Objective, Weighted
-from noisereg.testing.checks.common import EXACT, relative_error, try_bounds, unchanged
 from noisereg.testing.doubles import (
     PROCESSES,
     LearningNoise,
@@ -24,6 +23,7 @@ from noisereg.testing.doubles import (
     times,
     train_step,
 )
+from noisereg.testing.kinds.common import EXACT, relative_error, try_bounds, unchanged
 from noisereg.testing.kit import IMAGES, POINTS, NotApplicable, Subject, check, expect
 
 ROUNDING = "exact up to a relative 1e-4, for sums in another order"

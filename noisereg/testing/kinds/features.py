@@ -7,8 +7,8 @@ from torch import Tensor
 
 from noisereg.api import Features
 from noisereg.errors import NoiseregError
-from noisereg.testing.checks.common import EXACT, relative_error, unchanged, untouched_generators
-from noisereg.testing.checks.metric import SHAPES, pictures
+from noisereg.testing.kinds.common import EXACT, relative_error, unchanged, untouched_generators
+from noisereg.testing.kinds.metric import SHAPES, pictures
 from noisereg.testing.kit import CheckFailed, Subject, check, expect
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from noisereg.api import Context, Noise
 from noisereg.engine.objective import Objective
-from noisereg.testing.checks.common import EXACT, learns, relative_error, unchanged
 from noisereg.testing.doubles import LearningNoise, descend, draw_latents, seeded, smooth_data, times
+from noisereg.testing.kinds.common import EXACT, learns, relative_error, unchanged
 from noisereg.testing.kit import IMAGES, POINTS, Subject, check, expect
 
 SHAPES: tuple[tuple[int, ...], ...] = (IMAGES, POINTS, (3, 32, 32))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from noisereg.api import Context, Noise
 from noisereg.engine.objective import Objective
-from noisereg.testing.checks.common import EXACT, try_bounds, unchanged, untouched_generators
 from noisereg.testing.doubles import PROCESSES, SmallNetwork, draw_latents, smooth_data, times
+from noisereg.testing.kinds.common import EXACT, try_bounds, unchanged, untouched_generators
 from noisereg.testing.kit import Subject, check, expect
 
 

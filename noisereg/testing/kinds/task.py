@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Batch, Dataset, Task
-from noisereg.testing.checks.common import EXACT, relative_error, unchanged, untouched_generators
 from noisereg.testing.doubles import smooth_data, times
+from noisereg.testing.kinds.common import EXACT, relative_error, unchanged, untouched_generators
 from noisereg.testing.kit import IMAGES, NotApplicable, Subject, check, expect
 
 CLASSES = 5

@@ -11,8 +11,8 @@ from noisereg.api import Context, Noise, Process, per_sample
 from noisereg.engine.objective import Objective, as_model
 from noisereg.engine.sampler import default_grid, time_grid, trajectory
 from noisereg.errors import NoiseregError
-from noisereg.testing.checks.common import EXACT, relative_error, try_bounds
 from noisereg.testing.doubles import SmallNetwork, descend, draw_latents, seeded, smooth_data, times
+from noisereg.testing.kinds.common import EXACT, relative_error, try_bounds
 from noisereg.testing.kit import POINTS, NotApplicable, Subject, check, expect
 from noisereg.testing.oracle import GaussianOracle, output_covariance, smooth_covariance
 from noisereg.testing.oracle import relative_error as matrix_error

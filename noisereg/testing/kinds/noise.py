@@ -14,15 +14,6 @@ from noisereg.api import Noise, Process
 from noisereg.engine.objective import Objective, as_model
 from noisereg.engine.sampler import default_grid, time_grid, trajectory
 from noisereg.errors import NoiseregError
-from noisereg.testing.checks.common import (
-    EXACT,
-    learns,
-    refused,
-    relative_error,
-    try_bounds,
-    unchanged,
-    untouched_generators,
-)
 from noisereg.testing.doubles import (
     PROCESSES,
     SmallNetwork,
@@ -32,6 +23,15 @@ from noisereg.testing.doubles import (
     smooth_batches,
     smooth_data,
     times,
+)
+from noisereg.testing.kinds.common import (
+    EXACT,
+    learns,
+    refused,
+    relative_error,
+    try_bounds,
+    unchanged,
+    untouched_generators,
 )
 from noisereg.testing.kit import NotApplicable, Subject, check, expect
 from noisereg.testing.oracle import GaussianOracle, noise_matrix, output_covariance, smooth_covariance
