@@ -81,9 +81,10 @@ def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same short training on one rank and on two, and 20 samples of it by two."""
+    """The same short training on one rank and on two, of all that can learn, and 21 samples of it by two."""
     folder = tmp_path_factory.mktemp("ranks")
-    common = ["train", "--noise", "blue-tv", "--reg", "isotropy", "--steps", "4", "--batch-size", "16"]
+    common = ["train", "--noise", "blue-tv:gamma.learn=true", "--process", "ddpm:variance=learned"]
+    common += ["--reg", "isotropy", "--steps", "4", "--batch-size", "16"]
     common += ["--denoiser", "mlp:dropout=0", "--set", "runtime.device=cpu", "--set", "sample.steps=4"]
     launch(["-m", "noisereg", *common, "--out", str(folder / "two")])
     from noisereg.cli.main import run
