@@ -53,8 +53,6 @@ def first_result(subject: Subject) -> tuple[Metric, Features, tuple[int, ...], d
     """
     if getattr(subject.entry.implementation(), "needs_run", False):
         raise NotApplicable("it measures a model, not samples")
-    if getattr(subject.entry.implementation(), "needs_run", False):
-        raise NotApplicable("it measures a run's network (needs_run), and not samples")
     reasons = []
     for shape in SHAPES:
         features = features_for(subject, shape)
