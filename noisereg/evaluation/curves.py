@@ -52,6 +52,8 @@ class Curves:
     """E‖x0‖²/n of the data."""
     x_power: list[float]
     """E‖x_t‖²/n, measured."""
+    gamma: list[list[float]]
+    """γ(t) where it learns: now, and where it started; empty for other noises."""
     spectra: dict[str, list[list[float]]]
     """By time: [frequency, power] by radius; empty for points."""
 
@@ -114,9 +116,19 @@ def measure(parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling:
         t=times.tolist(),
         optimum=best.power if best else [],
         x0_power=power(x0),
+        gamma=_learned_gamma(parts, times),
         spectra=_spectra(parts, run, runtime),
         **columns,
     )
+
+
+def _learned_gamma(parts: Parts, times: Tensor) -> list[list[float]]:
+    from noisereg.noise.gamma import GammaCurve
+
+    curve = getattr(parts.noise, "gamma", None)
+    if not (isinstance(curve, GammaCurve) and curve.params.learn):
+        return []
+    return [g(times.to(curve.tau.device)).tolist() for g in (curve, GammaCurve(curve.params).to(curve.tau.device))]
 
 
 def power(x: Tensor) -> float:
@@ -141,7 +153,7 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
 
 
 def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) of each column of metrics.jsonl that a picture shows: the loss and the regularizers."""
+    """(step, value) of each column of metrics.jsonl that a picture shows: the loss, the regularizers, and γ's s, e and τ."""
     columns: dict[str, list[tuple[float, float]]] = {}
     names = {"loss", *(spec.name.rpartition("/")[2] for spec in run.config.reg)}
     with contextlib.suppress(OSError):
@@ -151,6 +163,6 @@ def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
             except ValueError:  # the last line of a run that was killed
                 continue
             for name, value in line.items():
-                if name in names and isinstance(value, int | float):
+                if (name in names or name.startswith("gamma/")) and isinstance(value, int | float):
                     columns.setdefault(name, []).append((float(line["step"]), float(value)))
     return columns

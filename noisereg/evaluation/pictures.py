@@ -142,6 +142,20 @@ def predicted_power(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str
     return figure
 
 
+def gamma(rows: Mapping[str, Mapping[str, Any]], salt: str = "gamma") -> Figure:
+    """γ(t) that was learned, solid, and where it started, dotted: ``t`` and ``gamma`` (both curves) by row's label."""
+    figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
+    with style(salt):
+        for k, (label, row) in enumerate(rows.items()):
+            color = COLORS[k % len(COLORS)]
+            learned, start = row["gamma"]
+            ax.plot(row["t"], learned, label=label, color=color)
+            ax.plot(row["t"], start, color=color, linestyle=":", linewidth=1)
+        ax.set(xlabel="t", ylabel="γ(t)", ylim=(0, 1.02))
+    _legend(figure, ax, salt)
+    return figure
+
+
 def isotropy(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "isotropy") -> Figure:
     """E‖x_t‖²/n over t (Iso-Diffusion, Figure 2): ``t`` and ``x_power`` by label of process and noise."""
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)

@@ -92,6 +92,7 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
         lambda: _steps(rows.table),
         lambda: _training(trained),
         lambda: _power(measured),
+        lambda: _gamma(measured),
         lambda: _isotropy(measured, rows.table),
         lambda: _spectra(measured),
     ]
@@ -217,6 +218,19 @@ def _power(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
         "isotropy regularizer holds it to, and what is optimal for Gaussian data of the same covariance (dotted): the "
         "minimum of the mean squared error lies below the level, so the constraint trades error for power.",
         pictures.predicted_power({label: vars(found) for label, (_, found) in measured.items()}),
+    )
+
+
+def _gamma(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
+    lines = {label: vars(found) for label, (_, found) in measured.items() if found.gamma}
+    if not lines:
+        return None
+    return Picture(
+        "gamma",
+        "γ(t) as it was learned",
+        "How white the noise is, from 0 at the data to 1 (solid), and where it started (dotted). It is kept within max dγ/dt ≤ "
+        "10 and 0.3 ≤ ∫γ dt ≤ 0.9.",
+        pictures.gamma(lines),
     )
 
 

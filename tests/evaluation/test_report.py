@@ -182,3 +182,16 @@ def test_it_reads_well_in_a_browser(report: Path, tmp_path: Path) -> None:
         assert not ink[:, -margin:].any(), name  # the page is no wider than the window
         assert not ink[:, :margin].any(), name
         assert ink[:200].any(), name
+
+
+def test_a_learned_gamma_has_its_curve_and_its_parameters_over_training(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
+    swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv:gamma.learn=true"]})
+    arguments = ["eval", str(swept.path), "--num", "20", "--format", "html", "--out", str(tmp_path / "r.html")]
+    assert run([*arguments, "--pictures", str(tmp_path / "pictures")]) == 0
+    assert "γ(t) as it was learned" in Page((tmp_path / "r.html").read_text()).text
+    assert (tmp_path / "pictures" / "gamma.svg").is_file()
+    training = (tmp_path / "pictures" / "training.svg").read_text()
+    for name in ("gamma/s", "gamma/e", "gamma/tau"):
+        assert name in training
