@@ -153,3 +153,25 @@ def test_a_decoder_that_does_not_fit_is_refused_before_training(files, tmp_path)
     (tmp_path / "config.json").write_text((files / "vae/config.json").read_text())
     with pytest.raises(NoiseregError, match="cannot be read"):
         build(path, decoder=tmp_path)
+
+
+def test_the_pages_recipe_makes_a_file_that_trains(files, tmp_path, monkeypatch):
+    """The code of docs/latents.md as it stands, on a folder of images."""
+    import re
+    import shutil
+    from pathlib import Path
+
+    from PIL import Image
+
+    page = (Path(__file__).parents[2] / "docs/latents.md").read_text(encoding="utf-8")
+    shutil.copytree(files / "vae", tmp_path / "vae")
+    (tmp_path / "photos").mkdir()
+    for k in range(10):
+        pixels = np.random.default_rng(k).integers(0, 256, (70, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{k}.png")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(code, {})
+    data = build("latents.npz")
+    assert (data.shape, len(data.split("train"))) == ((4, 32, 32), 8)
+    assert data.params.scale == pytest.approx(0.18215)
