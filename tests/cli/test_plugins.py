@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -330,25 +331,18 @@ def test_a_changed_file_is_refused_with_what_to_type(made, capsys, tmp_path):
 
 
 def test_the_cells_of_a_sweep_find_the_file(made, capsys, tmp_path, monkeypatch):
+    """Each cell's own command, typed in another folder."""
     monkeypatch.chdir(made)
     sweep = tmp_path / "sweep"
-    code, _, err = call(
-        capsys,
-        "sweep",
-        "--noise",
-        "white",
-        "--noise",
-        "mine",
-        "--plugin",
-        "mine.py",
-        "--steps",
-        1,
-        *FAST,
-        "--out",
-        sweep,
-    )
+    grid = ["--noise", "white", "--noise", "mine", "--plugin", "mine.py", "--steps", "1", *FAST, "--out", sweep]
+    code, out, err = call(capsys, "sweep", *grid, "--print-commands")
     assert code == 0, err
     monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in out.splitlines() if line.startswith("noisereg train")]
+    assert len(commands) == 2
+    for _, *arguments in commands:
+        code, _, err = call(capsys, *arguments)
+        assert code == 0, err
     code, out, err = call(capsys, "eval", sweep, "--metric", "prdc:k=3", "--num", 20, "--steps", 2)
     assert code == 0, err
     assert "mine" in out

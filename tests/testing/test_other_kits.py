@@ -1,8 +1,8 @@
 """Every check of a metric, a feature space, a task and a logger, and those that all kinds share, catches a wrong one."""
 
 import os
+import statistics
 
-import numpy as np
 import pytest
 import torch
 from kit_tools import assert_caught, assert_complete, failures, outcome
@@ -67,7 +67,7 @@ class FirstHalf(RightMetric):
 
 class OneIsTooFew(RightMetric):
     def compute(self, samples, reference, features):
-        return {"shift": float(np.linalg.inv(np.cov(samples.flatten(1).double().numpy().T[:2])).sum())}
+        return {"shift": statistics.variance(samples.flatten(1).double().mean(1).tolist())}
 
 
 class OfRuns(Metric):

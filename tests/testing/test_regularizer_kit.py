@@ -73,7 +73,8 @@ class OfTheTruth(Right):
 
 class SampleVariance(Right):
     def __call__(self, s):
-        return brightness(s.eps_hat).var()
+        gap = brightness(s.eps_hat) - brightness(s.eps_hat).mean()
+        return gap.square().sum() / (len(gap) - 1)
 
 
 class ToTheData(Right):
