@@ -26,7 +26,7 @@ def text_of(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _varying(specs: Iterable[Sequence[Spec]]) -> dict[str, set[str]]:
+def varying_params(specs: Iterable[Sequence[Spec]]) -> dict[str, set[str]]:
     """By component name: the parameters in which its uses differ."""
     uses: dict[str, list[dict[str, Any]]] = {}
     for group in specs:
@@ -51,7 +51,7 @@ def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
     sections = {s: [row.first.components.get(s, ()) for row in trained] for s in (*SECTIONS, "data")}
     keys = list(dict.fromkeys(k for row in trained for k in row.first.values))
     differing_keys = [k for k in keys if len({text_of(row.first.values.get(k)) for row in trained}) > 1]
-    varying = {s: _varying(specs) for s, specs in sections.items()}
+    varying = {s: varying_params(specs) for s, specs in sections.items()}
     if columns is None:
         differing = [s for s in SECTIONS if len({json.dumps([x.model_dump() for x in v]) for v in sections[s]}) > 1]
         # "none" alone names no row: what may be none stands beside the noise

@@ -20,6 +20,7 @@ from noisereg.evaluation.curves import Curves, curves, training_log
 from noisereg.evaluation.evaluate import Evaluation, Subject
 from noisereg.evaluation.formats import ARROW, layout
 from noisereg.evaluation.prdc import manifolds
+from noisereg.evaluation.naming import spec_label, varying_params
 from noisereg.evaluation.table import Row, Table
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
         lambda: _training(trained),
         lambda: _power(measured),
         lambda: _gamma(measured),
-        lambda: _isotropy(measured, rows.table),
+        lambda: _isotropy(measured),
         lambda: _spectra(measured),
     ]
     return [made for make in makers if (made := make()) is not None]
@@ -234,13 +235,20 @@ def _gamma(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     )
 
 
-def _isotropy(measured: dict[str, tuple[Subject, Curves]], table: Table) -> Picture | None:
+def _labels(measured: dict[str, tuple[Subject, Curves]], section: str) -> list[str]:
+    """Each row's noise or process, with the parameters in which its uses differ."""
+    specs = [getattr(subject.run.config, section) for subject, _ in measured.values() if subject.run is not None]
+    varying = varying_params([[spec] for spec in specs])
+    return [spec_label(spec, varying[spec.name]) for spec in specs]
+
+
+def _isotropy(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     if not measured:
         return None
     lines: dict[str, dict[str, Any]] = {}
-    for subject, found in measured.values():
-        assert subject.run is not None
-        lines.setdefault(f"{subject.run.config.process.name}, {subject.run.config.noise.name}", vars(found))
+    rows = zip(_labels(measured, "process"), _labels(measured, "noise"), measured.values(), strict=True)
+    for process, noise, (_, found) in rows:
+        lines.setdefault(f"{process}, {noise}", vars(found))
     power = next(iter(measured.values()))[1].x0_power
     rises = "so it rises under DDPM" if power <= 1 else "so it does not rise even under DDPM"
     return Picture(
@@ -254,18 +262,16 @@ def _isotropy(measured: dict[str, tuple[Subject, Curves]], table: Table) -> Pict
 
 def _spectra(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     lines: dict[str, Any] = {}
-    for subject, found in measured.values():
-        assert subject.run is not None
+    for noise, (_, found) in zip(_labels(measured, "noise"), measured.values(), strict=True):
         if found.spectra:
-            lines.setdefault(subject.run.config.noise.label(), found.spectra)
+            lines.setdefault(noise, found.spectra)
     if not lines:
         return None
-    short = {label if len(label) < 60 else label[:57] + "…": row for label, row in lines.items()}
     return Picture(
         "spectra",
         "Spectra of the noises",
         "Mean power of 256 draws by radial frequency; white noise is 1 everywhere.",
-        pictures.spectra(short),
+        pictures.spectra(lines),
     )
 
 
