@@ -46,6 +46,7 @@ BASE: dict[str, Any] = {
     "sample": {"steps": 2},
     "runtime": {"device": "cpu"},
 }
+NLL = "nll:by={},num=2,steps=2,ode_steps=2,grid=uniform"
 UNET = {"denoiser": "unet:channels=4,4,layers=1,attention=[],dropout=0.1"}
 
 
@@ -80,9 +81,11 @@ class Feature:
         return Feature("", "", layer(self.sections, other.sections), params, (*self.use, *other.use))
 
 
-def bits_per_dim(by: str) -> Callable[[Parts], None]:
+def measured(name: str) -> Callable[[Parts], None]:
+    """``eval --metric NAME`` of the trained parts, for a metric of the network itself."""
+
     def use(parts: Parts) -> None:
-        metric = noisereg.build("metric", f"nll:by={by},num=2,steps=2,ode_steps=2,grid=uniform", shape=parts.shape)
+        metric = noisereg.build("metric", name, shape=parts.shape)
         assert all(math.isfinite(value) for value in metric.of_run(parts, parts.dataset).values())
 
     return use
@@ -105,8 +108,16 @@ def features(folder: Path) -> list[Feature]:
             params={"process": {"variance": "learned"}},
             short="learned variance",
         ),
-        Feature("bits/dim by the bound", "`eval --metric nll:by=bound`", use=(bits_per_dim("bound"),), short="bound"),
-        Feature("bits/dim by the flow", "`eval --metric nll:by=ode`", use=(bits_per_dim("ode"),), short="flow"),
+        Feature(
+            "bits/dim by the bound", "`eval --metric nll:by=bound`", use=(measured(NLL.format("bound")),), short="bound"
+        ),
+        Feature("bits/dim by the flow", "`eval --metric nll:by=ode`", use=(measured(NLL.format("ode")),), short="flow"),
+        Feature(
+            "the power of ε̂ over t",
+            "`eval --metric isotropy`",
+            use=(measured("isotropy:num=2,times=2"),),
+            short="power",
+        ),
         Feature("Heun's step", "`sample --solver heun`", {"sample": {"solver": "heun"}}, short="Heun"),
         Feature("grid uniform in log(a/b)", "`sample --grid logsnr`", {"sample": {"grid": "logsnr"}}),
         Feature("EDM's grid", "`sample --grid edm`", {"sample": {"grid": "edm"}}),

@@ -166,7 +166,8 @@ def flow_nll(
         x, gained = x + span * v, gained + span * spread
     end = nodes[-1]
     log_std = per_sample(process.noise_scale(end).log(), x)
-    return gaussian_nll(noise.whiten(x, end), log_std, noise.log_det(end, tuple(x.shape[1:])).to(x)) - gained
+    start = gaussian_nll(noise.whiten(x, end), log_std, noise.log_det(end, tuple(x.shape[1:])).to(x))
+    return (start - gained).detach()  # a γ that learns has a gradient
 
 
 # The metric

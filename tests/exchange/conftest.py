@@ -16,7 +16,7 @@ def train(tmp_path):
         given = {
             "denoiser": UNET,
             "runtime": {"device": "cpu"},
-            "sample": {"steps": 10},
+            "sample": {"steps": 2},
             "train": {"steps": 4, "batch_size": 8},
             "optim": {"lr": 0.05},  # far from where it starts, which is the network that answers zero
         }
