@@ -19,8 +19,8 @@ from noisereg.evaluation import pictures
 from noisereg.evaluation.curves import Curves, curves, training_log
 from noisereg.evaluation.evaluate import Evaluation, Subject
 from noisereg.evaluation.formats import ARROW, layout
-from noisereg.evaluation.prdc import manifolds
 from noisereg.evaluation.naming import spec_label, varying_params
+from noisereg.evaluation.prdc import manifolds
 from noisereg.evaluation.table import Row, Table
 
 if TYPE_CHECKING:
