@@ -138,9 +138,8 @@ def _drawn_back(at: Tensor, start: Tensor) -> Tensor:
     """The point of the line from ``start``, which is within the limits, to ``at`` up to which all of it is."""
     place, width = at.new_zeros(()), 1.0
     for _ in range(2):
-        places = place + width * torch.linspace(0, 1, PLACES + 1, dtype=at.dtype, device=at.device)
-        line = start + places.clamp(max=1)[:, None] * (at - start)
+        places = (place + width * torch.linspace(0, 1, PLACES + 1, dtype=at.dtype, device=at.device)).clamp(max=1)
+        line = start + places[:, None] * (at - start)
         within = (_excess_rate(line) <= 0) & (_lack_of_mean(line) <= 0) & (_excess_of_mean(line) <= 0)
-        reached = within.to(at.dtype).cumprod(0).sum().long() - 1
-        place, width = places.clamp(max=1)[reached.clamp(min=0)], width / PLACES
+        place, width = (places * within.to(at.dtype).cumprod(0)).amax(), width / PLACES
     return start + place * (at - start)
