@@ -1,12 +1,7 @@
 """The pluggy hooks. A plugin implements those it has something for, each yielding :class:`noisereg.api.Component`\\ s.
 
-    from noisereg.api import Component, hookimpl
-
-    @hookimpl
-    def noisereg_noises():
-        yield Component(name="offset", impl="noisereg_offset.noise:OffsetNoise", summary="white noise plus a shift")
-
 Implementations are called one by one, each on its own: one that raises marks its plugin broken and stops nothing else.
+The examples below are whole plugins but for ``from noisereg.api import …``; tests run the conformance kit on them.
 """
 
 from __future__ import annotations
@@ -25,59 +20,197 @@ def noisereg_noises() -> Iterable[Component]:
     """Noises: built as ``Class(params, ctx)``, with the protocol of :class:`noisereg.api.Noise`.
 
     ``ctx.shape`` is one sample; ``color`` must be a pure function of the latents and t.
+
+    Example:
+
+        class Loud(Noise):
+            def color(self, latents, t):
+                return 2 * latents["z"]
+
+            def mean_square(self, t):
+                return 0 * t + 4
+
+        @hookimpl
+        def noisereg_noises():
+            yield Component(name="loud", impl=Loud, summary="white noise of power 4", api=1)
     """
     return []
 
 
 @hookspec
 def noisereg_regularizers() -> Iterable[Component]:
-    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend ``RegularizerParams``."""
+    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend ``RegularizerParams``.
+
+    Example:
+
+        class Centred(Regularizer):
+            def __call__(self, s):
+                return s.mean(s.eps_hat.float().flatten(1).mean(1)).square()
+
+        @hookimpl
+        def noisereg_regularizers():
+            yield Component(name="centred", impl=Centred, params=RegularizerParams, summary="(E[mean of ε̂])²", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_pairings() -> Iterable[Component]:
-    """Which noise goes with which image of a batch: :class:`noisereg.api.Pairing`."""
+    """Which noise goes with which image of a batch: :class:`noisereg.api.Pairing`.
+
+    Example:
+
+        class ByBrightness(Pairing):
+            def __call__(self, x0, latents, eps, t):
+                rank = x0.flatten(1).mean(1).argsort().argsort()
+                return latents["z"].flatten(1).mean(1).argsort()[rank]
+
+        @hookimpl
+        def noisereg_pairings():
+            yield Component(name="by-brightness", impl=ByBrightness, summary="bright noise to bright images", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_processes() -> Iterable[Component]:
-    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be run with."""
+    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be run with.
+
+    Example:
+
+        class Straight(Process):
+            linear_path = True
+
+            def signal_scale(self, t):
+                return 1 - t.double()
+
+            def noise_scale(self, t):
+                return t.double()
+
+            def target(self, x0, eps, t):
+                return x0 - eps
+
+            def split(self, out, x_t, t):
+                b = per_sample(t, x_t)
+                return x_t + b * out, x_t - (1 - b) * out
+
+            def noise_gain(self, t):
+                return 1 - t.double()
+
+        @hookimpl
+        def noisereg_processes():
+            yield Component(name="straight", impl=Straight, summary="a = 1 − t, b = t", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_denoisers() -> Iterable[Component]:
-    """Networks: :class:`noisereg.api.Denoiser`; ``ctx.noise``, ``ctx.process`` and ``ctx.task`` size their output and input."""
+    """Networks: :class:`noisereg.api.Denoiser`; ``ctx.noise``, ``ctx.process`` and ``ctx.task`` size their output and input.
+
+    Example:
+
+        from noisereg.denoisers.params import MLPParams
+
+        @hookimpl
+        def noisereg_denoisers():
+            # impl as text: torch is imported when the network is built
+            yield Component(name="my-mlp", impl="noisereg.denoisers.mlp:MLP", params=MLPParams, summary="an MLP", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_datasets() -> Iterable[Component]:
-    """Data: :class:`noisereg.api.Dataset`, built before everything else (``ctx.shape`` is empty)."""
+    """Data: :class:`noisereg.api.Dataset`, built before everything else (``ctx.shape`` is empty).
+
+    Example:
+
+        from noisereg.datasets.params import PointsParams
+
+        @hookimpl
+        def noisereg_datasets():
+            impl = "noisereg.datasets.toy2d:SwissRoll"
+            yield Component(name="my-roll", impl=impl, params=PointsParams, summary="2-D: a spiral", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_tasks() -> Iterable[Component]:
-    """What the network is conditioned on: :class:`noisereg.api.Task`."""
+    """What the network is conditioned on: :class:`noisereg.api.Task`.
+
+    Example:
+
+        class Labels(Task):
+            def __init__(self, params, ctx):
+                self.classes = ctx.dataset.classes
+
+            def cond(self, batch):
+                return batch.labels
+
+        @hookimpl
+        def noisereg_tasks():
+            yield Component(name="labels", impl=Labels, summary="the label of each sample", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_metrics() -> Iterable[Component]:
-    """Metrics for ``noisereg eval --metric``: :class:`noisereg.api.Metric`."""
+    """Metrics for ``noisereg eval --metric``: :class:`noisereg.api.Metric`.
+
+    Example:
+
+        class MeanGap(Metric):
+            better = {"mean-gap": "lower"}
+
+            def compute(self, samples, reference, features):
+                gap = features(samples).double().mean(0) - features(reference).double().mean(0)
+                return {"mean-gap": float(gap.norm())}
+
+        @hookimpl
+        def noisereg_metrics():
+            yield Component(name="mean-gap", impl=MeanGap, summary="distance of the features' means", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_features() -> Iterable[Component]:
-    """Feature spaces for ``noisereg eval --features``: :class:`noisereg.api.Features`."""
+    """Feature spaces for ``noisereg eval --features``: :class:`noisereg.api.Features`.
+
+    Example:
+
+        class EverySecond(Features):
+            identity = "every-second"
+
+            def __call__(self, x):
+                return x[..., ::2].flatten(1).float()
+
+        @hookimpl
+        def noisereg_features():
+            yield Component(name="every-second", impl=EverySecond, summary="every second column of pixels", api=1)
+    """
     return []
 
 
 @hookspec
 def noisereg_loggers() -> Iterable[Component]:
-    """Where ``--log`` sends what a run measures: :class:`noisereg.api.Logger`."""
+    """Where ``--log`` sends what a run measures: :class:`noisereg.api.Logger`.
+
+    Example:
+
+        class Lines(Logger):
+            def run_started(self, out, config):
+                self.path = out / "lines.txt"
+
+            def logged(self, step, metrics):
+                with self.path.open("a") as file:
+                    print(step, metrics["loss"], file=file)
+
+        @hookimpl
+        def noisereg_loggers():
+            yield Component(name="lines", impl=Lines, summary="the loss, a line each, in RUN/lines.txt", api=1)
+    """
     return []

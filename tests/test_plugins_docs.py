@@ -7,14 +7,16 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from noisereg import hookspecs
 from noisereg.cli.main import run
-from noisereg.registry import HOOKS, KINDS, reset
-from noisereg.testing import checks
+from noisereg.registry import HOOKS, KINDS, Policy, Registry, reset
+from noisereg.testing import Subject, checks
+from noisereg.testing import run as run_check
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "plugins"
@@ -97,6 +99,20 @@ def test_every_hook_is_documented_has_a_kind_a_protocol_and_checks():
         assert [c for c in checks(kind) if c.kind == kind], f"the kit has no check of a {kind}"
         for check in checks(kind):
             assert f"| `{check.name}` |" in page
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_example_of_every_hook_passes_the_kit(kind, tmp_path):
+    """The code in the hook's docstring, as a plugin file."""
+    _, example = inspect.cleandoc(getattr(hookspecs, HOOKS[kind]).__doc__).split("Example:\n\n")
+    file = tmp_path / "example.py"
+    imports = "from noisereg.api import *\nfrom noisereg.api import hookimpl, per_sample\n\n"
+    file.write_text(imports + textwrap.dedent(example))
+    known = Registry(Policy(entry_points=False))
+    (entry,) = known.load(str(file)).entries
+    assert entry.kind == kind
+    outcomes = [run_check(c, Subject.find(kind, entry.qualified, known)) for c in checks(kind)]
+    assert {o.check.name: o.message for o in outcomes if o.status == "failed"} == {}
 
 
 def test_every_hook_is_tested():
