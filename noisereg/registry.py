@@ -221,12 +221,14 @@ class Registry:
         name = Path(reference).stem if is_file(reference) else reference
         if any(canonical(name) == canonical(blocked) for blocked in self.policy.block):
             raise NoiseregError(f"--plugin {reference} is blocked by NOISEREG_BLOCK")
-        if sha256 and (known := self._given_instead(reference, sha256)):
+        if sha256 and (known := self._same_contents(reference, sha256)):
             return known
         try:
             plugin = self._load_file(reference, sha256) if is_file(reference) else self._load_module(reference, sha256)
         except NoiseregError as error:
-            if sha256 and not Path(reference).expanduser().exists() and is_file(reference):
+            if sha256 and (known := self._given_instead(reference)):
+                return known
+            if sha256 and is_file(reference) and not Path(reference).expanduser().exists():
                 raise NoiseregError(
                     f"the plugin file {reference} of this run (SHA-256 {sha256[:12]}…) is not there; "
                     f"give it where it is now: --plugin PATH/{Path(reference).name}"
@@ -247,16 +249,21 @@ class Registry:
             raise NoiseregError(f"the run records no SHA-256 of its plugin {source}; give --plugin {source} to load it")
         return self.load(source, sha256)
 
-    def _given_instead(self, reference: str, sha256: str) -> Plugin | None:
-        """A loaded plugin that stands for a recorded one: the same contents, or the user's word for the same name."""
-        loaded = [p for p in self.plugins if p.distribution in (FILE, MODULE) and p.status != "broken"]
-        for plugin in loaded:
-            if plugin.sha256 == sha256 and Path(plugin.source).name == Path(reference).name:
-                return plugin
-        for plugin in loaded:
-            if plugin.given and Path(plugin.source).name == Path(reference).name:
-                return plugin
-        return None
+    def _loaded(self, reference: str) -> list[Plugin]:
+        """The files, or modules, of this name that are loaded, from wherever they came."""
+        given = [p for p in self.plugins if p.distribution in (FILE, MODULE) and p.status != "broken"]
+        return [p for p in given if Path(p.source).name == Path(reference).name]
+
+    def _same_contents(self, reference: str, sha256: str) -> Plugin | None:
+        return next((p for p in self._loaded(reference) if p.sha256 == sha256), None)
+
+    def _given_instead(self, reference: str) -> Plugin | None:
+        """Where a run's plugin cannot be had as recorded, one of the same name that the user has given stands for it."""
+        known = next((p for p in self._loaded(reference) if p.given), None)
+        if known and reference not in self._noted:
+            self._noted.add(reference)
+            _say(f"note: the run's plugin {reference} is not as it was recorded; {known.source} is used, as given")
+        return known
 
     def _load_file(self, reference: str, sha256: str) -> Plugin:
         file = FileSource.read(reference)

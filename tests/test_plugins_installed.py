@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("pip")
+
 PLUGINS = Path(__file__).parent.parent / "plugins"
 PACKAGES = sorted(p.parent for p in PLUGINS.glob("*/pyproject.toml"))
 SCRIPT = "#!{python}\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n"

@@ -373,7 +373,7 @@ def test_a_file_is_a_plugin_and_is_recorded_by_path_and_hash(tmp_path, monkeypat
     assert again.find("noise", "file/mine")
 
 
-def test_a_changed_file_is_refused_with_what_to_type_and_used_if_that_is_typed(tmp_path):
+def test_a_changed_file_is_refused_with_what_to_type_and_used_if_that_is_typed(tmp_path, capsys):
     file = write(tmp_path / "mine.py", good("mine"))
     record = load_plugins(Registry(), {}, [str(file)])["plugins"][0]
     write(file, good("other"))
@@ -386,6 +386,8 @@ def test_a_changed_file_is_refused_with_what_to_type_and_used_if_that_is_typed(t
     assert len(values["plugins"]) == 1
     assert values["plugins"][0]["sha256"] != record["sha256"]
     found.load_recorded(**record)
+    said = f"note: the run's plugin {file} is not as it was recorded; {file} is used, as given"
+    assert capsys.readouterr().err.splitlines() == [f"noisereg: {said}"]
     assert {e.name for e in found.entries("noise")} >= {"other"}
     assert "mine" not in {e.name for e in found.entries("noise")}
 
@@ -401,6 +403,19 @@ def test_a_file_that_has_moved_is_found_where_the_user_says_it_is(tmp_path):
     assert load_plugins(found, {"plugins": [record]}, [str(moved)])["plugins"] == [
         {"source": str(moved), "sha256": record["sha256"]}
     ]
+
+
+def test_a_plugin_of_the_same_name_does_not_stand_for_one_that_is_as_recorded(tmp_path):
+    """In a notebook: two runs, each with a mine.py of its own."""
+    files = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        files.append(write(tmp_path / folder / "mine.py", good(f"of-{folder}")))
+    record = load_plugins(Registry(), {}, [str(files[1])])["plugins"][0]
+    found = Registry()
+    found.load(str(files[0]))
+    assert found.load_recorded(**record).source == str(files[1])
+    assert {"of-a", "of-b"} <= {e.name for e in found.entries("noise")}
 
 
 def test_a_record_without_a_hash_is_not_executed(tmp_path):
