@@ -13,8 +13,8 @@ from noisereg.cli.options import ConfigFile, Json, NoPlugins, Plugins, Set, comp
 from noisereg.errors import NoiseregError
 
 if TYPE_CHECKING:
-    from noisereg.engine.sweeping import Resolved
-    from noisereg.sweep import Cell, Sweep
+    from noisereg.sweeps.grid import Cell, Sweep
+    from noisereg.sweeps.resolve import Resolved
 
 
 def sweep(
@@ -57,7 +57,7 @@ def sweep(
     the end; the others are trained.
     """
     from noisereg.config import apply_set, layer, load_plugins, read_config, validate
-    from noisereg.sweep import COMPONENT_AXES, make_cells, parse_axes, read_grid
+    from noisereg.sweeps.grid import COMPONENT_AXES, make_cells, parse_axes, read_grid
 
     registry = open_registry(no_plugins)
     file = read_config(config) if config else {}
@@ -87,8 +87,8 @@ def sweep(
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.config import RuntimeConfig
     from noisereg.engine.runtime import Runtime
-    from noisereg.engine.sweeping import resolve
-    from noisereg.sweep import check_continues, write
+    from noisereg.sweeps.grid import check_continues, write
+    from noisereg.sweeps.resolve import resolve
 
     resolved = resolve(cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run)
     reporter = ConsoleReporter()
@@ -110,7 +110,7 @@ def sweep(
 
 def _list(resolved: Resolved, out: Path, jobs: int, as_json: bool) -> None:
     from noisereg.cli.progress import duration
-    from noisereg.sweep import Sweep
+    from noisereg.sweeps.grid import Sweep
 
     sweep = Sweep(out, resolved.cells)
     left = [cell for cell in resolved.cells if not sweep.finished(cell)]
@@ -133,7 +133,7 @@ def _list(resolved: Resolved, out: Path, jobs: int, as_json: bool) -> None:
 
 
 def _train(sweep: Sweep, cells: list[Cell], jobs: int, arguments: list[str], reporter: Any, as_json: bool) -> None:
-    from noisereg.launcher import Launcher, Stopped, visible_gpus
+    from noisereg.sweeps.launcher import Launcher, Stopped, visible_gpus
 
     try:
         outcome = Launcher(sweep, jobs, visible_gpus(), reporter, arguments).run(cells)

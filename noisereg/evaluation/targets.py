@@ -18,7 +18,7 @@ from noisereg.errors import NoiseregError
 from noisereg.evaluation.naming import SECTIONS
 from noisereg.registry import Registry
 from noisereg.spec import Spec, flatten
-from noisereg.sweep import SWEEP_FILE, Sweep
+from noisereg.sweeps.grid import SWEEP_FILE, Sweep
 
 
 @dataclass(frozen=True)

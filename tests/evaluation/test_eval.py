@@ -27,7 +27,7 @@ from noisereg.evaluation import samples as sampling
 from noisereg.evaluation.fidelity import frechet_distance
 from noisereg.evaluation.prdc import manifolds
 from noisereg.evaluation.reference import read_split
-from noisereg.sweep import Sweep
+from noisereg.sweeps.grid import Sweep
 
 Capture = pytest.CaptureFixture[str]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from noisereg.cli.main import run
 from noisereg.evaluation import pictures
-from noisereg.sweep import Sweep
+from noisereg.sweeps.grid import Sweep
 
 Capture = pytest.CaptureFixture[str]
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)

@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 import noisereg
-from noisereg import launcher
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.config import RuntimeConfig, read_yaml
 from noisereg.engine.runtime import Runtime
-from noisereg.engine.sweeping import resolve
 from noisereg.errors import NoiseregError
 from noisereg.registry import registry
-from noisereg.sweep import Grid, Sweep, check_continues, make_cells, parse_axes, read_grid, write
+from noisereg.sweeps import launcher
+from noisereg.sweeps.grid import Grid, Sweep, check_continues, make_cells, parse_axes, read_grid, write
+from noisereg.sweeps.resolve import resolve
 
 Capture = pytest.CaptureFixture[str]
 FAST = [

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO, Any
 
 from noisereg.engine.reporter import Reporter
-from noisereg.sweep import Cell, Sweep
+from noisereg.sweeps.grid import Cell, Sweep
 
 POLL_SECONDS = 0.1
 

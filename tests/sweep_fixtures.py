@@ -11,10 +11,10 @@ import pytest
 from noisereg.config import RuntimeConfig
 from noisereg.engine.reporter import Reporter
 from noisereg.engine.runtime import Runtime
-from noisereg.engine.sweeping import resolve
 from noisereg.engine.trainer import train
 from noisereg.registry import registry
-from noisereg.sweep import Sweep, make_cells, read_grid, write
+from noisereg.sweeps.grid import Sweep, make_cells, read_grid, write
+from noisereg.sweeps.resolve import resolve
 
 TINY: dict[str, Any] = {
     "denoiser": "mlp:width=16,blocks=1",

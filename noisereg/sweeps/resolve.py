@@ -15,7 +15,7 @@ from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
 from noisereg.registry import Registry
 from noisereg.spec import Spec
-from noisereg.sweep import Cell
+from noisereg.sweeps.grid import Cell
 
 
 @dataclass(frozen=True)
