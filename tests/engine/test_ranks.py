@@ -24,7 +24,7 @@ VARIANTS = [
 ]
 
 WORKER = """
-import sys, torch
+import os, sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from noisereg.config import RuntimeConfig
 from noisereg.engine.objective import Objective, Weighted
@@ -54,6 +54,7 @@ result = {v: gradients(runtime, v) for v in sys.argv[2:]}
 if runtime.main:
     torch.save(result, sys.argv[1])
 leave_group(wait=True)
+os._exit(0)  # as noisereg/__main__.py
 """
 
 
