@@ -3,9 +3,18 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from noisereg.cli.main import run
+from noisereg.registry import reset
 
 TUTORIAL = (Path(__file__).parent.parent / "docs/tutorial.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _forget_its_plugin():
+    yield
+    reset()
 
 
 def test_the_tutorials_own_noise_trains(tmp_path, monkeypatch, capsys):
