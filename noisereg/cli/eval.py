@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli.options import NoPlugins, Plugins, open_registry
+from noisereg.cli.options import CheckpointStep, NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError, nearest
 
 SUFFIXES = {
@@ -41,10 +41,8 @@ def evaluate(
         float | None, typer.Option(help="Classifier-free guidance of --task class runs; 1: off. [the runs']")
     ] = None,
     seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0,
-    checkpoint: Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
-    ] = False,
+    checkpoint: CheckpointStep = None,
+    raw_weights: RawWeights = False,
     inception_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="torch-fidelity's weights file; else it is downloaded.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
+from noisereg.cli.options import CheckpointStep, Json, NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError
 
 
@@ -16,10 +16,8 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
     to: Annotated[str, typer.Option(help="The format: diffusers.")] = "diffusers",
-    checkpoint: Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
-    ] = False,
+    checkpoint: CheckpointStep = None,
+    raw_weights: RawWeights = False,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     as_json: Json = False,

@@ -23,6 +23,8 @@ Set = Annotated[
 ConfigFile = Annotated[
     str | None, typer.Option("--config", metavar="FILE|NAME", help="A YAML file, or a shipped configuration's name.")
 ]
+CheckpointStep = Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")]
+RawWeights = Annotated[bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
+from noisereg.cli.options import CheckpointStep, Json, NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError
 
 
@@ -33,10 +33,8 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A .png grid, an .npz, or a folder of PNGs. [RUN/samples/…png]")
     ] = None,
-    checkpoint: Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
-    ] = False,
+    checkpoint: CheckpointStep = None,
+    raw_weights: RawWeights = False,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     as_json: Json = False,

@@ -179,19 +179,3 @@ def trajectory(
             x_s = heun(x, here, there, a_t, b_t, a_s, b_s, moved, back)
         x = x_s
         yield x
-
-
-def sample(
-    model: Model,
-    process: Process,
-    noise: Noise,
-    source: Source,
-    times: Tensor,
-    eta: float = 0.0,
-    solver: str = "euler",
-) -> Tensor:
-    """The end of :func:`trajectory`, (B, *shape)."""
-    x = torch.empty(0)
-    for x in trajectory(model, process, noise, source, times, eta, solver):  # noqa: B007
-        pass
-    return x
