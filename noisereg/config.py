@@ -257,6 +257,21 @@ def read_config(reference: str) -> dict[str, Any]:
     )
 
 
+def read_run(reference: str) -> dict[str, Any]:
+    """:func:`read_config` of a file that is one run.
+
+    Raises:
+        NoiseregError: also if it holds a sweep.
+    """
+    values = read_config(reference)
+    if "sweep" in values:
+        raise NoiseregError(
+            f"--config {reference} is a sweep, not one run; type noisereg sweep --config {reference} --out SWEEP "
+            "(--dry-run lists its cells, --cell K trains one)"
+        )
+    return values
+
+
 # Overrides
 
 

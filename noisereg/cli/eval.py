@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from noisereg.cli.options import CheckpointStep, NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError, nearest
+
+if TYPE_CHECKING:
+    from noisereg.evaluation.table import Table
+
+Number = TypeVar("Number", int, float)
 
 SUFFIXES = {
     ".txt": "table",
@@ -20,10 +26,19 @@ SUFFIXES = {
     ".html": "html",
 }
 FORMATS = tuple(SUFFIXES.values())
+STORED = ("format", "out", "baseline", "label", "columns", "pick", "pick-on", "effects")
+"""Options for tables that were measured before."""
 
 
 def evaluate(
-    paths: Annotated[list[Path], typer.Argument(metavar="RUN|SWEEP|FOLDER…", help="What to compare; .npz files too.")],
+    ctx: typer.Context,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|SWEEP|FOLDER…",
+            help="What to compare; .npz files too. Or an earlier table's .json, to show it anew.",
+        ),
+    ],
     metric: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="prdc:k=5, fid, kid, is, pr, fd, …; repeat. [prdc]")
     ] = None,
@@ -34,7 +49,9 @@ def evaluate(
     reference: Annotated[str, typer.Option(help="train, heldout, or fresh (data with a generator).")] = "train",
     data: Annotated[str | None, typer.Option(metavar="SPEC|PATH", help="The data set. [the runs' own]")] = None,
     steps: Annotated[str | None, typer.Option(help="Sampling steps; several at once: 10,50,250. [the runs']")] = None,
-    eta: Annotated[float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the runs']")] = None,
+    eta: Annotated[
+        str | None, typer.Option(help="0: DDIM and IADB; 1: DDPM; several make a table each: 0,1. [the runs']")
+    ] = None,
     solver: Annotated[str | None, typer.Option(help="euler or heun. [the runs']")] = None,
     grid: Annotated[str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the runs']")] = None,
     guidance: Annotated[
@@ -55,9 +72,22 @@ def evaluate(
     columns: Annotated[
         str | None, typer.Option(metavar="KEY,…", help="What names the rows: noise,reg,train.steps. [what differs]")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,…", help="A table for each value of it: process. Each data set has one anyway."),
+    ] = None,
     pick: Annotated[
         str | None,
         typer.Option(metavar="NUMBER", help="Of several strengths keep the best by it, on half the seeds."),
+    ] = None,
+    pick_on: Annotated[
+        str | None, typer.Option(metavar="SEED,…", help="Pick on these seeds, report on the others. [the first half]")
+    ] = None,
+    effects: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY,KEY", help="Differences instead: each factor's own effect, and the interaction: noise,reg."
+        ),
     ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="table, markdown, csv, latex, json or html. [by --out, else table]")
@@ -75,6 +105,26 @@ def evaluate(
     """
     form = _format(format_, out)
     counts = _steps(steps)
+    picking = _numbers("--pick-on", pick_on, int, "seeds, such as 5,6")
+    if pick_on and not pick:
+        raise NoiseregError("--pick-on says on which seeds; give --pick NUMBER too, such as --pick precision")
+    factors = tuple(effects.split(",")) if effects else ()
+    if any(path.suffix == ".json" for path in paths):
+        _show_stored(
+            ctx,
+            paths,
+            form,
+            out,
+            {
+                "baseline": baseline,
+                "labels": tuple(label or ()),
+                "columns": tuple(columns.split(",")) if columns else None,
+                "pick": pick,
+                "pick_on": picking,
+            },
+            factors,
+        )
+        return
     registry = open_registry(no_plugins)
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.evaluation.evaluate import Options, run_evaluation
@@ -85,7 +135,7 @@ def evaluate(
         reference=reference,
         data=data,
         steps=counts,
-        eta=eta,
+        eta=_numbers("--eta", eta, float, "numbers from 0 to 1, such as 0,1"),
         solver=solver,
         grid=grid,
         guidance=guidance,
@@ -97,39 +147,78 @@ def evaluate(
         baseline=baseline,
         labels=tuple(label or ()),
         columns=tuple(columns.split(",")) if columns else None,
+        by=tuple(by.split(",")) if by else (),
         pick=pick,
+        pick_on=picking,
     )
     reporter = ConsoleReporter()
     found = run_evaluation(paths, metric or ["prdc"], options, registry, reporter)
-    if not found.runtime.main:
+    if not found:  # a rank that only draws samples
         return
-    from noisereg.engine.checkpoint import write_atomically
-    from noisereg.evaluation import formats
+    tables = [each.table for each in found]
+    if factors:
+        from noisereg.evaluation.effects import effects as effects_of
 
+        differences = [effects_of(table, factors) for table in tables]
+    else:
+        differences = []
     if form == "html":
         from noisereg.evaluation.report import html
 
-        text = html(found, reporter)
-    elif form == "table":
-        color = out is None and sys.stdout.isatty()
-        text = formats.terminal(found.table, color)
+        page = html(found, differences, reporter)
+        _write(page, out)
     else:
-        render = {
-            "markdown": formats.markdown,
-            "csv": formats.csv_text,
-            "latex": formats.latex,
-            "json": formats.json_text,
-        }
-        text = render[form](found.table)
+        _show(differences or tables, form, out)
     if pictures is not None:
         from noisereg.evaluation.report import write_pictures
 
         write_pictures(found, pictures, reporter)
+
+
+def _show(tables: Sequence[Table], form: str, out: Path | None) -> None:
+    from noisereg.evaluation.formats import text
+
+    _write(text(tables, form, color=out is None and sys.stdout.isatty()), out)
+
+
+def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
-    else:
-        write_atomically(out, text.encode())
-        print(out)
+        return
+    from noisereg.engine.checkpoint import write_atomically
+
+    write_atomically(out, text.encode())
+    print(out)
+
+
+def _show_stored(
+    ctx: typer.Context,
+    paths: Sequence[Path],
+    form: str,
+    out: Path | None,
+    rows: dict[str, Any],
+    factors: tuple[str, ...],
+) -> None:
+    """Tables that an earlier ``--format json`` wrote, in another form; with other rows where that is asked for."""
+    from noisereg.evaluation.ablation import rebuild
+    from noisereg.evaluation.effects import effects as effects_of
+    from noisereg.evaluation.formats import read_json
+
+    if other := next((path for path in paths if path.suffix != ".json"), None):
+        raise NoiseregError(f"{other} cannot stand beside a table that is finished; expected .json files alone")
+    for name in ctx.params:
+        flag = name.rstrip("_").replace("_", "-")
+        given = ctx.get_parameter_source(name)
+        if name != "paths" and flag not in STORED and given is not None and given.name == "COMMANDLINE":
+            raise NoiseregError(
+                f"--{flag} is for measuring, and {paths[0]} was measured before; expected --{', --'.join(STORED)}"
+            )
+    if form == "html":
+        raise NoiseregError(f"--format html needs the runs for its pictures, and {paths[0]} holds numbers alone")
+    tables = [table for path in paths for table in read_json(path)]
+    if any(rows.values()):
+        tables = [rebuild(table, **rows) for table in tables]
+    _show([effects_of(table, factors) for table in tables] if factors else tables, form, out)
 
 
 def _format(name: str | None, out: Path | None) -> str:
@@ -141,12 +230,16 @@ def _format(name: str | None, out: Path | None) -> str:
 
 
 def _steps(text: str | None) -> tuple[int, ...]:
+    counts = _numbers("--steps", text, int, "numbers of steps above 0, such as 10,50,250")
+    if counts and min(counts) < 1:
+        raise NoiseregError(f"--steps {text}: expected numbers of steps above 0, such as 10,50,250")
+    return counts
+
+
+def _numbers(flag: str, text: str | None, kind: Callable[[str], Number], expected: str) -> tuple[Number, ...]:
     if text is None:
         return ()
     try:
-        counts = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+        return tuple(dict.fromkeys(kind(part) for part in text.split(",")))
     except ValueError:
-        counts = (0,)
-    if min(counts) < 1:
-        raise NoiseregError(f"--steps {text}: expected numbers of steps above 0, such as 10,50,250")
-    return counts
+        raise NoiseregError(f"{flag} {text}: expected {expected}") from None

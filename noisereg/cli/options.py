@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from noisereg.config import Config, apply_set, layer, load_plugins, read_config, validate
+from noisereg.config import Config, apply_set, layer, load_plugins, read_run, validate
 from noisereg.registry import Registry, registry, reset
 
 Plugins = Annotated[
@@ -47,9 +47,9 @@ def make_config(
     """default < base (a run to be resumed) < config file < flags < ``--set``; nothing is validated against components.
 
     Raises:
-        NoiseregError: for an unknown key or a value out of range.
+        NoiseregError: for an unknown key or a value out of range, or a file that holds a sweep.
     """
-    values = layer(base or {}, read_config(config) if config else {}, flags)
+    values = layer(base or {}, read_run(config) if config else {}, flags)
     values = load_plugins(reg, values, plugins or ())
     return validate(apply_set(values, sets) if sets else values)
 

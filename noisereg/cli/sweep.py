@@ -62,22 +62,21 @@ def sweep(
     registry = open_registry(no_plugins)
     file = read_config(config) if config else {}
     grid = read_grid(file.pop("sweep", None))
-    given: dict[str, Any] = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
-    updates = {k: v for k, v in given.items() if v}
-    if axis:
-        updates["axes"] = {**grid.axes, **parse_axes(axis)}
-    if seeds is not None:
-        updates["seeds"] = seeds
-    grid = read_grid(grid.model_dump() | updates | {"cells": []})
     flags = component_flags(data=data, denoiser=denoiser, task=task, log=log, seed=seed)
     if train := component_flags(steps=steps, batch_size=batch_size):
         flags["train"] = train
+    given: dict[str, Any] = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
+    updates = {k: v for k, v in given.items() if v}
+    updates["axes"] = _axes(grid.axes, parse_axes(axis or []), [*flags, *(f"train.{key}" for key in train)])
+    if seeds is not None:
+        updates["seeds"] = seeds
+    grid = read_grid(grid.model_dump() | updates | {"cells": []})
     base = load_plugins(registry, layer(file, flags), plugin or ())
     if sets:
-        if bad := next(
-            (s for s in sets if s.partition(".")[0] in COMPONENT_AXES and getattr(grid, s.split(".")[0])), None
-        ):
-            raise NoiseregError(f"--set {bad} would change an axis of the sweep; give it in the axis's own specs")
+        varied = [*(name for name in COMPONENT_AXES if getattr(grid, name)), *grid.axes]
+        for key in (assignment.partition("=")[0] for assignment in sets):
+            if any(f"{key}.".startswith(f"{axis}.") for axis in varied):
+                raise NoiseregError(f"--set {key} would change an axis of the sweep; give it in the axis's own values")
         base = apply_set(base, sets)
     validate(base)
     cells = make_cells(base, grid)
@@ -106,6 +105,18 @@ def sweep(
         return
     chosen = [written.cells[cell]] if cell is not None else written.cells
     _train(written, chosen, jobs, extra, reporter, as_json)
+
+
+def _axes(file: dict[str, list[Any]], typed: dict[str, list[Any]], flags: list[str]) -> dict[str, list[Any]]:
+    """The other axes: the file's, but for those that ``--axis`` or a flag of that key (``--data``) replaces.
+
+    Raises:
+        NoiseregError: for a key given both ways.
+    """
+    for key in flags:
+        if key in typed:
+            raise NoiseregError(f"--axis {key}=… and the flag of {key} were given; expected one of them")
+    return {key: values for key, values in file.items() if key not in flags} | typed
 
 
 def _list(resolved: Resolved, out: Path, jobs: int, as_json: bool) -> None:

@@ -29,13 +29,14 @@ def build(
     labels: Sequence[str] = (),
     columns: Sequence[str] | None = None,
     pick: str | None = None,
+    pick_on: Sequence[int] = (),
 ) -> Table:
     """The table of some measurements.
 
     ``baseline`` matches one row (``noise=white,reg=none``); without it, the plainest row is taken where there is one.
     ``labels`` are ``TEXT:MATCH``; ``columns`` the sections and keys that name rows, by default those that differ.
-    ``pick`` names the metric by which, among rows that differ in a regularizer's parameters alone, one is picked on half
-    the seeds, to be reported on the rest.
+    ``pick`` names the metric by which, among rows that differ in a regularizer's parameters alone, one is picked on the
+    seeds ``pick_on`` (by default the first half of them), to be reported on the rest.
 
     Raises:
         NoiseregError: for two runs of one configuration and seed, a baseline or label that matches no row or several, an
@@ -53,12 +54,26 @@ def build(
             row.label = label
     _mark_baseline(table, baseline)
     if pick is not None:
-        _pick(table, pick)
+        _pick(table, pick, pick_on)
     for row in table.rows:
         row.cells = {name: _cell(row, name) for name in names if any(name in m.numbers for m in row.measurements)}
     _compare(table)
     table.notes = [*_difference_notes(table.rows, shown), *_statistics_notes(table, pick is not None)]
     return table
+
+
+def rebuild(table: Table, **options: Any) -> Table:
+    """The table of the same measurements with other ``options`` of :func:`build`.
+
+    Raises:
+        NoiseregError: as :func:`build`; for a table of effects, and one whose rows were picked: the other seeds are gone.
+    """
+    if table.effects or table.candidates:
+        kind = "effects" if table.effects else "rows that were picked"
+        raise NoiseregError(f"a table of {kind} holds no other rows; make it anew from the table it came from")
+    made = build([m for row in table.rows for m in row.measurements], table.better, **options)
+    made.context, made.remarks, made.provenance = table.context, table.remarks, table.provenance
+    return made
 
 
 def _group(measurements: Sequence[Measurement]) -> list[Row]:
@@ -122,13 +137,13 @@ def _compare(table: Table) -> None:
             row.cells[name].values,
             row.cells[name].mean,
             row.cells[name].half_width,
-            _comparison(
+            comparison_of(
                 t, base_values, row.cells[name].values, table.better[name], adjusted.get((i, name)), len(family)
             ),
         )
 
 
-def _comparison(
+def comparison_of(
     t: Test,
     base: Mapping[str, float],
     own: Mapping[str, float],
@@ -137,7 +152,7 @@ def _comparison(
     family: int,
 ) -> Comparison:
     shared = [base[s] for s in own if s in base and s] or list(base.values())
-    reference = float(np.mean(shared))
+    reference = float(np.mean(shared)) if shared else 0.0
     verdict: Verdict = t.verdict or "none"
     if p_holm is not None and p_holm < ALPHA:
         verdict = "better" if (t.difference > 0) == (better == "higher") else "worse"
@@ -153,11 +168,11 @@ def _comparison(
     )
 
 
-# Picking on half the seeds
+# Picking on some of the seeds
 
 
-def _pick(table: Table, metric: str) -> None:
-    """Among rows that differ in a regularizer's parameters alone, keep the best on half the seeds, with the other half."""
+def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
+    """Among rows that differ in a regularizer's parameters alone, keep the best on some seeds, with the other seeds."""
     if metric not in table.metrics:
         raise NoiseregError(
             f"--pick {metric}: no such number; there are: {', '.join(table.metrics)}{nearest(metric, table.metrics)}"
@@ -172,22 +187,28 @@ def _pick(table: Table, metric: str) -> None:
         if len(rows) < 2:
             continue
         seeds = sorted(set.intersection(*(set(row.seeds) for row in rows)))
-        half, rest = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
-        if not half:
+        some = [s for s in seeds if s in pick_on] if pick_on else seeds[: len(seeds) // 2]
+        rest = [s for s in seeds if s not in some]
+        if not some or not rest or [s for s in pick_on if s not in seeds]:
+            if pick_on:
+                raise NoiseregError(
+                    f"--pick-on {','.join(map(str, pick_on))}: {rows[0].label} and its kin share the seeds "
+                    f"{', '.join(map(str, seeds))}; expected some of these, and others left to report on"
+                )
             raise NoiseregError(
                 f"--pick {metric} picks on half the seeds and reports on the rest, and {rows[0].label} and its kin share "
                 f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; expected at least 2, better 6"
             )
 
-        def mean(row: Row, half: list[int] = half) -> float:
-            return float(np.mean([m.numbers[metric] for m in row.measurements if m.seed in half]))
+        def mean(row: Row, some: list[int] = some) -> float:
+            return float(np.mean([m.numbers[metric] for m in row.measurements if m.seed in some]))
 
         best = max(rows, key=lambda row: sign * mean(row))
         for row in rows:
             table.candidates.append(
-                {"label": row.label, "metric": metric, "mean": mean(row), "seeds": half, "picked": row is best}
+                {"label": row.label, "metric": metric, "mean": mean(row), "seeds": some, "picked": row is best}
             )
-        best.picked_on = tuple(half)
+        best.picked_on = tuple(some)
         best.measurements = [m for m in best.measurements if m.seed in rest]
         dropped += [row for row in rows if row is not best]
     if not table.candidates:
@@ -281,6 +302,6 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
     ):
         notes.append(
             "several strengths of one regularizer: the best of them flatters itself; "
-            "--pick METRIC picks on half the seeds and reports the rest"
+            "--pick METRIC picks on some seeds and reports on the others"
         )
     return notes

@@ -1,11 +1,13 @@
-"""From runs, sweeps and folders to an ablation table: what ``noisereg eval`` and ``noisereg.evaluate`` do."""
+"""From runs, sweeps and folders to ablation tables: what ``noisereg eval`` and ``noisereg.evaluate`` do."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,10 +29,11 @@ from noisereg.evaluation import reference as references
 from noisereg.evaluation import targets as found_targets
 from noisereg.evaluation.ablation import build
 from noisereg.evaluation.features import Pixels, Space
+from noisereg.evaluation.naming import Words
 from noisereg.evaluation.reference import Reference, reference, tensor_hash
 from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
 from noisereg.evaluation.table import Measurement, Table
-from noisereg.evaluation.targets import Targets
+from noisereg.evaluation.targets import Images, Targets
 from noisereg.registry import Entry, Registry, registry
 from noisereg.spec import Spec
 
@@ -47,7 +50,7 @@ class Options:
     reference: str = "train"
     data: str | None = None
     steps: tuple[int, ...] = ()
-    eta: float | None = None
+    eta: tuple[float, ...] = ()
     solver: str | None = None
     grid: str | None = None
     guidance: float | None = None
@@ -59,7 +62,19 @@ class Options:
     baseline: str | None = None
     labels: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+    by: tuple[str, ...] = ()
     pick: str | None = None
+    pick_on: tuple[int, ...] = ()
+
+    def rows(self) -> dict[str, Any]:
+        """The part that :func:`~noisereg.evaluation.ablation.build` takes."""
+        return {
+            "baseline": self.baseline,
+            "labels": self.labels,
+            "columns": self.columns,
+            "pick": self.pick,
+            "pick_on": self.pick_on,
+        }
 
 
 @dataclass
@@ -83,6 +98,8 @@ class Subject:
 class Evaluation:
     """A table and what pictures of it are drawn from."""
 
+    name: str
+    """What tells it from the other tables of one command, as a file name."""
     table: Table
     subjects: list[Subject]
     reference: Reference
@@ -102,7 +119,8 @@ class _Asked:
 
 
 def evaluate(paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any) -> list[dict[str, Any]]:
-    """The rows of the table as mappings; ``options`` are the fields of :class:`Options`.
+    """The rows of the table as mappings, those of several tables one after another; ``options`` are the fields of
+    :class:`Options`.
 
     Raises:
         NoiseregError: for a mistake, in one line.
@@ -110,11 +128,12 @@ def evaluate(paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **
     known = {f.name for f in fields(Options)}
     if unknown := next((key for key in options if key not in known), None):
         raise NoiseregError(f"evaluate() has no option {unknown!r}{nearest(unknown, known)}")
-    for name in ("steps", "labels", "plugins", "columns"):
+    for name in ("steps", "eta", "labels", "plugins", "columns", "by", "pick_on"):
         if options.get(name) is not None:
             value = options[name]
-            options[name] = (value,) if isinstance(value, int | str) else tuple(value)
-    return run_evaluation(paths, metrics, Options(**options), registry(), Reporter()).table.as_rows()
+            options[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
+    found = run_evaluation(paths, metrics, Options(**options), registry(), Reporter())
+    return [row for each in found for row in each.table.as_rows()]
 
 
 def run_evaluation(
@@ -123,8 +142,9 @@ def run_evaluation(
     options: Options,
     reg: Registry,
     reporter: Reporter,
-) -> Evaluation:
-    """Sample what is missing, measure what is missing, and make the table.
+) -> list[Evaluation]:
+    """Sample what is missing, measure what is missing, and make the tables: one for each data set, each of several η, and
+    each value of ``options.by``. None on ranks other than the first, which only draw samples.
 
     Raises:
         NoiseregError: for anything that cannot be evaluated, and rows that cannot be compared.
@@ -134,34 +154,41 @@ def run_evaluation(
     for plugin in options.plugins:
         reg.load(plugin)
     targets = found_targets.find(paths, reg)
-    data = _data(targets, options, reg)
     runtime = Runtime.start(RuntimeConfig())
     if not runtime.main:
         reporter = Reporter()
-    dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
-    real = reference(dataset, data.name, _reference_name(options.reference), options.num)
-    num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
-    if num < 1:
-        raise NoiseregError(f"--num {num}: expected at least 1")
-    if all(reg.find("metric", Spec.parse(text).name).implementation().needs_run for text in metrics):
-        num = 0  # what is measured on the model itself needs no samples
-    subjects = list(_subjects(targets, options, num, real, dataset, reg, runtime, reporter))
-    if not runtime.main:
-        return Evaluation(Table([], {}, []), subjects, real, dataset, runtime)
-    asked = _metrics(metrics, options, dataset, real, reg, runtime)
-    better, notes = _measure(subjects, asked, real, dataset, reporter)
-    table = build(
-        [_measurement(subject) for subject in subjects],
-        better,
-        baseline=options.baseline,
-        labels=options.labels,
-        columns=options.columns,
-        pick=options.pick,
-    )
-    table.context = _context(subjects, data.name, real, asked)
-    table.provenance = _provenance(subjects, data, real, asked)
-    table.notes += [*targets.notes, *_unfinished(targets.runs), *dict.fromkeys(notes), *_summaries(asked)]
-    return Evaluation(table, subjects, real, dataset, runtime)
+    found: list[Evaluation] = []
+    for group in _groups(targets, options, metrics, reg):
+        subjects = list(_subjects(group, options, reg, runtime, reporter))
+        if runtime.main:
+            asked = _metrics(metrics, options, group.dataset, group.real, reg, runtime)
+            better, notes = _measure(subjects, asked, group.real, group.dataset, reporter)
+            remarks = [*targets.notes, *_unfinished(group.runs), *dict.fromkeys(notes), *_summaries(asked)]
+            for phrases, some in _parts_of_table(subjects, options):
+                table = build([_measurement(s) for s in some], better, **options.rows())
+                table.context = _context(some, group.data.name, group.real, asked, phrases)
+                table.provenance = _provenance(some, group.data, group.real, asked)
+                table.remarks = remarks
+                name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join([group.data.name, *phrases])).strip("-")
+                found.append(Evaluation(name, table, some, group.real, group.dataset, runtime))
+    return found
+
+
+def _parts_of_table(subjects: Sequence[Subject], options: Options) -> list[tuple[list[str], list[Subject]]]:
+    """The subjects of each table, with what its context says that the others' do not."""
+    if not options.by and len(options.eta) < 2:
+        return [([], list(subjects))]
+    measurements = [_measurement(s) for s in subjects]
+    words = Words(measurements)
+    for key in options.by:
+        words.check(key, "--by")
+    parts: dict[tuple[str, ...], list[Subject]] = {}
+    for subject, m in zip(subjects, measurements, strict=True):
+        phrases = [words.of(m, key) if m.components else "" for key in options.by]
+        if len(options.eta) > 1:
+            phrases.append(f"η {m.sampling['eta']:g}" if m.sampling else "")
+        parts.setdefault(tuple(phrases), []).append(subject)
+    return [([phrase for phrase in phrases if phrase], some) for phrases, some in parts.items()]
 
 
 # What is compared
@@ -176,37 +203,66 @@ def _reference_name(name: str) -> references.Name:
     return name  # type: ignore[return-value]
 
 
-def _data(targets: Targets, options: Options, reg: Registry) -> Spec:
-    """The one data set of all targets."""
-    used = {
-        json.dumps(found_targets.components(run)["data"][0].model_dump(), sort_keys=True): run for run in targets.runs
-    }
-    if len(used) > 1:
-        a, b = list(used.values())[:2]
-        raise NoiseregError(
-            f"{a.path} is of {a.config.data.label()} and {b.path} of {b.config.data.label()}: a table compares runs of one "
-            "data set; evaluate them apart"
-        )
-    if options.data is not None:
-        return validate({"data": options.data}).data
-    if not targets.runs:
-        raise NoiseregError(
-            "a folder of images does not say what it should look like; give --data, such as --data digits"
-        )
-    return next(iter(used.values())).config.data
+@dataclass(frozen=True)
+class _Group:
+    """The runs and folders that are compared with one set of real samples."""
+
+    data: Spec
+    dataset: Dataset
+    real: Reference
+    runs: list[Run]
+    datasets: list[Dataset]
+    """Each run's own: another specification may give the same real samples (``flip``)."""
+    images: list[Images]
+    num: int
+
+
+def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Registry) -> list[_Group]:
+    """By real samples, in the order of the runs."""
+    given = validate({"data": options.data}).data if options.data is not None else None
+    of_runs = [given or run.config.data for run in targets.runs]
+    specs: list[Spec | None] = [*of_runs] or [given]
+    known: dict[str, tuple[Dataset, Reference]] = {}
+    for data in specs:
+        if data is None:
+            raise NoiseregError(
+                "a folder of images does not say what it should look like; give --data, such as --data digits"
+            )
+        if data.label() not in known:
+            dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
+            known[data.label()] = (
+                dataset,
+                reference(dataset, data.name, _reference_name(options.reference), options.num),
+            )
+    needs_samples = not all(reg.find("metric", Spec.parse(m).name).implementation().needs_run for m in metrics)
+    groups: dict[str, _Group] = {}
+    for data in filter(None, specs):
+        dataset, real = known[data.label()]
+        if real.identity not in groups:
+            num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
+            if num < 1:
+                raise NoiseregError(f"--num {num}: expected at least 1")
+            # what is measured on the model itself needs no samples
+            groups[real.identity] = _Group(data, dataset, real, [], [], [], num if needs_samples else 0)
+    for run, data in zip(targets.runs, of_runs, strict=True):
+        dataset, real = known[data.label()]
+        groups[real.identity].runs.append(run)
+        groups[real.identity].datasets.append(dataset)
+    if targets.images:
+        if len(groups) > 1:
+            raise NoiseregError(
+                f"{targets.images[0].path} does not say which of the runs' data sets it belongs to; give --data, or "
+                "evaluate it apart"
+            )
+        next(iter(groups.values())).images.extend(targets.images)
+    return list(groups.values())
 
 
 def _subjects(
-    targets: Targets,
-    options: Options,
-    num: int,
-    real: Reference,
-    dataset: Dataset,
-    reg: Registry,
-    runtime: Runtime,
-    reporter: Reporter,
+    group: _Group, options: Options, reg: Registry, runtime: Runtime, reporter: Reporter
 ) -> Iterator[Subject]:
-    for run in targets.runs:
+    real, num = group.real, group.num
+    for run, dataset in zip(group.runs, group.datasets, strict=True):
         if run.shape != tuple(dataset.shape):
             raise NoiseregError(
                 f"{run.path} makes samples of shape {run.shape} and {real.data} has {tuple(dataset.shape)}"
@@ -218,12 +274,12 @@ def _subjects(
                 raise NoiseregError(f"{run.path} is conditioned on data: expected --reference train or heldout")
             condition = (dataset, real.name)
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
-        for steps in options.steps or (None,):
+        for eta, steps in itertools.product(options.eta or (None,), options.steps or (None,)):
             sampling = plan(
                 run,
                 own,
                 steps=steps,
-                eta=options.eta,
+                eta=eta,
                 solver=options.solver,
                 grid=options.grid,
                 guidance=options.guidance,
@@ -238,7 +294,7 @@ def _subjects(
             read = functools.partial(read_samples, sampling, num)
             key, folder = f"{sampling.key()}-{num}", run.path / "eval" / "metrics"
             yield Subject(str(run.path), run, sampling, num, key, read, folder)
-    for images in targets.images:
+    for images in group.images:
         x = found_targets.read_images(images, tuple(real.x.shape[1:]), real.data)
         if options.num is not None and len(x) < options.num:
             raise NoiseregError(f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}")
@@ -399,12 +455,16 @@ def _one(values: Sequence[Any]) -> Any:
     return values[0] if values and all(v == values[0] for v in values) else None
 
 
-def _context(subjects: Sequence[Subject], data: str, real: Reference, asked: Sequence[_Asked]) -> list[str]:
-    """``digits · ddpm · 3 seeds · 1,617 samples against 1,617 of train · pixels · k 5 · 100 steps, η 1, EMA``."""
+def _context(
+    subjects: Sequence[Subject], data: str, real: Reference, asked: Sequence[_Asked], apart: Sequence[str]
+) -> list[str]:
+    """``digits · ddpm · 3 seeds · 1,617 samples against 1,617 of train · pixels · k 5 · 100 steps, η 1, EMA``; with what
+    sets this table ``apart`` from others of the same data, where it is not said anyway."""
     runs = [s for s in subjects if s.run is not None and s.sampling is not None]
     phrases = [data]
     if process := _one([s.run.config.process.name for s in runs if s.run]):
         phrases.append(process)
+    phrases += [phrase for phrase in apart if phrase != process and not phrase.startswith("η ")]
     if seeds := sorted({s.run.config.seed for s in runs if s.run}):
         phrases.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
     counts = sorted({s.n for s in subjects})

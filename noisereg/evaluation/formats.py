@@ -1,4 +1,4 @@
-"""An ablation table as text: for the terminal, Markdown, CSV, LaTeX and JSON. All show the same numbers."""
+"""Ablation tables as text: for the terminal, Markdown, CSV, LaTeX and JSON. All show the same numbers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from noisereg.errors import NoiseregError
 from noisereg.evaluation.table import Cell, Comparison, Table
 from noisereg.spec import flatten
 
 ARROW = {"higher": "↑", "lower": "↓"}
+MARK = {"better": "*", "worse": "*", "constant": "="}
+"""By verdict of the test."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,14 @@ def _places(cells: list[Cell]) -> int:
     return 3 if largest < 10 else 2 if largest < 1000 else 0
 
 
-def _value(cell: Cell, places: int) -> str:
-    if cell.half_width is not None:
-        return f"{decimal(cell.mean, places)} ± {decimal(cell.half_width, places)}"
-    return " / ".join(decimal(v, places) for v in cell.values.values())
+def _value(cell: Cell, places: int, effect: bool) -> str:
+    def text(x: float) -> str:
+        return f"+{decimal(x, places)}" if effect and x > 0 else decimal(x, places)
+
+    if cell.half_width is None:
+        return " / ".join(text(v) for v in cell.values.values())
+    mark = MARK.get(cell.comparison.verdict, "") if effect and cell.comparison else ""
+    return f"{text(cell.mean)} ± {decimal(cell.half_width, places)}{mark}"
 
 
 def _change(comparison: Comparison | None) -> str:
@@ -75,7 +84,7 @@ def _change(comparison: Comparison | None) -> str:
     if comparison.change_percent is None:
         return "—"
     sign = "−" if comparison.change_percent < -0.05 else "+"
-    mark = {"better": "*", "worse": "*", "constant": "="}.get(comparison.verdict, "")
+    mark = MARK.get(comparison.verdict, "")
     return f"{sign}{abs(comparison.change_percent):.1f} %{mark}"
 
 
@@ -89,8 +98,8 @@ def layout(table: Table) -> Layout:
                 continue
             shown = [
                 Shown(
-                    _value(cell, places[name]),
-                    _change(cell.comparison),
+                    _value(cell, places[name], table.effects),
+                    "" if table.effects else _change(cell.comparison),
                     cell.comparison.verdict if cell.comparison else "",
                 )
                 if (cell := row.cells.get(name))
@@ -132,7 +141,7 @@ def terminal(table: Table, color: bool = False, width: int | None = None) -> str
     if table.context:
         console.print(Text(" · ".join(table.context)), soft_wrap=True)
     console.print(grid)
-    for note in table.notes:
+    for note in (*table.notes, *table.remarks):
         console.print(Text(note, style="dim" if color else ""), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
@@ -154,7 +163,8 @@ def markdown(table: Table) -> str:
             lines.append(f"| **{safe(line.heading)}** |" + " |" * len(shape.headers))
         cells = [safe(f"{cell.value} ({cell.change})" if cell.change else cell.value) for cell in line.cells]
         lines.append(f"| {safe(line.label)} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"- {safe(note)}" for note in table.notes)] if table.notes else []
+    notes = [*table.notes, *table.remarks]
+    lines += ["", *(f"- {safe(note)}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -212,12 +222,13 @@ def latex(table: Table) -> str:
             lines.append(rf"\multicolumn{{{span}}}{{l}}{{\emph{{{latex_text(line.heading)}}}}} \\")
         cells = [f"{cell.value} ({cell.change})" if cell.change else cell.value for cell in line.cells]
         lines.append(f"{latex_text(line.label)} & " + " & ".join(map(latex_text, cells)) + r" \\")
-    caption = ". ".join([" · ".join(table.context), *table.notes])
+    caption = ". ".join([" · ".join(table.context), *table.notes, *table.remarks])
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{latex_text(caption)}.}}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
 COLUMNS = (
+    "table",
     "row",
     "baseline",
     "sampling_steps",
@@ -237,39 +248,41 @@ COLUMNS = (
 )
 
 
-def csv_text(table: Table) -> str:
+def csv_text(tables: Sequence[Table]) -> str:
     """One line a row and number, in full precision; ``values`` as ``seed=value`` pairs."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in table.as_rows():
-        for name, cell in row["metrics"].items():
-            comparison = cell.get("comparison", {})
-            writer.writerow(
-                {
-                    "row": row["label"],
-                    "baseline": row["baseline"],
-                    "sampling_steps": row["steps"],
-                    "metric": name,
-                    "better": table.better[name],
-                    "n": len(cell["values"]),
-                    "mean": cell["mean"],
-                    "half_width_95": cell["half_width"],
-                    "change_percent": comparison.get("change_percent"),
-                    "difference": comparison.get("difference"),
-                    "p": comparison.get("p"),
-                    "p_holm": comparison.get("p_holm"),
-                    "verdict": comparison.get("verdict"),
-                    "detectable": comparison.get("detectable"),
-                    "values": " ".join(f"{seed}={value!r}" for seed, value in cell["values"].items()),
-                    "settings": " ".join(f"{k}={v}" for k, v in flatten(row["settings"]).items()),
-                }
-            )
+    for table in tables:
+        for row in table.as_rows():
+            for name, cell in row["metrics"].items():
+                comparison = cell.get("comparison", {})
+                writer.writerow(
+                    {
+                        "table": " · ".join(table.context),
+                        "row": row["label"],
+                        "baseline": row["baseline"],
+                        "sampling_steps": row["steps"],
+                        "metric": name,
+                        "better": table.better[name],
+                        "n": len(cell["values"]),
+                        "mean": cell["mean"],
+                        "half_width_95": cell["half_width"],
+                        "change_percent": comparison.get("change_percent"),
+                        "difference": comparison.get("difference"),
+                        "p": comparison.get("p"),
+                        "p_holm": comparison.get("p_holm"),
+                        "verdict": comparison.get("verdict"),
+                        "detectable": comparison.get("detectable"),
+                        "values": " ".join(f"{seed}={value!r}" for seed, value in cell["values"].items()),
+                        "settings": " ".join(f"{k}={v}" for k, v in flatten(row["settings"]).items()),
+                    }
+                )
     return out.getvalue()
 
 
-def json_text(table: Table) -> str:
-    """Everything, in full precision; NaN and infinities, which JSON has not, as null."""
+def json_text(tables: Sequence[Table]) -> str:
+    """Everything, in full precision; NaN and infinities, which JSON has not, as null. :func:`read_json` reads it."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -278,4 +291,33 @@ def json_text(table: Table) -> str:
             return [finite(v) for v in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return json.dumps(finite(table.as_json()), indent=1, ensure_ascii=False, default=str) + "\n"
+    data = {"tables": [finite(table.as_json()) for table in tables]}
+    return json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+def read_json(path: Path) -> list[Table]:
+    """The tables of a file that ``noisereg eval --format json`` wrote.
+
+    Raises:
+        NoiseregError: if it is none, or cannot be read.
+    """
+    try:
+        return [Table.of_json(each) for each in json.loads(path.read_text(encoding="utf-8"))["tables"]]
+    except OSError as error:
+        raise NoiseregError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NoiseregError(f"{path} holds no tables; expected what noisereg eval --format json writes") from None
+
+
+def text(tables: Sequence[Table], form: str, color: bool = False) -> str:
+    """``table``, ``markdown``, ``csv``, ``latex`` or ``json``; several tables one after another."""
+    if form == "csv":
+        return csv_text(tables)
+    if form == "json":
+        return json_text(tables)
+    render: dict[str, Callable[[Table], str]] = {
+        "table": lambda table: terminal(table, color),
+        "markdown": markdown,
+        "latex": latex,
+    }
+    return "\n".join(render[form](table) for table in tables)

@@ -8,11 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from noisereg.errors import NoiseregError, nearest
-from noisereg.evaluation.table import Row
+from noisereg.evaluation.table import SECTIONS, Measurement, Row
 from noisereg.spec import Spec, flatten, parse_values
-
-SECTIONS = ("noise", "reg", "pairing", "process", "denoiser", "task")
-"""Component sections, in the order in which they name a row."""
 
 
 def text_of(value: Any) -> str:
@@ -45,39 +42,55 @@ def spec_label(spec: Spec, shown: set[str]) -> str:
     return f"{spec.name}({inside})" if inside else spec.name
 
 
-def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
-    """Set each row's label; the sections and keys that it shows."""
-    trained = [row for row in rows if row.first.components]
-    sections = {s: [row.first.components.get(s, ()) for row in trained] for s in (*SECTIONS, "data")}
-    keys = list(dict.fromkeys(k for row in trained for k in row.first.values))
-    differing_keys = [k for k in keys if len({text_of(row.first.values.get(k)) for row in trained}) > 1]
-    varying = {s: varying_params(specs) for s, specs in sections.items()}
-    if columns is None:
-        differing = [s for s in SECTIONS if len({json.dumps([x.model_dump() for x in v]) for v in sections[s]}) > 1]
-        # "none" alone names no row: what may be none stands beside the noise
-        if not differing_keys or set(differing) & {"reg", "pairing"}:
-            differing = list(dict.fromkeys(["noise", *(differing or ["reg"])]))
-        shown = [*differing, *differing_keys]
-    else:
-        shown = list(columns)
-        for column in shown:
-            section = column.partition(".")[0]
-            if trained and section not in sections and column not in keys:
-                raise NoiseregError(f"--columns {column}: no such key{nearest(column, [*SECTIONS, *keys])}")
+class Words:
+    """How some measurements' settings are told apart in words."""
 
-    def part(row: Row, column: str) -> str:
-        section, _, rest = column.partition(".")
-        if section not in sections:
-            short = column.rpartition(".")[2]
-            return f"{short}={text_of(row.first.values.get(column))}"
-        specs = row.first.components.get(section, ())
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        trained = [m for m in measurements if m.components]
+        self.sections = {s: [m.components.get(s, ()) for m in trained] for s in (*SECTIONS, "data")}
+        self.keys = list(dict.fromkeys(k for m in trained for k in m.values))
+        self.differing_keys = [k for k in self.keys if len({text_of(m.values.get(k)) for m in trained}) > 1]
+        self.differing_sections = [
+            s for s, v in self.sections.items() if len({json.dumps([x.model_dump() for x in u]) for u in v}) > 1
+        ]
+        self.varying = {s: varying_params(specs) for s, specs in self.sections.items()}
+
+    def check(self, key: str, flag: str) -> None:
+        """
+        Raises:
+            NoiseregError: for what is neither a section, nor a parameter in one, nor another key.
+        """
+        if key.partition(".")[0] not in self.sections and key not in self.keys:
+            raise NoiseregError(f"{flag} {key}: no such key{nearest(key, [*self.sections, *self.keys])}")
+
+    def of(self, m: Measurement, key: str) -> str:
+        """``blue-tv(gamma.tau=1)`` for a section, ``batch_size=64`` for another key."""
+        section, _, rest = key.partition(".")
+        if section not in self.sections:
+            return f"{key.rpartition('.')[2]}={text_of(m.values.get(key))}"
+        specs = m.components.get(section, ())
         if rest:
             return f"{rest}={'+'.join(text_of(flatten(s.params).get(rest)) for s in specs)}"
         names = [s for s in specs if s.name != "none"]
-        return " + ".join(spec_label(s, varying[section].get(s.name, set())) for s in names) or "none"
+        return " + ".join(spec_label(s, self.varying[section].get(s.name, set())) for s in names) or "none"
 
+
+def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
+    """Set each row's label; the sections and keys that it shows."""
+    words = Words([row.first for row in rows])
+    if columns is None:
+        differing = words.differing_sections
+        # "none" alone names no row: what may be none stands beside the noise
+        if not words.differing_keys or set(differing) & {"reg", "pairing"}:
+            differing = list(dict.fromkeys(["noise", *(differing or ["reg"])]))
+        shown = [*differing, *words.differing_keys]
+    else:
+        shown = list(columns)
+        for column in shown:
+            if any(row.first.components for row in rows):
+                words.check(column, "--columns")
     for row in rows:
-        parts = [part(row, column) for column in shown] if row.first.components else [row.first.name]
+        parts = [words.of(row.first, column) for column in shown] if row.first.components else [row.first.name]
         row.label = " · ".join(p for p in parts if p != "none") or "none"
     for steps in {row.first.steps for row in rows}:
         seen: dict[str, int] = {}

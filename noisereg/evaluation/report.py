@@ -1,10 +1,10 @@
-"""A report as one HTML file: the table, what it was computed from, and the pictures. It needs no network and no script."""
+"""A report as one HTML file: the tables, what they were computed from, and the pictures. It needs no network and no script."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -314,20 +314,21 @@ details pre { overflow-x: auto; background: var(--card); padding: 1rem; border-r
 """
 
 
-def html(evaluation: Evaluation, reporter: Reporter) -> str:
-    """The page, whole."""
-    table = evaluation.table
-    title = " · ".join(table.context[:3])
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(" · ".join(table.context[3:]))}</p>',
-        _html_table(evaluation),
-        "<ul>",
-        *(f"<li>{escape(note)}</li>" for note in table.notes),
-        "</ul>",
-        *(_html_picture(one) for one in all_pictures(evaluation, reporter)),
-        _html_provenance(table),
-    ]
+def html(found: Sequence[Evaluation], effects: Sequence[Table], reporter: Reporter) -> str:
+    """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all."""
+    title = " · ".join(found[0].table.context[:3]) if len(found) == 1 else " · ".join(e.name for e in found)
+    body: list[str] = []
+    for k, evaluation in enumerate(found):
+        table = evaluation.table
+        body += [
+            f"<h1>{escape(' · '.join(table.context[:3]))}</h1>",
+            f'<p class="soft">{escape(" · ".join(table.context[3:]))}</p>',
+            _html_table(evaluation),
+            _html_notes(table),
+            *(_html_effects(each) for each in effects[k : k + 1]),
+            *(_html_picture(one, _prefix(found, evaluation)) for one in all_pictures(evaluation, reporter)),
+            _html_provenance(table),
+        ]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -337,6 +338,33 @@ def html(evaluation: Evaluation, reporter: Reporter) -> str:
         + "\n".join(body)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def _prefix(found: Sequence[Evaluation], evaluation: Evaluation) -> str:
+    """What keeps one evaluation's pictures apart from another's."""
+    return f"{evaluation.name}-" if len(found) > 1 else ""
+
+
+def _html_notes(table: Table) -> str:
+    return "\n".join(["<ul>", *(f"<li>{escape(note)}</li>" for note in (*table.notes, *table.remarks)), "</ul>"])
+
+
+def _html_effects(table: Table) -> str:
+    shape = layout(table)
+    lines = [f"<section><h2>{escape(table.context[0].capitalize())}</h2>"]
+    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
+    lines.append(f'<div class="scroll"><table><thead><tr><th scope="col">effect</th>{head}</tr></thead><tbody>')
+    for line in shape.lines:
+        lines += [_html_heading(line.heading, len(shape.headers))] if line.heading else []
+        cells = "".join(f'<td class="{escape(cell.verdict)}">{escape(cell.value)}</td>' for cell in line.cells)
+        lines.append(f'<tr><th scope="row">{escape(line.label)}</th>{cells}</tr>')
+    lines.append("</tbody></table></div>")
+    lines += ["<ul>", *(f"<li>{escape(note)}</li>" for note in table.notes), "</ul></section>"]
+    return "".join(lines)
+
+
+def _html_heading(text: str, columns: int) -> str:
+    return f'<tr class="section"><th colspan="{columns + 1}" scope="rowgroup">{escape(text)}</th></tr>'
 
 
 def _html_table(evaluation: Evaluation) -> str:
@@ -350,8 +378,7 @@ def _html_table(evaluation: Evaluation) -> str:
     in_order = [row for steps in table.steps for row in table.rows if row.first.steps == steps]
     for line, row in zip(shape.lines, in_order, strict=True):
         if line.heading:
-            span = len(shape.headers) + 1
-            lines.append(f'<tr class="section"><th colspan="{span}" scope="rowgroup">{escape(line.heading)}</th></tr>')
+            lines.append(_html_heading(line.heading, len(shape.headers)))
         n = counts[row.first.source, row.first.steps]
         cells = []
         for name, cell in zip(table.metrics, line.cells, strict=True):
@@ -368,10 +395,10 @@ def _html_table(evaluation: Evaluation) -> str:
     return "".join(lines)
 
 
-def _html_picture(picture: Picture) -> str:
+def _html_picture(picture: Picture, prefix: str) -> str:
     parts = [f"<section><h2>{escape(picture.title)}</h2><figure><figcaption>{escape(picture.caption)}</figcaption>"]
     if picture.figure is not None:
-        drawn = pictures.svg(picture.figure, picture.name)
+        drawn = pictures.svg(picture.figure, f"{prefix}{picture.name}")
         parts.append(drawn.replace("<svg", f'<svg role="img" aria-label="{escape(picture.title)}"', 1))
     if picture.images:
         parts.append('<div class="side">')
@@ -396,17 +423,19 @@ def _html_provenance(table: Table) -> str:
     )
 
 
-def write_pictures(evaluation: Evaluation, folder: Path, reporter: Reporter) -> None:
-    """Every picture as a file: figures as SVG and PNG, samples as PNG.
+def write_pictures(found: Sequence[Evaluation], folder: Path, reporter: Reporter) -> None:
+    """Every picture as a file: figures as SVG and PNG, samples as PNG; those of several tables each in a folder.
 
     Raises:
         NoiseregError: if they cannot be written.
     """
-    for one in all_pictures(evaluation, reporter):
-        if one.figure is not None:
-            drawn = pictures.svg(one.figure, one.name).replace("currentColor", "#000000")
-            write_atomically(folder / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode())
-            write_atomically(folder / f"{one.name}.png", pictures.png(one.figure, one.name))
-        for label, data in one.images:
-            slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-")
-            write_atomically(folder / f"{one.name}-{slug}.png", data)
+    for evaluation in found:
+        place = folder / evaluation.name if len(found) > 1 else folder
+        for one in all_pictures(evaluation, reporter):
+            if one.figure is not None:
+                drawn = pictures.svg(one.figure, one.name).replace("currentColor", "#000000")
+                write_atomically(place / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode())
+                write_atomically(place / f"{one.name}.png", pictures.png(one.figure, one.name))
+            for label, data in one.images:
+                slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-")
+                write_atomically(place / f"{one.name}-{slug}.png", data)

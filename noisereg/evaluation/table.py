@@ -1,13 +1,17 @@
-"""The ablation table's data: measurements, rows, cells and comparisons. Imports no torch."""
+"""The ablation table's data: measurements, rows, cells and comparisons; to JSON and back. Imports no torch."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from noisereg.spec import Spec
+
+SECTIONS = ("noise", "reg", "pairing", "process", "denoiser", "task")
+"""Component sections, in the order in which they name a row."""
 
 Verdict = Literal["better", "worse", "none", "identical", "constant", "too few seeds"]
 
@@ -90,9 +94,14 @@ class Table:
     context: list[str] = field(default_factory=list)
     """What all numbers were computed from, in short phrases."""
     notes: list[str] = field(default_factory=list)
+    """What the statistics are, and what they cannot tell: made from the rows."""
+    remarks: list[str] = field(default_factory=list)
+    """What else is to be said under the table: cells that are missing, what a metric notes."""
     candidates: list[dict[str, Any]] = field(default_factory=list)
     """What each picked row was picked among, and its mean on the seeds for picking."""
     provenance: dict[str, Any] = field(default_factory=dict)
+    effects: bool = False
+    """Whether the numbers are differences between configurations and not their own."""
 
     @property
     def steps(self) -> list[int | None]:
@@ -104,14 +113,49 @@ class Table:
         return [_plain(row) for row in self.rows]
 
     def as_json(self) -> dict[str, Any]:
+        """Everything; :meth:`of_json` gives the table back. What all rows have in common stands once, under ``shared``."""
+        rows = self.as_rows()
+        shared = {
+            section: {k: v for k, v in first.items() if all(k in r[section] and r[section][k] == v for r in rows)}
+            for section, first in ((s, rows[0][s]) for s in SHARED if rows)
+        }
+        for row in rows:
+            for section, values in shared.items():
+                row[section] = {k: v for k, v in row[section].items() if k not in values}
         return {
             "context": self.context,
             "provenance": self.provenance,
             "better": self.better,
-            "rows": self.as_rows(),
+            "effects": self.effects,
+            "shared": shared,
+            "rows": rows,
             "candidates": self.candidates,
             "notes": self.notes,
+            "remarks": self.remarks,
         }
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Table:
+        """
+        Raises:
+            KeyError, TypeError, ValueError: where ``data`` is not what :meth:`as_json` gives.
+        """
+        better = dict(data["better"])
+        return cls(
+            metrics=list(better),
+            better=better,
+            rows=[_row(row, data["shared"]) for row in data["rows"]],
+            context=list(data["context"]),
+            notes=list(data["notes"]),
+            remarks=list(data["remarks"]),
+            candidates=list(data["candidates"]),
+            provenance=dict(data["provenance"]),
+            effects=bool(data["effects"]),
+        )
+
+
+SHARED = ("settings", "sampling", "environment")
+"""The mappings of a plain row whose common part a JSON file holds once."""
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -121,15 +165,55 @@ def _plain(row: Row) -> dict[str, Any]:
         metrics[name] = {"mean": cell.mean, "half_width": cell.half_width, "values": dict(cell.values)}
         if cell.comparison:
             metrics[name]["comparison"] = {k: v for k, v in vars(cell.comparison).items() if v is not None}
+    environments = [m.environment for m in row.measurements]
     return {
         "label": row.label,
         "baseline": row.baseline,
         "seeds": row.seeds,
         "steps": first.steps,
         "sampling": dict(first.sampling),
+        "environment": {k: v for k, v in first.environment.items() if all(e.get(k) == v for e in environments)},
         "settings": {s: [spec.model_dump() for spec in specs] for s, specs in first.components.items()}
         | dict(first.values),
         "sources": [m.source for m in row.measurements],
+        **({"name": first.name} if first.name else {}),
         **({"picked_on": list(row.picked_on)} if row.picked_on else {}),
         "metrics": metrics,
     }
+
+
+def _row(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Row:
+    settings, sampling, environment = ({**shared.get(s, {}), **data[s]} for s in SHARED)
+    sections = [s for s in (*SECTIONS, "data") if s in settings]
+    components = {s: [Spec.model_validate(spec) for spec in settings[s]] for s in sections}
+    cells = {name: _cell(cell) for name, cell in data["metrics"].items()}
+    measurements = []
+    for source, seed in zip(data["sources"], data["seeds"] or [None], strict=True):
+        key = "" if seed is None else str(seed)
+        measurements.append(
+            Measurement(
+                source=source,
+                numbers={name: cell.values[key] for name, cell in cells.items() if key in cell.values},
+                components=components,
+                values={k: v for k, v in settings.items() if k not in sections},
+                seed=seed,
+                steps=data["steps"],
+                sampling=sampling,
+                environment=environment,
+                name=data.get("name", ""),
+            )
+        )
+    return Row(data["label"], measurements, data["baseline"], tuple(data.get("picked_on", ())), cells)
+
+
+def _cell(data: Mapping[str, Any]) -> Cell:
+    def number(value: float | None) -> float:
+        return math.nan if value is None else float(value)  # JSON has no NaN
+
+    comparison = data.get("comparison")
+    return Cell(
+        values={seed: number(value) for seed, value in data["values"].items()},
+        mean=number(data["mean"]),
+        half_width=data["half_width"],
+        comparison=Comparison(**{"change_percent": None, **comparison}) if comparison else None,
+    )

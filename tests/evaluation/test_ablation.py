@@ -404,9 +404,9 @@ def test_every_format_shows_the_same_numbers(example: Table) -> None:
     assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption"))
     assert all(ord(c) < 128 for c in tex)
 
-    data = json.loads(formats.json_text(example))
+    (data,) = json.loads(formats.json_text([example]))["tables"]
     assert [row["label"] for row in data["rows"]] == labels(example)
-    lines = list(csv.DictReader(io.StringIO(formats.csv_text(example))))
+    lines = list(csv.DictReader(io.StringIO(formats.csv_text([example]))))
     assert len(lines) == 8
     for line in lines:
         row = next(r for r in data["rows"] if r["label"] == line["row"])
@@ -424,7 +424,7 @@ def test_names_cannot_break_a_format() -> None:
     assert row.startswith(
         r"a\textbar{}b\_\textless{}script\textgreater{}\&\%\$\#\{\}\textasciitilde{}\textasciicircum{}"
     )
-    assert json.loads(formats.json_text(table))["rows"][0]["label"] == nasty
+    assert json.loads(formats.json_text([table]))["tables"][0]["rows"][0]["label"] == nasty
     assert nasty in formats.terminal(table)
 
 

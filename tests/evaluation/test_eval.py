@@ -52,6 +52,12 @@ def mistake(capsys: Capture, *arguments: object) -> str:
     return lines[0].removeprefix("noisereg: error: ")
 
 
+def table_of(text: str) -> dict[str, Any]:
+    """The one table of what --format json prints."""
+    (table,) = json.loads(text)["tables"]
+    return table
+
+
 def pngs(folder: Path, count: int, mode: str = "L", side: int = 8) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -81,7 +87,7 @@ def test_a_sweep_gives_the_ablation_table_in_every_format(capsys: Capture, sweep
     assert [line.count("%") + line.count("identical") for line in rows[1:]] == [0, 5, 5, 5]
     assert "Holm" in md
 
-    data = json.loads(call(capsys, *arguments, "--format", "json"))
+    data = table_of(call(capsys, *arguments, "--format", "json"))
     assert len(data["rows"]) == 4
     assert set(data["better"]) == {"precision", "density", "recall", "coverage", "fd-pixels"}
     for line, row in zip(rows[1:], data["rows"], strict=True):
@@ -105,7 +111,7 @@ def test_python_gives_the_rows(sweep: Sweep, capsys: Capture) -> None:
     rows = noisereg.evaluate([sweep.path], metrics=["prdc"], num=200, baseline="noise=blue-tv,reg=none")
     assert [row["label"] for row in rows if row["baseline"]] == ["blue-tv"]
     assert rows[0]["settings"]["noise"][0]["name"] == "white"
-    shown = json.loads(call(capsys, sweep.path, "--num", 200, "--format", "json"))["rows"]
+    shown = table_of(call(capsys, sweep.path, "--num", 200, "--format", "json"))["rows"]
     assert [r["metrics"]["precision"]["mean"] for r in rows] == [r["metrics"]["precision"]["mean"] for r in shown]
     with pytest.raises(noisereg.NoiseregError, match=r"no option 'feature'; did you mean 'features'\?"):
         noisereg.evaluate([sweep.path], feature="pixels")
@@ -114,7 +120,7 @@ def test_python_gives_the_rows(sweep: Sweep, capsys: Capture) -> None:
 def test_numbers_are_those_of_the_samples_and_the_reference(sweep: Sweep, capsys: Capture) -> None:
     """prdc of the very samples that Run.sample gives against the training set, by hand."""
     one = sweep.path_of(sweep.cells[0])
-    found = json.loads(call(capsys, one, "--num", 50, "--format", "json"))["rows"][0]["metrics"]
+    found = table_of(call(capsys, one, "--num", 50, "--format", "json"))["rows"][0]["metrics"]
     x = noisereg.load(one).sample(50, seed=0)
     real = read_split(Digits(ImageParams(), Context()), "train")
     expected = manifolds(real.flatten(1), x.flatten(1), 5).numbers()
@@ -231,7 +237,7 @@ def test_ranks_share_the_work_and_agree(own: Path, capsys: Capture) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    mine, theirs = json.loads(alone), json.loads(done.stdout)
+    mine, theirs = table_of(alone), table_of(done.stdout)
     for name, cell in mine["rows"][0]["metrics"].items():
         assert theirs["rows"][0]["metrics"][name]["mean"] == pytest.approx(cell["mean"], abs=2e-3)
 
@@ -253,13 +259,118 @@ def test_settings_of_the_sampler_are_said(sweep: Sweep, capsys: Capture) -> None
     assert "0 ≤ eta ≤ 1" in mistake(capsys, sweep.path_of(sweep.cells[0]), "--eta", 2)
 
 
+# Several tables
+
+
+def tables(text: str) -> list[str]:
+    """The context lines of the tables that a terminal shows."""
+    return [line for line in text.splitlines() if re.search(r"samples against [\d,]+ of", line)]
+
+
+def test_each_data_set_has_a_table(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+    grid = {"axes": {"data": ["swiss-roll:n=300", "central-banana:n=300"]}, "reg": ["none", "isotropy"]}
+    points = make_sweep(tmp_path / "P", grid, {"denoiser": "dense"})
+    arguments = [points.path, "--num", 50]
+    found = call(capsys, *arguments, "--pictures", tmp_path / "pictures")
+    assert [line.split(" · ")[0] for line in tables(found)] == ["swiss-roll", "central-banana"]
+    rows = re.findall(r"^(white.*?)  ", found, re.MULTILINE)
+    assert rows == 2 * ["white", "white · isotropy(weight=0.1)"]
+    assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"swiss-roll", "central-banana"}
+    both = json.loads(call(capsys, *arguments, "--format", "json"))["tables"]
+    alone = [
+        p for cell, p in zip(points.cells, map(points.path_of, points.cells), strict=True) if "banana" in cell.name
+    ]
+    assert table_of(call(capsys, *alone, "--num", 50, "--format", "json"))["rows"] == both[1]["rows"]
+    page = tmp_path / "r.html"
+    call(capsys, *arguments, "--out", page)
+    used = re.findall(r'\bid="([^"]+)"', page.read_text())
+    assert len(used) == len(set(used))
+    assert page.read_text().count("<h1>") == 2
+    pngs(tmp_path / "images", 9)
+    assert "does not say which of the runs' data sets it belongs to" in mistake(
+        capsys, points.path, tmp_path / "images", "--num", 9
+    )
+
+
+def test_data_that_give_the_same_real_samples_share_a_table(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+    mixed = make_sweep(tmp_path / "mixed", {"axes": {"data.flip": [False, True]}})
+    found = call(capsys, mixed.path, "--num", 40)
+    assert len(tables(found)) == 1
+    assert "white · digits(flip=true)" in found
+
+
+def test_processes_and_etas_can_have_tables_of_their_own(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+    swept = make_sweep(tmp_path / "S", {"process": ["ddpm", "iadb"], "noise": ["white", "blue-tv"]})
+    found = call(capsys, swept.path, "--num", 40, "--by", "process", "--eta", "0,1")
+    assert [re.search(r"· (ddpm|iadb) ·.*(η [01])", line).groups() for line in tables(found)] == [
+        ("ddpm", "η 0"),
+        ("ddpm", "η 1"),
+        ("iadb", "η 0"),
+        ("iadb", "η 1"),
+    ]
+    assert re.findall(r"^(\S+) .*", found.replace("mean", ""), re.MULTILINE).count("blue-tv") == 4
+    assert len(tables(call(capsys, swept.path, "--num", 40, "--by", "noise"))) == 2
+    assert "--by proces: no such key; did you mean 'process'?" in mistake(capsys, swept.path, "--by", "proces")
+    assert "--eta 0,x: expected numbers" in mistake(capsys, swept.path, "--eta", "0,x")
+
+
+# Tables that were measured before
+
+
+def test_a_stored_table_shows_the_same_in_every_format(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+    arguments = [sweep.path, "--num", 60, "--steps", "2,4"]
+    stored = tmp_path / "table.json"
+    call(capsys, *arguments, "--out", stored)
+    for form in ("table", "markdown", "csv", "latex", "json"):
+        assert call(capsys, stored, "--format", form) == call(capsys, *arguments, "--format", form), form
+    for options in (
+        ["--baseline", "noise=blue-tv,reg=none"],
+        ["--columns", "reg,noise.factor"],
+        ["--label", "DDPM:noise=white,reg=none"],
+        ["--effects", "noise,reg"],
+    ):
+        assert call(capsys, stored, *options) == call(capsys, *arguments, *options), options
+
+
+def test_a_stored_table_is_picked_from_as_the_runs_are(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+    grid = {"reg": ["none", "isotropy:weight=0.1", "isotropy:weight=0.3"], "seeds": 4}
+    swept = make_sweep(tmp_path / "S", grid)
+    call(capsys, swept.path, "--num", 40, "--out", tmp_path / "t.json")
+    picking = ["--pick", "density", "--pick-on", "1,3"]
+    found = call(capsys, tmp_path / "t.json", *picking)
+    assert found == call(capsys, swept.path, "--num", 40, *picking)
+    assert re.search(r"was picked on seeds 1, 3 and is reported on 0, 2", found)
+    call(capsys, tmp_path / "t.json", *picking, "--out", tmp_path / "picked.json")
+    assert call(capsys, tmp_path / "picked.json") == found
+    assert "a table of rows that were picked holds no other rows" in mistake(
+        capsys, tmp_path / "picked.json", "--columns", "reg"
+    )
+    kin = "share the seeds 0, 1, 2, 3; expected some of these, and others left"
+    assert kin in mistake(capsys, tmp_path / "t.json", "--pick", "density", "--pick-on", "1,7")
+    assert kin in mistake(capsys, tmp_path / "t.json", "--pick", "density", "--pick-on", "0,1,2,3")
+    assert "give --pick NUMBER too" in mistake(capsys, tmp_path / "t.json", "--pick-on", "1")
+
+
+def test_mistakes_about_stored_tables_are_one_line(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+    stored = tmp_path / "t.json"
+    call(capsys, sweep.path, "--num", 40, "--out", stored)
+    assert "--metric is for measuring" in mistake(capsys, stored, "--metric", "fd")
+    assert "--pictures is for measuring" in mistake(capsys, stored, "--pictures", tmp_path)
+    assert "cannot stand beside a table that is finished" in mistake(capsys, stored, sweep.path)
+    assert "needs the runs for its pictures" in mistake(capsys, stored, "--format", "html")
+    assert "no-table.json cannot be read: No such file" in mistake(capsys, tmp_path / "no-table.json")
+    for text in ("{", "[]", '{"tables": [{}]}', '{"tables": 1}', '{"rows": []}'):
+        (tmp_path / "broken.json").write_text(text)
+        assert "broken.json holds no tables" in mistake(capsys, tmp_path / "broken.json"), text
+
+
 # Folders and files from elsewhere
 
 
 def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Capture) -> None:
     folder = pngs(tmp_path / "images", 120)
     arguments = [folder, "--data", "digits", "--metric", "prdc", "--metric", "fd", "--features", "pixels"]
-    found = json.loads(call(capsys, *arguments, "--format", "json"))["rows"][0]
+    found = table_of(call(capsys, *arguments, "--format", "json"))["rows"][0]
     x = torch.stack([torch.from_numpy(np.array(Image.open(p))).flatten() for p in sorted(folder.iterdir())])
     real = read_split(Digits(ImageParams(), Context()), "train").flatten(1)
     expected = manifolds(real, x, 5).numbers()
@@ -272,7 +383,7 @@ def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Cap
 def test_an_npz_of_noisereg_sample(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
     path = sweep.path_of(sweep.cells[0])
     assert run(["sample", str(path), "--num", "60", "--out", str(tmp_path / "x.npz")]) == 0
-    table = json.loads(call(capsys, tmp_path / "x.npz", path, "--num", 60, "--format", "json"))["rows"]
+    table = table_of(call(capsys, tmp_path / "x.npz", path, "--num", 60, "--format", "json"))["rows"]
     values = [row["metrics"]["precision"]["mean"] for row in table]
     assert values[0] == values[1]
 
@@ -303,14 +414,14 @@ def test_mistakes_about_folders_are_one_line(tmp_path: Path, capsys: Capture) ->
 
 def test_spaces_that_need_no_download(sweep: Sweep, capsys: Capture) -> None:
     path = sweep.path_of(sweep.cells[0])
-    learnt = json.loads(
+    learnt = table_of(
         call(
             capsys, path, "--num", 80, "--features", "classifier:steps=60,width=8", "--metric", "fd", "--format", "json"
         )
     )
     assert list(learnt["rows"][0]["metrics"]) == ["fd-classifier"]
-    assert re.search(r"classifier: \d+\.\d % of 180 held-out images right", "\n".join(learnt["notes"]))
-    random = json.loads(
+    assert re.search(r"classifier: \d+\.\d % of 180 held-out images right", "\n".join(learnt["remarks"]))
+    random = table_of(
         call(
             capsys,
             path,
@@ -409,10 +520,6 @@ def test_unfinished_cells_are_left_out_and_said(tmp_path: Path, capsys: Capture,
 def test_mistakes_about_runs_are_one_line(
     sweep: Sweep, tmp_path: Path, capsys: Capture, own: Path, make_sweep: Any
 ) -> None:
-    other = make_sweep(tmp_path / "other", {}, {"data": "digits:flip=true"})
-    assert "a table compares runs of one data set" in mistake(capsys, sweep.path, other.path)
-    mixed = make_sweep(tmp_path / "mixed", {"axes": {"data.flip": [False, True]}})
-    assert "a table compares runs of one data set" in mistake(capsys, mixed.path)
     assert "one configuration with one seed" in mistake(capsys, own, sweep.path_of(sweep.cells[0]), "--num", 40)
     shutil.rmtree(own / "checkpoints")
     assert "has no whole checkpoint" in mistake(capsys, own)
@@ -426,8 +533,8 @@ def test_paired_outputs_are_measured_against_their_own_answers(
     base = {"task": "superres:factor=2", "denoiser": "mlp:width=16,blocks=1"}
     swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv"]}, base)
     arguments = [swept.path, "--metric", "psnr", "--metric", "ssim", "--reference", "heldout"]
-    found = json.loads(call(capsys, *arguments, "--format", "json"))
+    found = table_of(call(capsys, *arguments, "--format", "json"))
     assert set(found["rows"][0]["metrics"]) == {"psnr", "ssim"}
     assert 0 < found["rows"][0]["metrics"]["psnr"]["mean"] < 40
-    assert found["rows"][0]["sampling"]["condition"].startswith("heldout ")
-    assert any("ssim: images of 8 pixels" in note for note in found["notes"])
+    assert found["shared"]["sampling"]["condition"].startswith("heldout ")
+    assert any("ssim: images of 8 pixels" in remark for remark in found["remarks"])

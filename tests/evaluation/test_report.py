@@ -56,7 +56,7 @@ class Page(HTMLParser):
 def report(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     out = folder / "report.html"
-    arguments = ["eval", str(sweep.path), "--num", "120", "--metric", "prdc", "--metric", "fd"]
+    arguments = ["eval", str(sweep.path), "--num", "120", "--metric", "prdc", "--metric", "fd", "--effects", "noise,reg"]
     assert run([*arguments, "--format", "html", "--out", str(out), "--pictures", str(folder / "pictures")]) == 0
     return out
 
@@ -95,6 +95,8 @@ def test_each_number_stands_beside_what_it_was_computed_from(report: Path) -> No
         "Power of the predicted noise",
         "Isotropy of x_t (Iso-Diffusion, Figure 2)",
         "Spectra of the noises",
+        "Effects of noise and reg",
+        "blue-tv × isotropy(weight=0.1)",
     ):
         assert title in text
     assert "rises to 1 only where E‖x0‖² ≤ n" in text
