@@ -75,7 +75,7 @@ def sweep(
     if sets:
         varied = [*(name for name in COMPONENT_AXES if getattr(grid, name)), *grid.axes]
         for key in (assignment.partition("=")[0] for assignment in sets):
-            if any(f"{key}.".startswith(f"{axis}.") for axis in varied):
+            if any(f"{key}.".startswith(f"{name}.") for name in varied):
                 raise NoiseregError(f"--set {key} would change an axis of the sweep; give it in the axis's own values")
         base = apply_set(base, sets)
     validate(base)

@@ -178,6 +178,14 @@ def test_a_mistake_is_one_line_and_exit_2_and_writes_nothing(capsys, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [["train"], ["train", "--dry-run"], ["config", "show"]])
+def test_a_file_with_a_sweep_is_no_run_and_the_right_command_is_named(capsys, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    said = mistake(capsys, *command, "--config", "iso-diffusion/table1")
+    assert "is a sweep, not one run; type noisereg sweep --config iso-diffusion/table1 --out SWEEP" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders_that_cannot_be_data_are_named(capsys, tmp_path, images):
     (tmp_path / "empty").mkdir()
     assert "empty" in mistake(capsys, "train", "--data", tmp_path / "empty", "--out", tmp_path / "r")

@@ -229,6 +229,30 @@ def test_a_yaml_file_holds_a_sweep_and_flags_go_before_it(capsys: Capture, tmp_p
     assert "no key 'noises'; did you mean 'noise'?" in mistake(capsys, *arguments)
 
 
+def test_a_flag_replaces_the_axis_of_its_key_in_the_file(capsys: Capture, tmp_path: Path) -> None:
+    """Not one of them is ignored: ``--data`` beside a file whose sweep runs over data trains on that data alone."""
+    (tmp_path / "my.yaml").write_text(
+        "sweep: {axes: {data: [swiss-roll, central-banana], train.batch_size: [8, 16]}}\ntrain: {steps: 2}\n"
+    )
+    arguments = ["--config", tmp_path / "my.yaml", "--out", tmp_path / "S", "--dry-run", "--json"]
+
+    def listed(*more: str) -> list[str]:
+        code, out, err = call(capsys, *arguments, *more)
+        assert code == 0, err
+        return [cell["name"] for cell in json.loads(out)["cells"]]
+
+    assert len(listed()) == 4
+    assert listed("--data", "moon-circles:n=100") == ["batch_size=8_s0", "batch_size=16_s0"]
+    assert listed("--batch-size", "4") == ["data=swiss-roll_s0", "data=central-banana_s0"]
+    assert listed("--axis", "data=moon-circles", "--batch-size", "4") == ["data=moon-circles_s0"]
+    both = mistake(capsys, *arguments, "--data", "moon-circles", "--axis", "data=swiss-roll")
+    assert "--axis data=… and the flag of data" in both
+    for assignment in ("data=moon-circles", "data.n=100", "train.batch_size=4"):
+        assert f"--set {assignment.partition('=')[0]} would change an axis" in mistake(
+            capsys, *arguments, "--set", assignment
+        )
+
+
 def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "S"]
     assert "no noise is called 'whit'; did you mean 'white'?" in mistake(capsys, "--noise", "whit", *out)
