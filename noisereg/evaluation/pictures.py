@@ -66,7 +66,9 @@ def svg(figure: Figure, salt: str) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {size}", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     # ids such as figure_1 repeat from one picture to the next; none of them is referred to, clip paths are salted
-    text = re.sub(r' id="(?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|\w*Collection)_\d+"', "", text)
+    text = re.sub(
+        r' id="(?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|\w*Collection)_\d+"', "", text
+    )
     return text.replace(INK, "currentColor")
 
 

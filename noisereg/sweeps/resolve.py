@@ -12,6 +12,7 @@ from noisereg.config import Config, complete
 from noisereg.engine.assembly import Parts, assemble, build_dataset
 from noisereg.engine.feed import Feed
 from noisereg.engine.runtime import Runtime
+from noisereg.engine.trainer import make_optimizer
 from noisereg.errors import NoiseregError
 from noisereg.registry import Registry
 from noisereg.spec import Spec
@@ -121,7 +122,7 @@ def _notes(built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid
 
 
 def seconds_per_step(parts: Parts, runtime: Runtime, small: int = 8, patience: float = 2.0) -> float:
-    """Forward and backward of one whole step, timed; of a small one, scaled up, where the whole would take long."""
+    """One whole optimiser step, its draws included, timed; of a small one, scaled up, where the whole would take long."""
     train = parts.config.train
     whole = train.batch_size // train.accumulate
 
@@ -132,13 +133,15 @@ def seconds_per_step(parts: Parts, runtime: Runtime, small: int = 8, patience: f
         assert parts.dataset is not None
         split = parts.dataset.split("train")
         feed = Feed(config, split, parts.shape, parts.dataset.flip, parts.task, parts.noise, parts.process.T, runtime)
-        batch = feed.prepare(0, 0)
         began = time.perf_counter()
+        batch = feed.prepare(0, 0)
         loss, logged = parts.objective(batch.x0, batch.latents, batch.t, batch.cond, 0)
         loss.backward()
+        optimizer.step()
         float(logged["loss"])  # waits for the device
         return time.perf_counter() - began
 
+    optimizer = make_optimizer(parts.config, parts)
     parts.objective.train()
     timed(min(small, whole))  # the first pays for allocations
     few = timed(min(small, whole))

@@ -56,7 +56,18 @@ class Page(HTMLParser):
 def report(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     out = folder / "report.html"
-    arguments = ["eval", str(sweep.path), "--num", "120", "--metric", "prdc", "--metric", "fd", "--effects", "noise,reg"]
+    arguments = [
+        "eval",
+        str(sweep.path),
+        "--num",
+        "120",
+        "--metric",
+        "prdc",
+        "--metric",
+        "fd",
+        "--effects",
+        "noise,reg",
+    ]
     assert run([*arguments, "--format", "html", "--out", str(out), "--pictures", str(folder / "pictures")]) == 0
     return out
 
