@@ -78,7 +78,7 @@ class Launcher:
         waiting = list(cells)
         children: list[_Child] = []
         elsewhere: set[str] = set()
-        self.reporter.begin("sweep", len(waiting))
+        self.reporter.begin("sweep", len(waiting), sum(map(self.sweep.finished, waiting)))
         handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             while waiting or children:

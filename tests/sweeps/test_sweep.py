@@ -20,6 +20,7 @@ import noisereg
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.config import RuntimeConfig, read_yaml
+from noisereg.engine.reporter import Reporter
 from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
 from noisereg.registry import registry
@@ -361,6 +362,23 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     timer.join()
     assert (outcome.finished, outcome.failed) == (cells, {})
     assert capsys.readouterr().err.count("white_s0 is being trained by another process; waiting for it") == 1
+
+
+def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Path) -> None:
+    """The time left is guessed from what is trained now."""
+    grid = Grid(noise=["white"], seeds=2)
+    sweep = write(tmp_path / "S", {}, grid, make_cells({}, grid))
+    for cell in sweep.cells:
+        sweep.path_of(cell).mkdir()
+        (sweep.path_of(cell) / "status.json").write_text('{"status": "finished", "step": 4000}')
+    begun: list[tuple[str, int, int]] = []
+
+    class Recorder(Reporter):
+        def begin(self, what: str, total: int, done: int = 0) -> None:
+            begun.append((what, total, done))
+
+    launcher.Launcher(sweep, 1, [], Recorder()).run(sweep.cells)
+    assert begun == [("sweep", 2, 2)]
 
 
 def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
