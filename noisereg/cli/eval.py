@@ -26,7 +26,7 @@ SUFFIXES = {
     ".html": "html",
 }
 FORMATS = tuple(SUFFIXES.values())
-STORED = ("format", "out", "baseline", "label", "columns", "pick", "pick-on", "effects")
+STORED = ("format", "out", "where", "baseline", "label", "columns", "pick", "pick-on", "effects")
 """Options for tables that were measured before."""
 
 
@@ -72,6 +72,9 @@ def evaluate(
     columns: Annotated[
         str | None, typer.Option(metavar="KEY,…", help="What names the rows: noise,reg,train.steps. [what differs]")
     ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="KEY=VALUE,…", help="Only the runs that have it: process=iadb,reg=none.")
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(metavar="KEY,…", help="A table for each value of it: process. Each data set has one anyway."),
@@ -116,6 +119,7 @@ def evaluate(
             form,
             out,
             {
+                "keep": where,
                 "baseline": baseline,
                 "labels": tuple(label or ()),
                 "columns": tuple(columns.split(",")) if columns else None,
@@ -147,6 +151,7 @@ def evaluate(
         baseline=baseline,
         labels=tuple(label or ()),
         columns=tuple(columns.split(",")) if columns else None,
+        where=where,
         by=tuple(by.split(",")) if by else (),
         pick=pick,
         pick_on=picking,
@@ -217,7 +222,10 @@ def _show_stored(
         raise NoiseregError(f"--format html needs the runs for its pictures, and {paths[0]} holds numbers alone")
     tables = [table for path in paths for table in read_json(path)]
     if any(rows.values()):
-        tables = [rebuild(table, **rows) for table in tables]
+        rebuilt = [rebuild(table, **rows) for table in tables]
+        tables = [table for table in rebuilt if table is not None]
+    if not tables:
+        raise NoiseregError(f"--where {rows['keep']}: no row of {paths[0]} has it")
     _show([effects_of(table, factors) for table in tables] if factors else tables, form, out)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from noisereg.errors import NoiseregError, nearest
-from noisereg.evaluation.naming import matches, matching, name_rows, text_of
+from noisereg.evaluation.naming import matches, matching, name_rows, text_of, where
 from noisereg.evaluation.statistics import ALPHA, ENOUGH, FEWEST, Test, detectable, difference_test, half_width, holm
 from noisereg.evaluation.table import Cell, Comparison, Measurement, Row, Table, Verdict
 
@@ -62,8 +62,9 @@ def build(
     return table
 
 
-def rebuild(table: Table, **options: Any) -> Table:
-    """The table of the same measurements with other ``options`` of :func:`build`.
+def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | None:
+    """The table of the same measurements with other ``options`` of :func:`build`; of those that have ``keep``
+    (``process=iadb``), None if there are none.
 
     Raises:
         NoiseregError: as :func:`build`; for a table of effects, and one whose rows were picked: the other seeds are gone.
@@ -71,8 +72,13 @@ def rebuild(table: Table, **options: Any) -> Table:
     if table.effects or table.candidates:
         kind = "effects" if table.effects else "rows that were picked"
         raise NoiseregError(f"a table of {kind} holds no other rows; make it anew from the table it came from")
-    made = build([m for row in table.rows for m in row.measurements], table.better, **options)
-    made.context, made.remarks, made.provenance = table.context, table.remarks, table.provenance
+    every = [m for row in table.rows for m in row.measurements]
+    kept = every if keep is None else where(every, keep)
+    if not kept:
+        return None
+    made = build(kept, table.better, **options)
+    made.context = table.context if len(kept) == len(every) else [*table.context, f"where {keep}"]
+    made.remarks, made.provenance = table.remarks, table.provenance
     return made
 
 
@@ -99,7 +105,7 @@ def _mark_baseline(table: Table, baseline: str | None) -> None:
             continue
         left = [row for row in left if row.first.components]
         for section, plain in (("noise", "white"), ("reg", "none"), ("pairing", "none")):
-            left = [row for row in left if matches(row, section, plain)] or left
+            left = [row for row in left if matches(row.first, section, plain)] or left
         if len(left) == 1:
             left[0].baseline = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -29,7 +30,7 @@ from noisereg.evaluation import reference as references
 from noisereg.evaluation import targets as found_targets
 from noisereg.evaluation.ablation import build
 from noisereg.evaluation.features import Pixels, Space
-from noisereg.evaluation.naming import Words
+from noisereg.evaluation.naming import Words, where
 from noisereg.evaluation.reference import Reference, reference, tensor_hash
 from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
 from noisereg.evaluation.table import Measurement, Table
@@ -62,6 +63,7 @@ class Options:
     baseline: str | None = None
     labels: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+    where: str | None = None
     by: tuple[str, ...] = ()
     pick: str | None = None
     pick_on: tuple[int, ...] = ()
@@ -154,6 +156,8 @@ def run_evaluation(
     for plugin in options.plugins:
         reg.load(plugin)
     targets = found_targets.find(paths, reg)
+    if options.where is not None:
+        targets = dataclasses.replace(targets, runs=_where(targets.runs, options.where))
     runtime = Runtime.start(RuntimeConfig())
     if not runtime.main:
         reporter = Reporter()
@@ -172,6 +176,20 @@ def run_evaluation(
                 name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join([group.data.name, *phrases])).strip("-")
                 found.append(Evaluation(name, table, some, group.real, group.dataset, runtime))
     return found
+
+
+def _where(runs: Sequence[Run], match: str) -> list[Run]:
+    if "sample." in match:
+        raise NoiseregError(
+            f"--where {match}: runs are sampled as --steps, --eta and the like say; --where is for the rest"
+        )
+    settings = [
+        Measurement(str(run.path), {}, found_targets.components(run), found_targets.values(run)) for run in runs
+    ]
+    found = where(settings, match)
+    if not found:
+        raise NoiseregError(f"--where {match}: none of the {len(runs)} runs has it")
+    return [run for run, m in zip(runs, settings, strict=True) if any(m is f for f in found)]
 
 
 def _parts_of_table(subjects: Sequence[Subject], options: Options) -> list[tuple[list[str], list[Subject]]]:

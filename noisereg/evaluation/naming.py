@@ -24,15 +24,25 @@ def text_of(value: Any) -> str:
 
 
 def varying_params(specs: Iterable[Sequence[Spec]]) -> dict[str, set[str]]:
-    """By component name: the parameters in which its uses differ."""
-    uses: dict[str, list[dict[str, Any]]] = {}
+    """By component name: the parameters in which its uses differ, and which tell them apart.
+
+    A parameter that only some uses have (γ's τ, beside a γ that is linear) is left out where the others tell them apart.
+    """
+    uses: dict[str, list[dict[str, str]]] = {}
     for group in specs:
         for spec in group:
-            uses.setdefault(spec.name, []).append(flatten(spec.params))
-    return {
-        name: {k for k in set().union(*params) if len({text_of(p.get(k)) for p in params}) > 1}
-        for name, params in uses.items()
-    }
+            uses.setdefault(spec.name, []).append({k: text_of(v) for k, v in flatten(spec.params).items()})
+    return {name: _telling(params) for name, params in uses.items()}
+
+
+def _telling(uses: Sequence[dict[str, str]]) -> set[str]:
+    def different(keys: Iterable[str]) -> int:
+        return len({tuple(use.get(k, "none") for k in keys) for use in uses})
+
+    keys = list(dict.fromkeys(k for use in uses for k in use))
+    every = [k for k in keys if different([k]) > 1]
+    whole = [k for k in every if len({use[k] for use in uses if use.get(k, "none") != "none"}) > 1]
+    return set(whole if different(whole) == different(every) else every)
 
 
 def spec_label(spec: Spec, shown: set[str]) -> str:
@@ -102,17 +112,19 @@ def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
     return set(shown)
 
 
-def matches(row: Row, key: str, text: str) -> bool:
-    """Whether a row has ``key=text``: a section with a spec (``reg=none``, ``reg=A+B``), or any dotted key."""
+def matches(m: Measurement, key: str, text: str) -> bool:
+    """Whether a measurement has ``key=text``: a section with a spec (``reg=none``, ``reg=A+B``), or any dotted key."""
     section, _, rest = key.partition(".")
-    components = row.first.components
+    components = m.components
     if section in components:
         specs = [s for s in components[section] if s.name != "none"]
         if rest:
             return any(_same(flatten(s.params).get(rest), text) for s in specs)
         wanted = [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text)] if text != "none" else []
         return len(wanted) == len(specs) and all(any(_is(s, w) for s in specs) for w in wanted)
-    return key in row.first.values and _same(row.first.values[key], text)
+    if section == "sample":
+        return _same(m.steps if rest == "steps" else m.sampling.get(rest), text)
+    return key in m.values and _same(m.values[key], text)
 
 
 def _is(spec: Spec, wanted: Spec) -> bool:
@@ -130,6 +142,22 @@ def _same(value: Any, text: Any) -> bool:
         return False
 
 
+def where(measurements: Sequence[Measurement], match: str) -> list[Measurement]:
+    """Those that have all of ``KEY=VALUE,…``.
+
+    Raises:
+        NoiseregError: for what is no assignment, or a key that none of them has.
+    """
+    wanted = flatten(parse_values(match)) if "=" in match else {}
+    if not wanted:
+        raise NoiseregError(f"--where {match}: expected KEY=VALUE,…, such as process=iadb")
+    words = Words(measurements)
+    for key in wanted:
+        if not key.startswith("sample."):
+            words.check(key, "--where")
+    return [m for m in measurements if all(matches(m, k, v) for k, v in wanted.items())]
+
+
 def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
     """One row of each section.
 
@@ -138,7 +166,7 @@ def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
     """
     if "=" in match:
         wanted = flatten(parse_values(match))
-        found = [row for row in rows if all(matches(row, k, v) for k, v in wanted.items())]
+        found = [row for row in rows if all(matches(row.first, k, v) for k, v in wanted.items())]
     else:
         found = [row for row in rows if match in (row.label, row.first.name, row.first.source)]
     there = "; ".join(dict.fromkeys(row.label for row in rows))

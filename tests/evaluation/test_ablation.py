@@ -84,6 +84,20 @@ def test_a_parameter_is_shown_where_uses_of_one_component_differ_in_it() -> None
     assert labels(table) == ["blue-tv(gamma.tau=0.2)", "blue-tv(gamma.tau=1)"]
 
 
+def test_a_parameter_that_only_some_uses_have_is_left_out_where_others_tell_them_apart() -> None:
+    linear, early = ("blue-tv:gamma.form=linear", "blue-tv:gamma.form=sigmoid,gamma.tau=0.2,gamma.s=0")
+    assert labels(table_of({f"{linear}|none": [1], f"{early}|none": [1]})) == [
+        "blue-tv(gamma.form=linear)",
+        "blue-tv(gamma.form=sigmoid)",
+    ]
+    late = early.replace("0.2", "1")
+    assert labels(table_of({f"{linear}|none": [1], f"{early}|none": [1], f"{late}|none": [1]})) == [
+        "blue-tv(gamma.form=linear)",
+        "blue-tv(gamma.form=sigmoid, gamma.tau=0.2)",
+        "blue-tv(gamma.form=sigmoid, gamma.tau=1)",
+    ]
+
+
 def test_other_keys_that_differ_are_shown_and_columns_can_be_chosen() -> None:
     runs = [
         run("white", "none", values={"train.batch_size": 64}, precision=1),

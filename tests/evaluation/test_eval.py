@@ -314,6 +314,24 @@ def test_processes_and_etas_can_have_tables_of_their_own(tmp_path: Path, capsys:
     assert "--eta 0,x: expected numbers" in mistake(capsys, swept.path, "--eta", "0,x")
 
 
+def test_a_part_of_a_sweep(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+    arguments = [sweep.path, "--num", 40]
+    part = table_of(call(capsys, *arguments, "--where", "noise=blue-tv", "--format", "json"))
+    assert [row["label"] for row in part["rows"]] == ["blue-tv", "blue-tv · isotropy(weight=0.1)"]
+    assert [len(row["seeds"]) for row in part["rows"]] == [3, 3]
+    stored = tmp_path / "t.json"
+    call(capsys, *arguments, "--steps", "2,4", "--out", stored)
+    shown = call(capsys, stored, "--where", "noise=blue-tv,sample.steps=4")
+    assert "where noise=blue-tv,sample.steps=4" in shown.splitlines()[0]
+    assert len(re.findall(r"^blue-tv", shown, re.MULTILINE)) == 2
+    for source in (stored, sweep.path):
+        assert "--where noise: expected KEY=VALUE" in mistake(capsys, source, "--where", "noise")
+        assert "--where nois: no such key; did you mean 'noise'?" in mistake(capsys, source, "--where", "nois=white")
+    assert "--where noise=blue: no row of" in mistake(capsys, stored, "--where", "noise=blue")
+    assert "--where noise=blue: none of the 12 runs has it" in mistake(capsys, sweep.path, "--where", "noise=blue")
+    assert "--where sample.eta=1: runs are sampled as" in mistake(capsys, sweep.path, "--where", "sample.eta=1")
+
+
 # Tables that were measured before
 
 
