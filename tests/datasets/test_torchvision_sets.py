@@ -1,51 +1,32 @@
-"""torchvision's data sets, from small files in the formats they are published in.
-
-Where torchvision compares a file's MD5 with the published one, that check alone is replaced.
-"""
+"""torchvision's data sets, from small files in the formats they are published in."""
 
 from __future__ import annotations
 
-import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.io import savemat
+from torchvision_files import (
+    CIFARS,
+    accept_any_checksum,
+    jpeg,
+    write_celeba,
+    write_cifar,
+    write_flowers,
+    write_idx,
+    write_pets,
+)
 
 from noisereg.api import Context
 from noisereg.datasets import torchvision_sets as sets
 from noisereg.datasets.params import FlippedParams, PhotoParams, TorchvisionParams
 from noisereg.errors import NoiseregError
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture
 def _any_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("cifar", "flowers102", "celeba"):
-        monkeypatch.setattr(
-            f"torchvision.datasets.{module}.check_integrity", lambda path, md5=None: Path(path).exists()
-        )
-
-
-def jpeg(path: Path, value: int, width: int = 30, height: int = 20) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (width, height), (value, value, value)).save(path, quality=100)
-
-
-def write_idx(raw: Path, sizes: dict[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    raw.mkdir(parents=True)
-    written = {}
-    for prefix, n in sizes.items():
-        images = RNG.integers(0, 256, (n, 28, 28), dtype=np.uint8)
-        labels = RNG.integers(0, 10, n, dtype=np.uint8)
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, n, 28, 28) + images.tobytes())
-        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, n) + labels.tobytes())
-        written[prefix] = (images, labels)
-    return written
+    accept_any_checksum(monkeypatch)
 
 
 def values(dataset: sets.TorchvisionDataset, split: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -70,24 +51,11 @@ def test_idx_files_are_read_as_they_are(tmp_path, kind, folder, memory):
 
 
 @pytest.mark.usefixtures("_any_checksum")
-@pytest.mark.parametrize(
-    ("kind", "folder", "parts", "key"),
-    [
-        (sets.CIFAR10, "cifar-10-batches-py", [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"], "labels"),
-        (sets.CIFAR100, "cifar-100-python", ["train", "test"], "fine_labels"),
-    ],
-)
-def test_cifars_pickles_are_read_as_they_are(tmp_path, kind, folder, parts, key):
-    (tmp_path / folder).mkdir()
-    written = {}
-    for part in parts:
-        written[part] = {
-            "data": RNG.integers(0, 256, (4, 3072), dtype=np.uint8),
-            key: RNG.integers(0, kind.classes, 4).tolist(),
-        }
-        (tmp_path / folder / part).write_bytes(pickle.dumps(written[part]))
-    for meta, names in (("batches.meta", "label_names"), ("meta", "fine_label_names")):
-        (tmp_path / folder / meta).write_bytes(pickle.dumps({names: [str(i) for i in range(kind.classes)]}))
+@pytest.mark.parametrize("kind", [sets.CIFAR10, sets.CIFAR100])
+def test_cifars_pickles_are_read_as_they_are(tmp_path, kind):
+    _, parts, key, classes = CIFARS[kind.name]
+    written = write_cifar(tmp_path, kind.name)
+    assert kind.classes == classes
     dataset = kind(FlippedParams(root=tmp_path), Context())
     assert dataset.shape == (3, 32, 32)
     assert dataset.flip is True
@@ -111,14 +79,7 @@ def test_a_cifar_file_with_another_checksum_is_never_unpickled(tmp_path):
 
 @pytest.mark.usefixtures("_any_checksum")
 def test_flowers_are_trained_on_without_the_test_split(tmp_path):
-    base = tmp_path / "flowers-102"
-    for i in range(1, 9):
-        jpeg(base / f"jpg/image_{i:05}.jpg", 20 * i)
-    savemat(base / "imagelabels.mat", {"labels": np.arange(1, 9)[None]})
-    savemat(
-        base / "setid.mat",
-        {"trnid": np.array([[2, 4]]), "valid": np.array([[1, 8]]), "tstid": np.array([[3, 5, 6, 7]])},
-    )
+    write_flowers(tmp_path)
     for memory in ("resident", "stream"):
         dataset = sets.Flowers102(PhotoParams(root=tmp_path, size=16, memory=memory), Context())
         assert dataset.shape == (3, 16, 16)
@@ -129,12 +90,7 @@ def test_flowers_are_trained_on_without_the_test_split(tmp_path):
 
 
 def test_pets_are_read_with_their_37_breeds(tmp_path):
-    base = tmp_path / "oxford-iiit-pet"
-    (base / "annotations").mkdir(parents=True)
-    for name, value in (("Abyssinian_1", 40), ("pug_2", 80), ("yorkshire_terrier_3", 120)):
-        jpeg(base / f"images/{name}.jpg", value)
-    (base / "annotations/trainval.txt").write_text("Abyssinian_1 1 1 1\nyorkshire_terrier_3 37 2 25\n")
-    (base / "annotations/test.txt").write_text("pug_2 26 2 18\n")
+    write_pets(tmp_path)
     dataset = sets.OxfordPets(PhotoParams(root=tmp_path), Context())
     assert dataset.shape == (3, 64, 64)
     pixels, labels = values(dataset, "train")
@@ -146,19 +102,7 @@ def test_pets_are_read_with_their_37_breeds(tmp_path):
 
 @pytest.mark.usefixtures("_any_checksum")
 def test_celebas_faces_have_no_classes(tmp_path):
-    base = tmp_path / "celeba"
-    names = [f"{i:06}.jpg" for i in range(1, 7)]
-    for i, name in enumerate(names):
-        jpeg(base / "img_align_celeba" / name, 40 * i, width=178, height=218)
-    (base / "list_eval_partition.txt").write_text(
-        "".join(f"{n} {p}\n" for n, p in zip(names, (0, 2, 1, 0, 2, 1), strict=True))
-    )
-    (base / "identity_CelebA.txt").write_text("".join(f"{n} {i}\n" for i, n in enumerate(names)))
-    (base / "list_bbox_celeba.txt").write_text(
-        "6\nimage_id x_1 y_1 width height\n" + "".join(f"{n} 1 2 3 4\n" for n in names)
-    )
-    (base / "list_landmarks_align_celeba.txt").write_text("6\na b\n" + "".join(f"{n}  1 2\n" for n in names))
-    (base / "list_attr_celeba.txt").write_text("6\nSmiling Young\n" + "".join(f"{n} -1  1\n" for n in names))
+    write_celeba(tmp_path)
     dataset = sets.CelebA(PhotoParams(root=tmp_path, size=32), Context())
     assert dataset.shape == (3, 32, 32)
     assert dataset.classes == 0
