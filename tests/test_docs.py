@@ -25,6 +25,11 @@ def test_the_reference_is_up_to_date():
     )
 
 
+def test_the_page_of_configurations_is_up_to_date():
+    written = (DOCS / "configs.md").read_text(encoding="utf-8")
+    assert written == generator("make_configs").page(), "run python docs/make_configs.py"
+
+
 def test_every_configuration_key_is_described():
     written = (DOCS / "reference.md").read_text(encoding="utf-8").partition("## Built-in")[0]
     undescribed = re.findall(r"^\| (`[^`]+`) \|.*\|\s*\|$", written, re.M)
