@@ -42,7 +42,5 @@ def schema(plugin: Plugins = None, no_plugins: NoPlugins = False) -> None:
     """JSON Schema of configuration files, with every installed component's parameters, for editors."""
     from noisereg.config import json_schema
 
-    registry = open_registry(no_plugins)
-    for reference in plugin or []:
-        registry.load(reference)
+    registry = open_registry(no_plugins, plugin)
     print(json.dumps(json_schema(registry), indent=1))

@@ -25,9 +25,7 @@ def export(
     """Write a run as a folder that diffusers' pipelines load and sample from."""
     if to != "diffusers":
         raise NoiseregError(f"--to {to}: expected diffusers")
-    registry = open_registry(no_plugins)
-    for reference in plugin or []:
-        registry.load(reference)
+    registry = open_registry(no_plugins, plugin)
     from noisereg.engine.run import Run
     from noisereg.exchange.to_diffusers import export as to_diffusers
 

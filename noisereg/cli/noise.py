@@ -130,9 +130,7 @@ def show(
         kind = out.suffix.removeprefix(".").lower()
         if kind not in FORMATS:
             raise NoiseregError(f"--out {out}: expected a name that ends in .png, .pdf or .svg{nearest(kind, FORMATS)}")
-    registry = open_registry(no_plugins)
-    for reference in plugin or []:
-        registry.load(reference)
+    registry = open_registry(no_plugins, plugin)
     import torch
 
     from noisereg.engine.draws import Stream, latents

@@ -28,12 +28,19 @@ RawWeights = Annotated[bool, typer.Option("--raw-weights", help="The weights the
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def open_registry(no_plugins: bool = False) -> Registry:
-    """The registry under the given flags."""
+def open_registry(no_plugins: bool = False, plugins: Sequence[str] | None = None) -> Registry:
+    """The registry under the given flags, with the plugins that ``--plugin`` names.
+
+    Raises:
+        NoiseregError: if one of them cannot be had.
+    """
     if no_plugins:
         os.environ["NOISEREG_NO_PLUGINS"] = "1"
         reset()
-    return registry()
+    found = registry()
+    for reference in plugins or ():
+        found.load(reference)
+    return found
 
 
 def make_config(

@@ -141,9 +141,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """What a component is: summary, citation, parameters with defaults and limits, where its code is, a line to paste."""
-    registry = open_registry(no_plugins)
-    for reference in plugin or []:
-        registry.load(reference)
+    registry = open_registry(no_plugins, plugin)
     found = find_all(registry, name, as_kind(kind))
     described = [_describe(registry, entry) for entry in found]
     if as_json:

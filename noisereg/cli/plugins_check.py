@@ -50,9 +50,7 @@ def check(
 
     Exits with 1 if something failed. Without NAME: all plugins that are installed or given.
     """
-    registry = open_registry()
-    for reference in plugin or []:
-        registry.load(reference)
+    registry = open_registry(plugins=plugin)
     results = [
         _check(source, entry, as_json) for source in _sources(registry, name, plugin or []) for entry in source.entries
     ]

@@ -40,9 +40,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Draw samples from a run: a picture, an .npz, or a folder of PNGs."""
-    registry = open_registry(no_plugins)
-    for reference in plugin or []:
-        registry.load(reference)
+    registry = open_registry(no_plugins, plugin)
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.engine.pictures import check_out, write_samples
     from noisereg.engine.run import Run

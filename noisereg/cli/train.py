@@ -145,9 +145,7 @@ def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
 
 def _component_help(named: dict[str, Any], plugins: list[str] | None, no_plugins: bool) -> None:
     """The parameters of every component that was named beside ``--help``."""
-    registry = open_registry(no_plugins)
-    for reference in plugins or []:
-        registry.load(reference)
+    registry = open_registry(no_plugins, plugins)
     for section, value in named.items():
         for text in value if isinstance(value, list) else [value]:
             if text == "none" or text[:1] in (".", "/", "~"):
