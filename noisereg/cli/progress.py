@@ -13,9 +13,11 @@ LEFT_OUT = ("lr", "mse", "mse_heads", "images_per_second")
 
 
 def duration(seconds: float) -> str:
-    """``1 min 27 s``."""
+    """``1 min 27 s``, ``3 h 05 min``, ``78 days``."""
     seconds = round(seconds)
     hours, minutes = divmod(seconds // 60, 60)
+    if hours >= 100:
+        return f"{hours / 24:,.0f} days"
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"

@@ -65,7 +65,7 @@ def class_names(folder: Path, files: list[Path]) -> list[str]:
 
 
 class Folder(ImageDataset):
-    """Images of any size and kind; a tenth is held out.
+    """Images of any size and kind; a tenth is held out, unless ``heldout`` says otherwise.
 
     Raises:
         NoiseregError: names an image that cannot be read; images of different sizes and no ``size``.
@@ -86,7 +86,8 @@ class Folder(ImageDataset):
             grey = all(list(readers.map(_read(is_grey), self.files)))
         channels = params.channels or (1 if grey else 3)
         train, heldout = (
-            Part(self, indices, params.size, channels, lambda i: str(self.files[i])) for indices in holdout(len(self))
+            Part(self, indices, params.size, channels, lambda i: str(self.files[i]))
+            for indices in holdout(len(self), params.heldout)
         )
         self.hold(train, heldout, height, width)
 

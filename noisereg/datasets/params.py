@@ -69,6 +69,7 @@ class FolderParams(ImageParams):
     """A folder of images."""
 
     path: UserPath = Field(description="searched for images at any depth; two or more folders in it are classes")
+    heldout: float = Field(0.1, ge=0, lt=1, description="share of the images that is not trained on")
 
 
 class LatentsParams(Params):

@@ -10,12 +10,13 @@ from noisereg.api import Batch, Dataset, Split
 from noisereg.errors import NoiseregError, nearest
 
 
-def holdout(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (train, held out) of ``n`` samples: a tenth is held out, always the same ones, at least one of two.
+def holdout(n: int, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, held out) of ``n`` samples: ``share`` of them is held out, always the same ones; at least one of two,
+    unless it is 0, and never all.
 
     The draw is ``RandomState``'s: NumPy promises that stream for good, which it does not for ``Generator``'s.
     """
-    count = max(1, round(n / 10)) if n > 1 else 0
+    count = min(max(1, round(n * share)), n - 1) if share > 0 else 0
     order = np.random.RandomState(0).permutation(n)
     return np.sort(order[count:]), np.sort(order[:count])
 

@@ -55,6 +55,14 @@ def test_images_at_any_depth_are_found_resized_and_a_tenth_held_out(mixed):
     assert x.max() <= 1
 
 
+@pytest.mark.parametrize(("share", "held"), [(0, 0), (0.05, 1), (0.5, 4), (0.99, 7)])
+def test_another_share_is_held_out(tmp_path, share, held):
+    for k in range(8):
+        Image.new("L", (4, 4), 10 * k).save(tmp_path / f"{k}.png")
+    data = Folder(FolderParams(path=tmp_path, heldout=share), Context())
+    assert (len(data.split("train")), len(data.split("heldout"))) == (8 - held, held)
+
+
 def test_streamed_batches_equal_resident_ones(mixed):
     resident, streamed = build(mixed, size=16, memory="resident"), build(mixed, size=16, memory="stream")
     assert streamed.summary.endswith("streamed")
