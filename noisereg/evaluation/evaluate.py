@@ -252,7 +252,9 @@ def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Reg
                 dataset,
                 reference(dataset, data.name, _reference_name(options.reference), options.num),
             )
-    needs_samples = not all(reg.find("metric", Spec.parse(m).name).implementation().needs_run for m in metrics)
+    kinds = {m: reg.find("metric", Spec.parse(m).name).implementation() for m in metrics}
+    needs_samples = not all(kind.needs_run for kind in kinds.values())
+    paired = next((m for m, kind in kinds.items() if kind.paired), None)
     groups: dict[str, _Group] = {}
     for data in filter(None, specs):
         dataset, real = known[data.label()]
@@ -260,6 +262,11 @@ def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Reg
             num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
             if num < 1:
                 raise NoiseregError(f"--num {num}: expected at least 1")
+            if paired and num > len(real.x):
+                raise NoiseregError(
+                    f"--num {num}: {paired} compares each sample with its own right answer, and {real.name} has "
+                    f"{len(real.x):,}"
+                )
             # what is measured on the model itself needs no samples
             groups[real.identity] = _Group(data, dataset, real, [], [], [], num if needs_samples else 0)
     for run, data in zip(targets.runs, of_runs, strict=True):
@@ -487,7 +494,9 @@ def _context(
         phrases.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
     counts = sorted({s.n for s in subjects})
     if counts != [0]:
-        phrases.append(f"{' or '.join(f'{n:,}' for n in counts)} samples against {len(real.x):,} of {real.name}")
+        drawn = " or ".join(f"{n:,}" for n in counts)
+        used = drawn if all(one.metric.paired for one in asked) else f"{len(real.x):,}"
+        phrases.append(f"{drawn} samples against {used} of {real.name}")
         phrases.append(", ".join(dict.fromkeys(one.space.name for one in asked if not one.metric.needs_run)))
     for one in asked:
         if "k" in one.params:

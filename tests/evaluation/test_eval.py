@@ -556,3 +556,7 @@ def test_paired_outputs_are_measured_against_their_own_answers(
     assert 0 < found["rows"][0]["metrics"]["psnr"]["mean"] < 40
     assert found["shared"]["sampling"]["condition"].startswith("heldout ")
     assert any("ssim: images of 8 pixels" in remark for remark in found["remarks"])
+    assert "25 samples against 25 of heldout" in call(capsys, *arguments, "--num", 25)
+    assert "--num 181: psnr compares each sample with its own right answer, and heldout has 180" in mistake(
+        capsys, *arguments, "--num", 181
+    )
