@@ -301,7 +301,7 @@ def test_bits_per_dim_of_digits_are_finite_and_improve_with_training(trained, ca
         arguments = ["eval", str(trained.path), "--metric", spec, "--checkpoint", str(step), "--format", "json"]
         assert command(arguments) == 0
         out = capsys.readouterr().out
-        (row,) = json.loads(out)["rows"]
+        (row,) = json.loads(out)["tables"][0]["rows"]
         numbers.append({name: cell["mean"] for name, cell in row["metrics"].items()})
     early, late = numbers
     assert all(math.isfinite(v) for row in numbers for v in row.values())

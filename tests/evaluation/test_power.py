@@ -74,7 +74,7 @@ def test_eval_shows_what_the_constraint_trades(runs, capsys):
     """Held to the level, ε̂ lies nearer to it than its own error; an optimum of the squared error alone would not."""
     arguments = ["eval", str(runs / "plain"), str(runs / "held"), "--metric", "isotropy:num=100", "--format", "json"]
     assert command(arguments) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    rows = json.loads(capsys.readouterr().out)["tables"][0]["rows"]
     plain, held = ({k: cell["mean"] for k, cell in row["metrics"].items()} for row in rows)
     assert held["isotropy-gap"] < plain["isotropy-gap"]
     assert held["isotropy-gap"] < 0.8 * held["eps-mse"]
