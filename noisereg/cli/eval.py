@@ -26,7 +26,7 @@ SUFFIXES = {
     ".html": "html",
 }
 FORMATS = tuple(SUFFIXES.values())
-STORED = ("format", "out", "where", "baseline", "label", "columns", "pick", "pick-on", "effects")
+STORED = ("format", "out", "where", "baseline", "label", "columns", "pick", "pick-on", "effects", "pictures")
 """Options for tables that were measured before."""
 
 
@@ -97,7 +97,11 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the table goes. [stdout]")] = None,
     pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the report's pictures there, as SVG and PNG.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the report's pictures there, as SVG and PNG; of stored tables those of numbers alone.",
+        ),
     ] = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
@@ -127,6 +131,7 @@ def evaluate(
                 "pick_on": picking,
             },
             factors,
+            pictures,
         )
         return
     registry = open_registry(no_plugins)
@@ -175,9 +180,12 @@ def evaluate(
     else:
         _show(differences or tables, form, out)
     if pictures is not None:
-        from noisereg.evaluation.report import write_pictures
+        from noisereg.evaluation.report import all_pictures, number_pictures, write_pictures
 
-        write_pictures(found, pictures, reporter)
+        drawn = [all_pictures(each, reporter) for each in found]
+        for some, table in zip(drawn, differences, strict=False):
+            some += number_pictures(table)
+        write_pictures(list(zip(tables, drawn, strict=True)), pictures)
 
 
 def _show(tables: Sequence[Table], form: str, out: Path | None) -> None:
@@ -203,6 +211,7 @@ def _show_stored(
     out: Path | None,
     rows: dict[str, Any],
     factors: tuple[str, ...],
+    pictures: Path | None,
 ) -> None:
     """Tables that an earlier ``--format json`` wrote, in another form; with other rows where that is asked for."""
     from noisereg.evaluation.ablation import rebuild
@@ -226,7 +235,19 @@ def _show_stored(
         tables = [table for table in rebuilt if table is not None]
     if not tables:
         raise NoiseregError(f"--where {rows['keep']}: no row of {paths[0]} has it")
-    _show([effects_of(table, factors) for table in tables] if factors else tables, form, out)
+    if factors:
+        tables = [effects_of(table, factors) for table in tables]
+    if pictures is not None:
+        from noisereg.evaluation.report import number_pictures, write_pictures
+
+        drawn = [(table, number_pictures(table)) for table in tables]
+        if not any(some for _, some in drawn):
+            raise NoiseregError(
+                f"--pictures: {paths[0]} holds numbers alone, and neither several --steps nor several strengths to draw "
+                "them over; give the runs, or --effects too"
+            )
+        write_pictures(drawn, pictures)
+    _show(tables, form, out)
 
 
 def _format(name: str | None, out: Path | None) -> str:

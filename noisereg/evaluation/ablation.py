@@ -78,7 +78,7 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
         return None
     made = build(kept, table.better, **options)
     made.context = table.context if len(kept) == len(every) else [*table.context, f"where {keep}"]
-    made.remarks, made.provenance = table.remarks, table.provenance
+    made.remarks, made.provenance, made.name = table.remarks, table.provenance, table.name
     return made
 
 

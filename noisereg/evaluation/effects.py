@@ -74,6 +74,7 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
         remarks=table.remarks,
         provenance=table.provenance,
         effects=True,
+        name=table.name,
     )
 
 

@@ -100,8 +100,6 @@ class Subject:
 class Evaluation:
     """A table and what pictures of it are drawn from."""
 
-    name: str
-    """What tells it from the other tables of one command, as a file name."""
     table: Table
     subjects: list[Subject]
     reference: Reference
@@ -173,8 +171,8 @@ def run_evaluation(
                 table.context = _context(some, group.data.name, group.real, asked, phrases)
                 table.provenance = _provenance(some, group.data, group.real, asked)
                 table.remarks = remarks
-                name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join([group.data.name, *phrases])).strip("-")
-                found.append(Evaluation(name, table, some, group.real, group.dataset, runtime))
+                table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join([group.data.name, *phrases])).strip("-")
+                found.append(Evaluation(table, some, group.real, group.dataset, runtime))
     return found
 
 

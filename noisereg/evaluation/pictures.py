@@ -247,6 +247,34 @@ def numbers_over(
     return figure
 
 
+def differences(
+    labels: Sequence[str],
+    names: Sequence[tuple[str, str]],
+    lines: Mapping[str, Mapping[str, Mapping[str, tuple[float, float | None]]]],
+    salt: str = "differences",
+) -> Figure:
+    """A panel for each number, a row for each label: by line (a number of steps), by label, {name: (mean, half width or
+    None)}; 0 is marked."""
+    figure, axes = _panels(len(names), salt, width=3.2, height=1.2 + 0.1 * len(labels) * (1 + len(lines)), columns=5)
+    offsets = np.linspace(-0.25, 0.25, len(lines)) if len(lines) > 1 else [0.0]
+    with style(salt):
+        for ax, (name, title) in zip(axes, names, strict=True):
+            first = ax.get_subplotspec().is_first_col()  # type: ignore[union-attr]
+            ax.axvline(0, color=INK, linewidth=0.9, linestyle=":")
+            for k, (line, rows) in enumerate(lines.items()):
+                found = [(i + offsets[k], *rows[x][name]) for i, x in enumerate(labels) if name in rows.get(x, {})]
+                if found:
+                    y, mean, half = zip(*found, strict=True)
+                    error = [h or 0 for h in half]
+                    color = line_style(k)["color"]
+                    ax.errorbar(mean, y, xerr=error, label=line or None, color=color, fmt="o", markersize=4, capsize=2)
+            ax.set_ylim(len(labels) - 0.5, -0.5)
+            ax.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
+            ax.set(title=title)
+    _legend(figure, axes[0], salt)
+    return figure
+
+
 def spectra(rows: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], salt: str = "spectra") -> Figure:
     """Radial power of each noise, a panel a time: by label, by time, [frequency, power]."""
     times = list(dict.fromkeys(time for row in rows.values() for time in row))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -89,15 +89,19 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     makers: list[Callable[[], Picture | None]] = [
         lambda: _samples(rows),
         lambda: _manifold(rows),
-        lambda: _strength(rows.table),
-        lambda: _steps(rows.table),
         lambda: _training(trained),
         lambda: _power(measured),
         lambda: _gamma(measured),
         lambda: _isotropy(measured),
         lambda: _spectra(measured),
     ]
-    return [made for make in makers if (made := make()) is not None]
+    return [*(made for make in makers if (made := make()) is not None), *number_pictures(rows.table)]
+
+
+def number_pictures(table: Table) -> list[Picture]:
+    """The pictures that a table's numbers give by themselves, without its runs."""
+    makers = [_differences] if table.effects else [_strength, _steps]
+    return [made for make in makers if (made := make(table)) is not None]
 
 
 def _samples(rows: _Rows) -> Picture | None:
@@ -192,6 +196,21 @@ def _steps(table: Table) -> Picture | None:
         "Numbers against sampling steps",
         "Means over seeds; bars are 95 % intervals from three seeds on.",
         pictures.numbers_over("sampling steps", _titles(table), lines, salt="steps"),
+    )
+
+
+def _differences(table: Table) -> Picture | None:
+    """The effects' intervals."""
+    labels = list(dict.fromkeys(row.label for row in table.rows))
+    lines: dict[str, dict[str, Mapping[str, tuple[float, float | None]]]] = {}
+    for row in table.rows:
+        line = "" if row.first.steps is None else f"{row.first.steps} steps"
+        lines.setdefault(line, {})[row.label] = _numbers(row)
+    return Picture(
+        "effects",
+        table.context[0].capitalize(),
+        "Differences to the baseline, and interactions (×); bars are 95 % intervals, each for itself, from three seeds on.",
+        pictures.differences(labels, _titles(table), lines, salt="effects"),
     )
 
 
@@ -316,7 +335,7 @@ details pre { overflow-x: auto; background: var(--card); padding: 1rem; border-r
 
 def html(found: Sequence[Evaluation], effects: Sequence[Table], reporter: Reporter) -> str:
     """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all."""
-    title = " · ".join(found[0].table.context[:3]) if len(found) == 1 else " · ".join(e.name for e in found)
+    title = " · ".join(found[0].table.context[:3]) if len(found) == 1 else " · ".join(e.table.name for e in found)
     body: list[str] = []
     for k, evaluation in enumerate(found):
         table = evaluation.table
@@ -325,7 +344,7 @@ def html(found: Sequence[Evaluation], effects: Sequence[Table], reporter: Report
             f'<p class="soft">{escape(" · ".join(table.context[3:]))}</p>',
             _html_table(evaluation),
             _html_notes(table),
-            *(_html_effects(each) for each in effects[k : k + 1]),
+            *(_html_effects(each, _prefix(found, evaluation)) for each in effects[k : k + 1]),
             *(_html_picture(one, _prefix(found, evaluation)) for one in all_pictures(evaluation, reporter)),
             _html_provenance(table),
         ]
@@ -342,14 +361,14 @@ def html(found: Sequence[Evaluation], effects: Sequence[Table], reporter: Report
 
 def _prefix(found: Sequence[Evaluation], evaluation: Evaluation) -> str:
     """What keeps one evaluation's pictures apart from another's."""
-    return f"{evaluation.name}-" if len(found) > 1 else ""
+    return f"{evaluation.table.name}-" if len(found) > 1 else ""
 
 
 def _html_notes(table: Table) -> str:
     return "\n".join(["<ul>", *(f"<li>{escape(note)}</li>" for note in (*table.notes, *table.remarks)), "</ul>"])
 
 
-def _html_effects(table: Table) -> str:
+def _html_effects(table: Table, prefix: str) -> str:
     shape = layout(table)
     lines = [f"<section><h2>{escape(table.context[0].capitalize())}</h2>"]
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
@@ -360,6 +379,7 @@ def _html_effects(table: Table) -> str:
         lines.append(f'<tr><th scope="row">{escape(line.label)}</th>{cells}</tr>')
     lines.append("</tbody></table></div>")
     lines += ["<ul>", *(f"<li>{escape(note)}</li>" for note in table.notes), "</ul></section>"]
+    lines += [_html_picture(one, prefix) for one in number_pictures(table)]
     return "".join(lines)
 
 
@@ -423,15 +443,15 @@ def _html_provenance(table: Table) -> str:
     )
 
 
-def write_pictures(found: Sequence[Evaluation], folder: Path, reporter: Reporter) -> None:
+def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Path) -> None:
     """Every picture as a file: figures as SVG and PNG, samples as PNG; those of several tables each in a folder.
 
     Raises:
         NoiseregError: if they cannot be written.
     """
-    for evaluation in found:
-        place = folder / evaluation.name if len(found) > 1 else folder
-        for one in all_pictures(evaluation, reporter):
+    for table, several in found:
+        place = folder / table.name if len(found) > 1 else folder
+        for one in several:
             if one.figure is not None:
                 drawn = pictures.svg(one.figure, one.name).replace("currentColor", "#000000")
                 write_atomically(place / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode())

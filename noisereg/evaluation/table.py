@@ -102,6 +102,8 @@ class Table:
     provenance: dict[str, Any] = field(default_factory=dict)
     effects: bool = False
     """Whether the numbers are differences between configurations and not their own."""
+    name: str = ""
+    """What tells it from the other tables of one command, as a file name."""
 
     @property
     def steps(self) -> list[int | None]:
@@ -123,6 +125,7 @@ class Table:
             for section, values in shared.items():
                 row[section] = {k: v for k, v in row[section].items() if k not in values}
         return {
+            "name": self.name,
             "context": self.context,
             "provenance": self.provenance,
             "better": self.better,
@@ -151,6 +154,7 @@ class Table:
             candidates=list(data["candidates"]),
             provenance=dict(data["provenance"]),
             effects=bool(data["effects"]),
+            name=str(data["name"]),
         )
 
 

@@ -350,6 +350,18 @@ def test_a_stored_table_shows_the_same_in_every_format(sweep: Sweep, capsys: Cap
         assert call(capsys, stored, *options) == call(capsys, *arguments, *options), options
 
 
+@pytest.mark.parametrize(("options", "name"), [(["--steps", "2,4"], "steps"), (["--effects", "noise,reg"], "effects")])
+def test_a_stored_table_draws_its_numbers(
+    sweep: Sweep, capsys: Capture, tmp_path: Path, options: list[str], name: str
+) -> None:
+    """As the runs' pictures of them, byte for byte."""
+    call(capsys, sweep.path, "--num", 60, *options, "--pictures", tmp_path / "a", "--out", tmp_path / "table.json")
+    call(capsys, tmp_path / "table.json", "--pictures", tmp_path / "b")
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {f"{name}.svg", f"{name}.png"}
+    for path in (tmp_path / "b").iterdir():
+        assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
+
+
 def test_a_stored_table_is_picked_from_as_the_runs_are(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
     grid = {"reg": ["none", "isotropy:weight=0.1", "isotropy:weight=0.3"], "seeds": 4}
     swept = make_sweep(tmp_path / "S", grid)
@@ -373,7 +385,8 @@ def test_mistakes_about_stored_tables_are_one_line(sweep: Sweep, capsys: Capture
     stored = tmp_path / "t.json"
     call(capsys, sweep.path, "--num", 40, "--out", stored)
     assert "--metric is for measuring" in mistake(capsys, stored, "--metric", "fd")
-    assert "--pictures is for measuring" in mistake(capsys, stored, "--pictures", tmp_path)
+    assert "holds numbers alone, and neither several" in mistake(capsys, stored, "--pictures", tmp_path / "p")
+    assert not (tmp_path / "p").exists()
     assert "cannot stand beside a table that is finished" in mistake(capsys, stored, sweep.path)
     assert "needs the runs for its pictures" in mistake(capsys, stored, "--format", "html")
     assert "no-table.json cannot be read: No such file" in mistake(capsys, tmp_path / "no-table.json")

@@ -107,6 +107,7 @@ def test_each_number_stands_beside_what_it_was_computed_from(report: Path) -> No
         "Isotropy of x_t (Iso-Diffusion, Figure 2)",
         "Spectra of the noises",
         "Effects of noise and reg",
+        "Differences to the baseline, and interactions (×)",
         "blue-tv × isotropy(weight=0.1)",
     ):
         assert title in text
@@ -118,7 +119,8 @@ def test_each_number_stands_beside_what_it_was_computed_from(report: Path) -> No
 def test_pictures_are_files_too(report: Path) -> None:
     folder = report.parent / "pictures"
     names = sorted(p.name for p in folder.iterdir())
-    assert [n for n in names if n.endswith(".svg")] == ["isotropy.svg", "power.svg", "spectra.svg", "training.svg"]
+    svgs = ["effects.svg", "isotropy.svg", "power.svg", "spectra.svg", "training.svg"]
+    assert [n for n in names if n.endswith(".svg")] == svgs
     assert len([n for n in names if n.startswith("samples-") and n.endswith(".png")]) == 5
     for path in folder.glob("*.svg"):
         ET.parse(path)  # well-formed by itself
