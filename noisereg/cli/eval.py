@@ -115,7 +115,9 @@ def evaluate(
     picking = _numbers("--pick-on", pick_on, int, "seeds, such as 5,6")
     if pick_on and not pick:
         raise NoiseregError("--pick-on says on which seeds; give --pick NUMBER too, such as --pick precision")
-    factors = tuple(effects.split(",")) if effects else ()
+    factors = tuple(key.strip() for key in effects.split(",")) if effects is not None else ()
+    if pictures is not None and pictures.exists() and not pictures.is_dir():
+        raise NoiseregError(f"--pictures {pictures} is a file; expected a folder")
     if any(path.suffix == ".json" for path in paths):
         _show_stored(
             ctx,
@@ -160,6 +162,7 @@ def evaluate(
         by=tuple(by.split(",")) if by else (),
         pick=pick,
         pick_on=picking,
+        effects=factors,
     )
     reporter = ConsoleReporter()
     found = run_evaluation(paths, metric or ["prdc"], options, registry, reporter)
@@ -233,8 +236,8 @@ def _show_stored(
     if any(rows.values()):
         rebuilt = [rebuild(table, **rows) for table in tables]
         tables = [table for table in rebuilt if table is not None]
-    if not tables:
-        raise NoiseregError(f"--where {rows['keep']}: no row of {paths[0]} has it")
+        if not tables:
+            raise NoiseregError(f"--where {rows['keep']}: no row of {paths[0]} has it")
     if factors:
         tables = [effects_of(table, factors) for table in tables]
     if pictures is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,15 +43,14 @@ def build(
         NoiseregError: for two runs of one configuration and seed, a baseline or label that matches no row or several, an
             unknown column, too few seeds to pick on.
     """
+    given = {"baseline": baseline, "labels": list(labels), "columns": list(columns) if columns else None}
     rows = _group(measurements)
     names = list(dict.fromkeys(name for m in measurements for name in m.numbers))
-    table = Table(names, {n: better[n] for n in names}, rows)
+    table = Table(names, {n: better[n] for n in names}, rows, asked={k: v for k, v in given.items() if v})
     shown = name_rows(rows, columns)
-    for text in labels:
-        label, colon, match = text.partition(":")
-        if not colon or not match:
-            raise NoiseregError(f"--label {text}: expected TEXT:KEY=VALUE,…, such as 'DDPM:noise=white,reg=none'")
-        for row in matching(rows, match, f"--label {text}"):
+    named = [(label, found) for label, found in (_labelled(rows, text) for text in labels)]
+    for label, found in named:
+        for row in found:
             row.label = label
     _mark_baseline(table, baseline)
     if pick is not None:
@@ -58,13 +58,13 @@ def build(
     for row in table.rows:
         row.cells = {name: _cell(row, name) for name in names if any(name in m.numbers for m in row.measurements)}
     _compare(table)
-    table.notes = [*_difference_notes(table.rows, shown), *_statistics_notes(table, pick is not None)]
+    table.notes = [*difference_notes(table.rows, shown), *_statistics_notes(table, pick is not None)]
     return table
 
 
 def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | None:
-    """The table of the same measurements with other ``options`` of :func:`build`; of those that have ``keep``
-    (``process=iadb``), None if there are none.
+    """The table of the same measurements with other ``options`` of :func:`build`, its own where they are not given; of
+    those that have ``keep`` (``process=iadb``), None if there are none.
 
     Raises:
         NoiseregError: as :func:`build`; for a table of effects, and one whose rows were picked: the other seeds are gone.
@@ -74,12 +74,39 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
         raise NoiseregError(f"a table of {kind} holds no other rows; make it anew from the table it came from")
     every = [m for row in table.rows for m in row.measurements]
     kept = every if keep is None else where(every, keep)
-    if not kept:
+    if not any(m.components for m in kept) and keep is not None:
         return None
-    made = build(kept, table.better, **options)
+    made = build(kept, table.better, **_still_asked(table, kept) | {k: v for k, v in options.items() if v})
     made.context = table.context if len(kept) == len(every) else [*table.context, f"where {keep}"]
     made.remarks, made.provenance, made.name = table.remarks, table.provenance, table.name
     return made
+
+
+def _still_asked(table: Table, kept: Sequence[Measurement]) -> dict[str, Any]:
+    """What a table's rows were asked to be, as far as it fits those that are left."""
+    rows, asked = _group(kept), dict(table.asked)
+
+    def fits(find: Callable[[], object]) -> bool:
+        try:
+            find()
+        except NoiseregError:
+            return False
+        return True
+
+    asked["labels"] = [text for text in asked.get("labels", ()) if fits(partial(_labelled, rows, text))]
+    if "baseline" in asked and not fits(partial(matching, rows, asked["baseline"], "")):
+        del asked["baseline"]
+    if "columns" in asked and not fits(partial(name_rows, rows, asked["columns"])):
+        del asked["columns"]
+    return asked
+
+
+def _labelled(rows: list[Row], text: str) -> tuple[str, list[Row]]:
+    """The label of ``TEXT:MATCH``, and its rows."""
+    label, colon, match = text.partition(":")
+    if not colon or not match:
+        raise NoiseregError(f"--label {text}: expected TEXT:KEY=VALUE,…, such as 'DDPM:noise=white,reg=none'")
+    return label, matching(rows, match, f"--label {text}")
 
 
 def _group(measurements: Sequence[Measurement]) -> list[Row]:
@@ -243,7 +270,7 @@ def _distinct(rows: list[Row], read: Callable[[Measurement], Mapping[str, Any]],
     return found
 
 
-def _difference_notes(rows: list[Row], shown: set[str]) -> list[str]:
+def difference_notes(rows: list[Row], shown: set[str]) -> list[str]:
     def components(m: Measurement) -> dict[str, Any]:
         return {
             s: " + ".join(spec.label() for spec in specs) or "none"

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.ablation import comparison_of
+from noisereg.evaluation.ablation import comparison_of, difference_notes
 from noisereg.evaluation.naming import Words
 from noisereg.evaluation.statistics import ALPHA, FEWEST, Test, difference_test, half_width, holm
 from noisereg.evaluation.table import Cell, Measurement, Row, Table
@@ -31,12 +31,10 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
     Raises:
         NoiseregError: for not two factors, no baseline, or factors in which no row differs.
     """
-    if len(keys) != 2 or keys[0] == keys[1]:
-        raise NoiseregError(f"--effects {','.join(keys)}: expected two factors, such as noise,reg")
     words = Words([row.first for row in table.rows])
-    for key in keys:
-        words.check(key, "--effects")
+    check_factors(keys, words)
     rows: list[Row] = []
+    used: list[Row] = []
     tests: dict[tuple[int, str], Test] = {}
     left_out = 0
     for steps in table.steps:
@@ -46,6 +44,7 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
             raise NoiseregError("--effects needs a baseline to start from; give --baseline KEY=VALUE,…")
         same = [row for row in section if _rest(row.first, keys) == _rest(base.first, keys)]
         left_out += len(section) - len(same)
+        used += same
         grid = {(words.of(row.first, keys[0]), words.of(row.first, keys[1])): row for row in same}
         for label, signs in _contrasts(list(grid), *(words.of(base.first, key) for key in keys)):
             cells = [(sign, grid[place]) for place, sign in signs.items()]
@@ -56,7 +55,8 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
                     if values:
                         numbers = list(values.values())
                         effect.cells[name] = Cell(values, float(np.mean(numbers)), half_width(numbers))
-                        tests[len(rows), name] = difference_test(values, dict.fromkeys(values, 0.0))
+                        size = max(abs(v) for _, row in cells for v in row.cells[name].values.values())
+                        tests[len(rows), name] = difference_test(values, dict.fromkeys(values, 0.0), size)
             rows.append(effect)
     if not rows:
         raise NoiseregError(f"--effects {','.join(keys)}: no row differs from the baseline in these alone")
@@ -70,12 +70,26 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
         table.better,
         rows,
         context=[f"effects of {keys[0]} and {keys[1]}", *table.context],
-        notes=_notes(rows, len(family), left_out),
+        notes=[*difference_notes(used, set(keys)), *_notes(rows, len(family), left_out)],
         remarks=table.remarks,
         provenance=table.provenance,
         effects=True,
         name=table.name,
     )
+
+
+def check_factors(keys: Sequence[str], words: Words) -> None:
+    """
+    Raises:
+        NoiseregError: for not two factors, or what is neither a section nor another key.
+    """
+    if len(keys) != 2 or keys[0] == keys[1]:
+        raise NoiseregError(f"--effects {','.join(keys)}: expected two factors, such as noise,reg")
+    for key in keys:
+        words.check(key, "--effects")
+        section, dot, _ = key.partition(".")
+        if dot and section in words.sections:
+            raise NoiseregError(f"--effects {','.join(keys)}: {key} is a part of a factor; expected {section}")
 
 
 def _rest(m: Measurement, keys: Sequence[str]) -> str:
@@ -110,18 +124,29 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
     counts = [len(cell.values) for row in rows for cell in row.cells.values()]
     if any(n >= FEWEST for n in counts):
         notes.append(
-            f"mean ± half the {100 * (1 - ALPHA):.0f} % interval (Student), each for itself: of {family} intervals about "
-            f"{ALPHA * family:.0f} would leave out 0 by luck alone"
+            f"mean ± half the {100 * (1 - ALPHA):.0f} % interval (Student), each for itself"
+            + (
+                f": of {family} intervals about {ALPHA * family:.0f} would leave out 0 by luck alone"
+                if family > 9
+                else ""
+            )
         )
         stars = any(
             c.comparison and c.comparison.verdict in ("better", "worse") for r in rows for c in r.cells.values()
         )
         marked = "* significant at 5 %" if stars else "none is significant at 5 %"
-        notes.append(f"{marked}: {family} paired t tests with Holm's correction")
+        if family:
+            notes.append(f"{marked}: {family} paired t test{'s' * (family != 1)} with Holm's correction")
+        if any(c.comparison and c.comparison.verdict == "constant" for r in rows for c in r.cells.values()):
+            notes.append("= the same at every seed: nothing to test against")
     if any(n < FEWEST for n in counts):
         notes.append(
             f"too few seeds for an interval or a test in some rows: every seed's value, from {FEWEST} on a mean"
         )
+    if fewer := [row.label for row in rows if any(len(c.values) < max(counts) for c in row.cells.values())]:
+        notes.append(f"on fewer seeds than the others: {'; '.join(dict.fromkeys(fewer))}")
+    if none := [row.label for row in rows if not row.cells]:
+        notes.append(f"no seed that all its cells share: {'; '.join(dict.fromkeys(none))}")
     if left_out:
         notes.append(
             f"{left_out} row{'s' * (left_out > 1)} that differ{'s' * (left_out == 1)} in something else left out"

@@ -29,8 +29,9 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.evaluation import reference as references
 from noisereg.evaluation import targets as found_targets
 from noisereg.evaluation.ablation import build
+from noisereg.evaluation.effects import check_factors, effects
 from noisereg.evaluation.features import Pixels, Space
-from noisereg.evaluation.naming import Words, where
+from noisereg.evaluation.naming import Words, spec_label, varying_params, where
 from noisereg.evaluation.reference import Reference, reference, tensor_hash
 from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
 from noisereg.evaluation.table import Measurement, Table
@@ -67,6 +68,8 @@ class Options:
     by: tuple[str, ...] = ()
     pick: str | None = None
     pick_on: tuple[int, ...] = ()
+    effects: tuple[str, ...] = ()
+    """The factors of a table of effects that is to be made of each table."""
 
     def rows(self) -> dict[str, Any]:
         """The part that :func:`~noisereg.evaluation.ablation.build` takes."""
@@ -128,12 +131,15 @@ def evaluate(paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **
     known = {f.name for f in fields(Options)}
     if unknown := next((key for key in options if key not in known), None):
         raise NoiseregError(f"evaluate() has no option {unknown!r}{nearest(unknown, known)}")
-    for name in ("steps", "eta", "labels", "plugins", "columns", "by", "pick_on"):
+    for name in ("steps", "eta", "labels", "plugins", "columns", "by", "pick_on", "effects"):
         if options.get(name) is not None:
             value = options[name]
             options[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
-    found = run_evaluation(paths, metrics, Options(**options), registry(), Reporter())
-    return [row for each in found for row in each.table.as_rows()]
+    given = Options(**options)
+    tables = [each.table for each in run_evaluation(paths, metrics, given, registry(), Reporter())]
+    if given.effects:
+        tables = [effects(table, given.effects) for table in tables]
+    return [row for table in tables for row in table.as_rows()]
 
 
 def run_evaluation(
@@ -156,11 +162,15 @@ def run_evaluation(
     targets = found_targets.find(paths, reg)
     if options.where is not None:
         targets = dataclasses.replace(targets, runs=_where(targets.runs, options.where))
+    _check_keys(targets.runs, options)
     runtime = Runtime.start(RuntimeConfig())
     if not runtime.main:
         reporter = Reporter()
     found: list[Evaluation] = []
-    for group in _groups(targets, options, metrics, reg):
+    groups = _groups(targets, options, metrics, reg)
+    told_apart = varying_params([[group.data] for group in groups])
+    for group in groups:
+        data = spec_label(group.data, told_apart[group.data.name])
         subjects = list(_subjects(group, options, reg, runtime, reporter))
         if runtime.main:
             asked = _metrics(metrics, options, group.dataset, group.real, reg, runtime)
@@ -168,10 +178,11 @@ def run_evaluation(
             remarks = [*targets.notes, *_unfinished(group.runs), *dict.fromkeys(notes), *_summaries(asked)]
             for phrases, some in _parts_of_table(subjects, options):
                 table = build([_measurement(s) for s in some], better, **options.rows())
-                table.context = _context(some, group.data.name, group.real, asked, phrases)
+                table.context = _context(some, data, group.real, asked, phrases)
                 table.provenance = _provenance(some, group.data, group.real, asked)
                 table.remarks = remarks
-                table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join([group.data.name, *phrases])).strip("-")
+                words = [data, *(phrase.replace("η ", "eta-") for phrase in phrases)]
+                table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join(words)).strip("-")
                 found.append(Evaluation(table, some, group.real, group.dataset, runtime))
     return found
 
@@ -181,30 +192,48 @@ def _where(runs: Sequence[Run], match: str) -> list[Run]:
         raise NoiseregError(
             f"--where {match}: runs are sampled as --steps, --eta and the like say; --where is for the rest"
         )
-    settings = [
-        Measurement(str(run.path), {}, found_targets.components(run), found_targets.values(run)) for run in runs
-    ]
+    if not runs:
+        raise NoiseregError(f"--where {match}: there is no run; expected runs or sweeps")
+    settings = _settings(runs)
     found = where(settings, match)
     if not found:
         raise NoiseregError(f"--where {match}: none of the {len(runs)} runs has it")
     return [run for run, m in zip(runs, settings, strict=True) if any(m is f for f in found)]
 
 
+def _settings(runs: Sequence[Run]) -> list[Measurement]:
+    return [Measurement(str(run.path), {}, found_targets.components(run), found_targets.values(run)) for run in runs]
+
+
+def _check_keys(runs: Sequence[Run], options: Options) -> None:
+    """
+    Raises:
+        NoiseregError: for keys that no run has, before anything is sampled.
+    """
+    words = Words(_settings(runs))
+    for key in options.by if runs else ():
+        words.check(key, "--by")
+    for key in (options.columns or ()) if runs else ():
+        words.check(key, "--columns")
+    if options.effects:
+        check_factors(options.effects, words)
+
+
 def _parts_of_table(subjects: Sequence[Subject], options: Options) -> list[tuple[list[str], list[Subject]]]:
     """The subjects of each table, with what its context says that the others' do not."""
-    if not options.by and len(options.eta) < 2:
+    runs = [s for s in subjects if s.run is not None]
+    if not runs or (not options.by and len(options.eta) < 2):
         return [([], list(subjects))]
-    measurements = [_measurement(s) for s in subjects]
+    measurements = [_measurement(s) for s in runs]
     words = Words(measurements)
-    for key in options.by:
-        words.check(key, "--by")
     parts: dict[tuple[str, ...], list[Subject]] = {}
-    for subject, m in zip(subjects, measurements, strict=True):
-        phrases = [words.of(m, key) if m.components else "" for key in options.by]
+    for subject, m in zip(runs, measurements, strict=True):
+        phrases = [words.of(m, key) for key in options.by]
         if len(options.eta) > 1:
-            phrases.append(f"η {m.sampling['eta']:g}" if m.sampling else "")
+            phrases.append(f"η {m.sampling['eta']:g}")
         parts.setdefault(tuple(phrases), []).append(subject)
-    return [([phrase for phrase in phrases if phrase], some) for phrases, some in parts.items()]
+    folders = [s for s in subjects if s.run is None]  # beside the runs of every table
+    return [(list(phrases), [*some, *folders]) for phrases, some in parts.items()]
 
 
 # What is compared

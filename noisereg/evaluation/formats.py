@@ -302,7 +302,10 @@ def read_json(path: Path) -> list[Table]:
         NoiseregError: if it is none, or cannot be read.
     """
     try:
-        return [Table.of_json(each) for each in json.loads(path.read_text(encoding="utf-8"))["tables"]]
+        tables = [Table.of_json(each) for each in json.loads(path.read_text(encoding="utf-8"))["tables"]]
+        if not tables:
+            raise ValueError("none")
+        return tables
     except OSError as error:
         raise NoiseregError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from noisereg.errors import NoiseregError, nearest
 from noisereg.evaluation.table import SECTIONS, Measurement, Row
-from noisereg.spec import Spec, flatten, parse_values
+from noisereg.spec import KEY, Spec, flatten
 
 
 def text_of(value: Any) -> str:
@@ -65,12 +65,15 @@ class Words:
         ]
         self.varying = {s: varying_params(specs) for s, specs in self.sections.items()}
 
+    def has(self, key: str) -> bool:
+        return key.partition(".")[0] in self.sections or key in self.keys
+
     def check(self, key: str, flag: str) -> None:
         """
         Raises:
             NoiseregError: for what is neither a section, nor a parameter in one, nor another key.
         """
-        if key.partition(".")[0] not in self.sections and key not in self.keys:
+        if not self.has(key):
             raise NoiseregError(f"{flag} {key}: no such key{nearest(key, [*self.sections, *self.keys])}")
 
     def of(self, m: Measurement, key: str) -> str:
@@ -142,20 +145,35 @@ def _same(value: Any, text: Any) -> bool:
         return False
 
 
+def conditions(match: str, words: Words, flag: str) -> list[tuple[str, str]]:
+    """``KEY=VALUE,…`` as pairs, all of which are to hold. What follows a spec's colon and is no key of its own is the
+    spec's: ``noise=blue-tv:gamma.form=linear,factor=cholesky,pairing=none`` are two.
+
+    Raises:
+        NoiseregError: for what is no assignment, or a key that there is not.
+    """
+    found: list[tuple[str, str]] = []
+    for part in re.split(rf",(?={KEY}=)", match):
+        key, equals, value = part.partition("=")
+        if not equals or not re.fullmatch(KEY, key):
+            raise NoiseregError(f"{flag}: expected KEY=VALUE,…, such as process=iadb")
+        if key.startswith("sample.") or words.has(key):
+            found.append((key, value))
+        elif found and ":" in found[-1][1]:
+            found[-1] = (found[-1][0], f"{found[-1][1]},{part}")
+        else:
+            words.check(key, flag.partition(" ")[0])
+    return found
+
+
 def where(measurements: Sequence[Measurement], match: str) -> list[Measurement]:
-    """Those that have all of ``KEY=VALUE,…``.
+    """Those that have all of ``KEY=VALUE,…``; folders of images, which have no keys, are kept.
 
     Raises:
         NoiseregError: for what is no assignment, or a key that none of them has.
     """
-    wanted = flatten(parse_values(match)) if "=" in match else {}
-    if not wanted:
-        raise NoiseregError(f"--where {match}: expected KEY=VALUE,…, such as process=iadb")
-    words = Words(measurements)
-    for key in wanted:
-        if not key.startswith("sample."):
-            words.check(key, "--where")
-    return [m for m in measurements if all(matches(m, k, v) for k, v in wanted.items())]
+    wanted = conditions(match, Words(measurements), f"--where {match}")
+    return [m for m in measurements if not m.components or all(matches(m, k, v) for k, v in wanted)]
 
 
 def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
@@ -165,8 +183,8 @@ def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
         NoiseregError: if none matches, or several of one section do.
     """
     if "=" in match:
-        wanted = flatten(parse_values(match))
-        found = [row for row in rows if all(matches(row.first, k, v) for k, v in wanted.items())]
+        wanted = conditions(match, Words([row.first for row in rows]), flag)
+        found = [row for row in rows if all(matches(row.first, k, v) for k, v in wanted)]
     else:
         found = [row for row in rows if match in (row.label, row.first.name, row.first.source)]
     there = "; ".join(dict.fromkeys(row.label for row in rows))

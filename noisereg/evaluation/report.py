@@ -449,8 +449,11 @@ def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Pat
     Raises:
         NoiseregError: if they cannot be written.
     """
+    names: dict[str, int] = {}
     for table, several in found:
-        place = folder / table.name if len(found) > 1 else folder
+        names[table.name] = names.get(table.name, 0) + 1
+        twin = f"-{names[table.name]}" if names[table.name] > 1 else ""
+        place = folder / f"{table.name}{twin}" if len(found) > 1 else folder
         for one in several:
             if one.figure is not None:
                 drawn = pictures.svg(one.figure, one.name).replace("currentColor", "#000000")

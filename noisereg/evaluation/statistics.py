@@ -54,8 +54,9 @@ class Test:
     freedom: float = 0.0
 
 
-def difference_test(row: Mapping[str, float], base: Mapping[str, float]) -> Test:
-    """Student's test of row − base, paired over shared seeds; Welch's where there are none to share."""
+def difference_test(row: Mapping[str, float], base: Mapping[str, float], size: float = 0.0) -> Test:
+    """Student's test of row − base, paired over shared seeds; Welch's where there are none to share. ``size`` is that of
+    the numbers which the difference is of, where it is greater than what is given: their rounding is no difference."""
     from scipy import stats
 
     shared = [seed for seed in row if seed in base and seed]
@@ -63,7 +64,7 @@ def difference_test(row: Mapping[str, float], base: Mapping[str, float]) -> Test
         a, b = (np.array([v[s] for s in shared]) for v in (row, base))
         d = a - b
         n, difference = len(d), float(d.mean())
-        scale = float(max(np.abs(a).max(), np.abs(b).max()))
+        scale = float(max(np.abs(a).max(), np.abs(b).max(), size))
         if _constant(d, scale) and (n >= FEWEST or not d.any()):
             return Test("identical" if np.abs(d).max() <= 1e-12 * scale else "constant", difference, n)
         if n < FEWEST:

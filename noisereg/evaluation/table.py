@@ -104,6 +104,8 @@ class Table:
     """Whether the numbers are differences between configurations and not their own."""
     name: str = ""
     """What tells it from the other tables of one command, as a file name."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """How its rows were asked to be named and compared: ``baseline``, ``labels`` and ``columns``, where they were."""
 
     @property
     def steps(self) -> list[int | None]:
@@ -126,6 +128,7 @@ class Table:
                 row[section] = {k: v for k, v in row[section].items() if k not in values}
         return {
             "name": self.name,
+            "asked": self.asked,
             "context": self.context,
             "provenance": self.provenance,
             "better": self.better,
@@ -143,11 +146,14 @@ class Table:
         Raises:
             KeyError, TypeError, ValueError: where ``data`` is not what :meth:`as_json` gives.
         """
-        better = dict(data["better"])
+        better = {str(name): str(direction) for name, direction in data["better"].items()}
+        rows = [_row(row, data["shared"]) for row in data["rows"]]
+        if not rows or any(name not in better for row in rows for name in row.cells):
+            raise ValueError("no rows, or a number that is neither better higher nor lower")
         return cls(
             metrics=list(better),
             better=better,
-            rows=[_row(row, data["shared"]) for row in data["rows"]],
+            rows=rows,
             context=list(data["context"]),
             notes=list(data["notes"]),
             remarks=list(data["remarks"]),
@@ -155,11 +161,25 @@ class Table:
             provenance=dict(data["provenance"]),
             effects=bool(data["effects"]),
             name=str(data["name"]),
+            asked=dict(data["asked"]),
         )
 
 
 SHARED = ("settings", "sampling", "environment")
 """The mappings of a plain row whose common part a JSON file holds once."""
+
+
+BY_RUN = ("sampling", "environment")
+"""Those of them in which the runs of one row may differ: what is its own stands under ``by_run``."""
+
+
+def _common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {k: v for k, v in mappings[0].items() if all(k in m and m[k] == v for m in mappings)}
+
+
+def _own(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    common = _common(mappings)
+    return [{k: v for k, v in m.items() if k not in common} for m in mappings]
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -169,17 +189,22 @@ def _plain(row: Row) -> dict[str, Any]:
         metrics[name] = {"mean": cell.mean, "half_width": cell.half_width, "values": dict(cell.values)}
         if cell.comparison:
             metrics[name]["comparison"] = {k: v for k, v in vars(cell.comparison).items() if v is not None}
-    environments = [m.environment for m in row.measurements]
+    sampling, environment = ([getattr(m, part) for m in row.measurements] for part in BY_RUN)
+    by_run = [
+        {part: own for part, own in zip(BY_RUN, each, strict=True) if own}
+        for each in zip(_own(sampling), _own(environment), strict=True)
+    ]
     return {
         "label": row.label,
         "baseline": row.baseline,
         "seeds": row.seeds,
         "steps": first.steps,
-        "sampling": dict(first.sampling),
-        "environment": {k: v for k, v in first.environment.items() if all(e.get(k) == v for e in environments)},
+        "sampling": _common(sampling),
+        "environment": _common(environment),
         "settings": {s: [spec.model_dump() for spec in specs] for s, specs in first.components.items()}
         | dict(first.values),
         "sources": [m.source for m in row.measurements],
+        **({"by_run": by_run} if any(by_run) else {}),
         **({"name": first.name} if first.name else {}),
         **({"picked_on": list(row.picked_on)} if row.picked_on else {}),
         "metrics": metrics,
@@ -192,7 +217,8 @@ def _row(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Row:
     components = {s: [Spec.model_validate(spec) for spec in settings[s]] for s in sections}
     cells = {name: _cell(cell) for name, cell in data["metrics"].items()}
     measurements = []
-    for source, seed in zip(data["sources"], data["seeds"] or [None], strict=True):
+    by_run = data.get("by_run") or [{}] * len(data["sources"])
+    for source, seed, own in zip(data["sources"], data["seeds"] or [None], by_run, strict=True):
         key = "" if seed is None else str(seed)
         measurements.append(
             Measurement(
@@ -201,9 +227,9 @@ def _row(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Row:
                 components=components,
                 values={k: v for k, v in settings.items() if k not in sections},
                 seed=seed,
-                steps=data["steps"],
-                sampling=sampling,
-                environment=environment,
+                steps=None if data["steps"] is None else int(data["steps"]),
+                sampling={**sampling, **own.get("sampling", {})},
+                environment={**environment, **own.get("environment", {})},
                 name=data.get("name", ""),
             )
         )
@@ -218,6 +244,6 @@ def _cell(data: Mapping[str, Any]) -> Cell:
     return Cell(
         values={seed: number(value) for seed, value in data["values"].items()},
         mean=number(data["mean"]),
-        half_width=data["half_width"],
+        half_width=None if data["half_width"] is None else float(data["half_width"]),
         comparison=Comparison(**{"change_percent": None, **comparison}) if comparison else None,
     )

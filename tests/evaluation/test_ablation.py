@@ -13,7 +13,8 @@ from scipy import stats
 
 from noisereg.errors import NoiseregError
 from noisereg.evaluation import formats
-from noisereg.evaluation.ablation import build
+from noisereg.evaluation.ablation import build, rebuild
+from noisereg.evaluation.naming import where
 from noisereg.evaluation.statistics import holm
 from noisereg.evaluation.table import Measurement, Table
 from noisereg.spec import Spec
@@ -451,3 +452,62 @@ def test_numbers_without_a_zero_before_the_point() -> None:
         "12.500",
         ".000",
     ]
+
+
+# Tables that are read again
+
+
+def again(table: Table) -> Table:
+    return Table.of_json(json.loads(formats.json_text([table]))["tables"][0])
+
+
+def test_a_table_that_is_read_keeps_its_baseline_labels_and_columns() -> None:
+    runs = [
+        run(n, seed=s, reg=r, precision=k + s)
+        for k, n in enumerate(("white", "blue"))
+        for r in ("none", "isotropy")
+        for s in range(3)
+    ]
+    made = build(
+        runs,
+        {"precision": "higher"},
+        baseline="noise=blue,reg=none",
+        labels=("X:noise=white,reg=none",),
+        columns=("reg", "noise"),
+    )
+    read = rebuild(again(made))
+    assert read is not None
+    assert [(row.label, row.baseline) for row in read.rows] == [(row.label, row.baseline) for row in made.rows]
+    assert formats.markdown(read) == formats.markdown(made)
+    other = rebuild(again(made), columns=("noise", "reg"), baseline="noise=white,reg=none")
+    assert other is not None
+    assert [(row.label, row.baseline) for row in other.rows][::3] == [("X", True), ("blue · isotropy", False)]
+    part = rebuild(again(made), "noise=white")  # what was asked for and is gone is not missed
+    assert part is not None
+    assert [(row.label, row.baseline) for row in part.rows] == [("X", True), ("isotropy · white", False)]
+
+
+def test_a_table_that_is_read_knows_what_differs_between_a_rows_runs() -> None:
+    runs = [run("white", seed=s, precision=float(s), sampling={"checkpoint": 100 + s, "eta": 0.0}) for s in range(3)]
+    made = build(runs, {"precision": "higher"})
+    read = rebuild(again(made), columns=("noise",))
+    assert read is not None
+    assert (
+        read.notes[0] == made.notes[0] == "rows differ in more than their names show: sample.checkpoint (100, 101, 102)"
+    )
+    assert [m.sampling for m in read.rows[0].measurements] == [m.sampling for m in runs]
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ("reg=none,reg.weight=0.1", []),
+        ("reg.weight=0.3,reg=isotropy", ["isotropy(weight=0.3)"]),
+        ("noise=white,noise=blue", []),
+        ("reg=isotropy:weight=0.1,noise=white", ["isotropy(weight=0.1)"]),
+        ("noise=white,reg=isotropy:weight=0.1,warmup=5", []),
+    ],
+)
+def test_all_conditions_hold(match: str, expected: list[str]) -> None:
+    runs = [run("white", reg=reg, precision=1.0) for reg in ("none", "isotropy:weight=0.1", "isotropy:weight=0.3")]
+    assert [m.components["reg"][0].label() for m in where(runs, match)] == expected

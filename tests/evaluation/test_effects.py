@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def test_effects_by_hand() -> None:
     text = formats.markdown(found)
     assert "| isotropy, with white | +.50 ± .25\\* |" in text
     assert "effects of noise and reg" in text
-    assert "of 3 intervals about 0 would leave out 0 by luck alone" in text
+    assert "3 paired t tests with Holm's correction" in text
 
 
 def test_each_section_has_its_own_and_other_rows_are_left_out() -> None:
@@ -83,6 +85,38 @@ def test_a_cell_that_is_missing_leaves_out_what_needs_it() -> None:
     cell = effects(table(short), ["noise", "reg"]).rows[2].cells["precision"]
     assert list(cell.values) == ["0"]
     assert cell.half_width is None
+    assert "on fewer seeds than the others: blue × isotropy" in effects(table(short), ["noise", "reg"]).notes
+
+
+def test_rounding_is_no_effect() -> None:
+    """Numbers of three decimals whose interaction is exactly zero: sums of their floats are not."""
+    rng = np.random.default_rng(0)
+    a, up, over = (np.round(rng.uniform(0.1, 0.9, 5), 3) for _ in range(3))
+    y = {
+        ("white", "none"): list(a),
+        ("white", "isotropy"): list(np.round(a + up, 3)),
+        ("blue", "none"): list(np.round(a + over, 3)),
+        ("blue", "isotropy"): list(np.round(a + up + over, 3)),
+    }
+    cell = effects(table(y), ["noise", "reg"]).rows[2].cells["precision"]
+    assert any(v != 0 for v in cell.values.values())
+    assert max(map(abs, cell.values.values())) < 1e-15
+    assert cell.comparison is not None
+    assert cell.comparison.verdict == "identical"
+
+
+def test_a_constant_effect_has_its_sign_explained() -> None:
+    y = {("white", "none"): [1.0, 2.0, 3.0], ("blue", "none"): [1.5, 2.5, 3.5]}
+    found = effects(table(y), ["noise", "reg"])
+    assert "+.500 ± .000=" in formats.markdown(found)
+    assert "= the same at every seed: nothing to test against" in found.notes
+
+
+def test_cells_that_were_sampled_differently_are_said() -> None:
+    runs = measured(FACTORIAL)
+    runs = [replace(m, sampling={"grid": "logsnr" if "blue" in m.source else "uniform"}) for m in runs]
+    found = effects(build(runs, {"precision": "higher"}), ["noise", "reg"])
+    assert found.notes[0] == "rows differ in more than their names show: sample.grid (uniform, logsnr)"
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
@@ -107,6 +141,8 @@ def test_what_cannot_be_asked() -> None:
         effects(table(FACTORIAL), ["nois", "reg"])
     with pytest.raises(NoiseregError, match="no row differs from the baseline in these alone"):
         effects(table(FACTORIAL), ["process", "pairing"])
+    with pytest.raises(NoiseregError, match=r"noise.jitter is a part of a factor; expected noise"):
+        effects(table(FACTORIAL), ["noise.jitter", "reg"])
     two = {("white", "none"): [1.0], ("blue", "none"): [1.0]}
     runs = measured(two) + measured(two, process="iadb")
     with pytest.raises(NoiseregError, match="--effects needs a baseline"):

@@ -276,6 +276,12 @@ def test_each_data_set_has_a_table(tmp_path: Path, capsys: Capture, make_sweep: 
     rows = re.findall(r"^(white.*?)  ", found, re.MULTILINE)
     assert rows == 2 * ["white", "white · isotropy(weight=0.1)"]
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"swiss-roll", "central-banana"}
+    versions = make_sweep(
+        tmp_path / "V", {"axes": {"data": ["swiss-roll:n=300,version=1", "swiss-roll:n=300,version=2"]}}
+    )
+    found = call(capsys, versions.path, "--num", 50, "--pictures", tmp_path / "versions")
+    assert [line.split(" · ")[0] for line in tables(found)] == ["swiss-roll(version=1)", "swiss-roll(version=2)"]
+    assert {p.name for p in (tmp_path / "versions").iterdir()} == {"swiss-roll-version=1", "swiss-roll-version=2"}
     both = json.loads(call(capsys, *arguments, "--format", "json"))["tables"]
     alone = [
         p for cell, p in zip(points.cells, map(points.path_of, points.cells), strict=True) if "banana" in cell.name
@@ -310,7 +316,23 @@ def test_processes_and_etas_can_have_tables_of_their_own(tmp_path: Path, capsys:
     ]
     assert re.findall(r"^(\S+) .*", found.replace("mean", ""), re.MULTILINE).count("blue-tv") == 4
     assert len(tables(call(capsys, swept.path, "--num", 40, "--by", "noise"))) == 2
-    assert "--by proces: no such key; did you mean 'process'?" in mistake(capsys, swept.path, "--by", "proces")
+    pngs(tmp_path / "images", 40)
+    beside = call(capsys, swept.path, tmp_path / "images", "--num", 40, "--by", "process")
+    assert len(tables(beside)) == 2
+    assert beside.count(str(tmp_path / "images")) == 2  # a folder stands beside the runs of every table
+    call(capsys, swept.path, "--num", 40, "--by", "process", "--eta", "0,1", "--pictures", tmp_path / "p")
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {
+        f"digits_{process}_eta-{eta}" for process in ("ddpm", "iadb") for eta in (0, 1)
+    }
+    measured = sorted(swept.path.glob("cells/*/eval/*/*"))
+    for options in (["--by", "proces"], ["--effects", "noise,proces"], ["--columns", "proces"]):
+        said = mistake(capsys, swept.path, "--num", 41, *options)
+        assert f"{options[0]} proces: no such key; did you mean 'process'?" in said
+    (tmp_path / "file").touch()
+    assert "file is a file; expected a folder" in mistake(
+        capsys, swept.path, "--num", 41, "--pictures", tmp_path / "file"
+    )
+    assert sorted(swept.path.glob("cells/*/eval/*/*")) == measured  # nothing was sampled or measured before
     assert "--eta 0,x: expected numbers" in mistake(capsys, swept.path, "--eta", "0,x")
 
 
@@ -390,7 +412,13 @@ def test_mistakes_about_stored_tables_are_one_line(sweep: Sweep, capsys: Capture
     assert "cannot stand beside a table that is finished" in mistake(capsys, stored, sweep.path)
     assert "needs the runs for its pictures" in mistake(capsys, stored, "--format", "html")
     assert "no-table.json cannot be read: No such file" in mistake(capsys, tmp_path / "no-table.json")
-    for text in ("{", "[]", '{"tables": [{}]}', '{"tables": 1}', '{"rows": []}'):
+    whole = json.loads(stored.read_text())
+    damaged = []
+    for key, value in (("steps", "x"), ("metrics", {"precision": {"values": {}, "mean": 1, "half_width": "x"}})):
+        table = {**whole["tables"][0], "rows": [{**whole["tables"][0]["rows"][0], key: value}]}
+        damaged.append(json.dumps({"tables": [table]}))
+    damaged += [json.dumps({"tables": [{**whole["tables"][0], **part}]}) for part in ({"rows": []}, {"better": {}})]
+    for text in ("{", "[]", '{"tables": [{}]}', '{"tables": 1}', '{"tables": []}', '{"rows": []}', *damaged):
         (tmp_path / "broken.json").write_text(text)
         assert "broken.json holds no tables" in mistake(capsys, tmp_path / "broken.json"), text
 
