@@ -62,32 +62,32 @@ class ConsoleReporter(Reporter):
         self._began = self._told = time.monotonic()
         if self._terminal:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[columns]}", markup=False),
-                TimeRemainingColumn(),
-                TextColumn("left"),
+                TextColumn("{task.fields[left]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(what, total=total, completed=done, columns="")
+            self._task = self._bar.add_task(what, total=total, completed=done, columns="", left="")
 
     def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+        now = time.monotonic()
+        left = ""
+        if done > self._from:  # by all that was done since the beginning: rich's own guess knows the last 30 s alone
+            left = f"{duration((now - self._began) / (done - self._from) * (self._total - done))} left"
         if self._bar is not None:
             fields = {"columns": _columns(metrics)} if metrics else {}
-            self._bar.update(self._task, completed=done, **fields)
-            return
-        now = time.monotonic()
-        if now - self._told >= self.PLAIN_SECONDS and done > self._from:
+            self._bar.update(self._task, completed=done, left=left, **fields)
+        elif left and now - self._told >= self.PLAIN_SECONDS:
             self._told = now
-            left = (now - self._began) / (done - self._from) * (self._total - done)
             columns = f"  {_columns(metrics)}" if metrics else ""
-            self._print(f"{self._what} {done:,}/{self._total:,}{columns}  {duration(left)} left")
+            self._print(f"{self._what} {done:,}/{self._total:,}{columns}  {left}")
 
     def end(self) -> None:
         if self._bar is not None:

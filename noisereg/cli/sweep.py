@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    out: Annotated[Path, typer.Option(metavar="SWEEP", help="The sweep's folder; a cell is a run in it.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="SWEEP", help="The sweep's folder; a cell is a run in it. [required to train]"),
+    ] = None,
     noise: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
     reg: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis: a spec, none, or A+B; repeat.")
@@ -59,6 +62,8 @@ def sweep(
     from noisereg.config import apply_set, layer, load_plugins, read_config, validate
     from noisereg.sweeps.grid import COMPONENT_AXES, make_cells, parse_axes, read_grid
 
+    if out is None and not dry_run:
+        raise NoiseregError("no --out; expected the sweep's folder, such as --out sweeps/a")
     registry = open_registry(no_plugins)
     file = read_config(config) if config else {}
     grid = read_grid(file.pop("sweep", None))
@@ -93,8 +98,9 @@ def sweep(
     reporter = ConsoleReporter()
     for note in resolved.notes:
         reporter.note(note)
-    check_continues(out, resolved.cells)
-    if dry_run:
+    if out is not None:
+        check_continues(out, resolved.cells)
+    if out is None or dry_run:
         _list(resolved, out, jobs, as_json)
         return
     written = write(out, base, grid, resolved.cells)
@@ -119,23 +125,24 @@ def _axes(file: dict[str, list[Any]], typed: dict[str, list[Any]], flags: list[s
     return {key: values for key, values in file.items() if key not in flags} | typed
 
 
-def _list(resolved: Resolved, out: Path, jobs: int, as_json: bool) -> None:
+def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> None:
     from noisereg.cli.progress import duration
     from noisereg.sweeps.grid import Sweep
 
-    sweep = Sweep(out, resolved.cells)
-    left = [cell for cell in resolved.cells if not sweep.finished(cell)]
+    sweep = Sweep(out, resolved.cells) if out is not None else None
+    states = {cell.name: sweep.state(cell) if sweep else "not started" for cell in resolved.cells}
+    left = [cell for cell in resolved.cells if not sweep or not sweep.finished(cell)]
     seconds = sum(resolved.seconds[cell.combination] for cell in left)
     if as_json:
         listed = [
-            {"cell": k, "name": c.name, "state": sweep.state(c), "seconds": resolved.seconds[c.combination]}
+            {"cell": k, "name": c.name, "state": states[c.name], "seconds": resolved.seconds[c.combination]}
             for k, c in enumerate(resolved.cells)
         ]
         print(json.dumps({"cells": listed, "seconds": seconds, "jobs": jobs}))
         return
     width = max(len(c.name) for c in resolved.cells)
     for k, c in enumerate(resolved.cells):
-        print(f"{k:>4}  {c.name:<{width}}  about {duration(resolved.seconds[c.combination])}  {sweep.state(c)}")
+        print(f"{k:>4}  {c.name:<{width}}  about {duration(resolved.seconds[c.combination])}  {states[c.name]}")
     at_once = f" with {jobs} at once" if jobs > 1 else ""
     print(
         f"{len(resolved.cells)} cells, {len(left)} to train: about {duration(seconds / min(jobs, max(1, len(left))))} of "

@@ -535,6 +535,7 @@ def _context(
         words = [f"{', '.join(map(str, steps))} steps"]
         words += [f"η {eta:g}"] if eta is not None else []
         words += [r["solver"] for r in records[:1] if r["solver"] != "euler"]
+        words += [f"{grid} grid"] if (grid := _one([r["grid"] for r in records])) not in (None, "uniform") else []
         words += [str(weights)] if weights else []
         phrases.append(", ".join(words))
     return phrases

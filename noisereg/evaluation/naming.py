@@ -40,14 +40,17 @@ def _telling(uses: Sequence[dict[str, str]]) -> set[str]:
         return len({tuple(use.get(k, "none") for k in keys) for use in uses})
 
     keys = list(dict.fromkeys(k for use in uses for k in use))
-    every = [k for k in keys if different([k]) > 1]
-    whole = [k for k in every if len({use[k] for use in uses if use.get(k, "none") != "none"}) > 1]
-    return set(whole if different(whole) == different(every) else every)
+    shown = every = [k for k in keys if different([k]) > 1]
+    for key in [k for k in every if any(use.get(k, "none") == "none" for use in uses)]:
+        rest = [k for k in shown if k != key]
+        if different(rest) == different(every):
+            shown = rest
+    return set(shown)
 
 
 def spec_label(spec: Spec, shown: set[str]) -> str:
     """``isotropy(weight=0.1)``: the name and some of its parameters; a strength always."""
-    params = {k: v for k, v in flatten(spec.params).items() if k in shown or k == "weight"}
+    params = {k: v for k, v in flatten(spec.params).items() if (k in shown or k == "weight") and v is not None}
     inside = ", ".join(f"{k}={text_of(v)}" for k, v in params.items())
     return f"{spec.name}({inside})" if inside else spec.name
 

@@ -74,11 +74,11 @@ class Launcher:
         Raises:
             Stopped: once every child has stopped after a signal.
         """
-        outcome = Outcome()
-        waiting = list(cells)
+        outcome = Outcome(finished=[cell for cell in cells if self.sweep.finished(cell)])
+        waiting = [cell for cell in cells if cell not in outcome.finished]
         children: list[_Child] = []
         elsewhere: set[str] = set()
-        self.reporter.begin("sweep", len(waiting), sum(map(self.sweep.finished, waiting)))
+        self.reporter.begin("sweep", len(cells), len(outcome.finished))
         handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             while waiting or children:

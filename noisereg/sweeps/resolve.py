@@ -91,7 +91,8 @@ def _build(
     seconds = 0.0
     if timed is not None:
         train = parts.config.train
-        speed = f"{parts.config.denoiser.label()} {train.batch_size} {train.accumulate} {key}"
+        kinds = [parts.config.denoiser, parts.config.pairing, *parts.config.reg]
+        speed = f"{[kind.label() for kind in kinds]} {train.batch_size} {train.accumulate} {key}"
         if speed not in timed:
             timed[speed] = seconds_per_step(parts, runtime)
         seconds = timed[speed] * train.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,11 @@ def test_dry_run_lists_cells_with_times_and_writes_nothing(capsys: Capture, tmp_
     assert all("about" in line and "not started" in line for line in lines[:4])
     assert lines[4].startswith("4 cells, 4 to train: about ")
     assert not (tmp_path / "S").exists()
+    assert call(capsys, *arguments[:-2], "--dry-run")[1].splitlines()[3].endswith("not started")  # without --out too
+    assert (
+        call(capsys, *arguments[:-2])[2]
+        == "noisereg: error: no --out; expected the sweep's folder, such as --out sweeps/a\n"
+    )
     listed = json.loads(call(capsys, *arguments, "--dry-run", "--json")[1])
     assert listed["seconds"] == pytest.approx(sum(cell["seconds"] for cell in listed["cells"]))
 
@@ -364,6 +370,25 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     assert capsys.readouterr().err.count("white_s0 is being trained by another process; waiting for it") == 1
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_time_left_is_guessed_from_what_is_done_now(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """Three of ten were done before; one took 100 s: six more take 600, however long ago the last one ended."""
+    clock = [0.0]
+    said = io.StringIO()
+    monkeypatch.setattr(said, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", said)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    reporter = ConsoleReporter()
+    reporter.begin("sweep", 10, 3)
+    clock[0] = 100.0
+    reporter.advance(4)
+    if terminal:
+        assert reporter._bar.tasks[0].fields["left"] == "10 min 00 s left"
+    else:
+        assert said.getvalue() == "sweep 4/10  10 min 00 s left\n"
+    reporter.end()
+
+
 def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Path) -> None:
     """The time left is guessed from what is trained now."""
     grid = Grid(noise=["white"], seeds=2)
@@ -376,6 +401,9 @@ def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Pa
     class Recorder(Reporter):
         def begin(self, what: str, total: int, done: int = 0) -> None:
             begun.append((what, total, done))
+
+        def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+            raise AssertionError("nothing was trained")
 
     launcher.Launcher(sweep, 1, [], Recorder()).run(sweep.cells)
     assert begun == [("sweep", 2, 2)]
