@@ -246,6 +246,10 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
         dropped += [row for row in rows if row is not best]
     if not table.candidates:
         raise NoiseregError(f"--pick {metric}: no two rows differ in a regularizer's parameters alone")
+    used = {seed for candidate in table.candidates for seed in candidate["seeds"]}
+    for row in table.rows:  # the baseline's number stands beside theirs: on the same seeds
+        if row.baseline and not {m.seed for m in row.measurements} <= used:
+            row.measurements = [m for m in row.measurements if m.seed not in used]
     table.rows = [row for row in table.rows if row not in dropped]
 
 
