@@ -112,6 +112,9 @@ def evaluate(
     """
     form = _format(format_, out)
     counts = _steps(steps)
+    for flag, given in (("where", where), ("by", by), ("effects", effects), ("columns", columns), ("pick", pick)):
+        if given is not None and not given.strip():
+            raise NoiseregError(f"--{flag} is empty; expected what noisereg eval --help says, or leave it out")
     picking = _numbers("--pick-on", pick_on, int, "seeds, such as 5,6")
     if pick_on and not pick:
         raise NoiseregError("--pick-on says on which seeds; give --pick NUMBER too, such as --pick precision")

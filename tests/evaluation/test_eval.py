@@ -350,6 +350,8 @@ def test_a_part_of_a_sweep(sweep: Sweep, capsys: Capture, tmp_path: Path) -> Non
         assert "--where noise: expected KEY=VALUE" in mistake(capsys, source, "--where", "noise")
         assert "--where nois: no such key; did you mean 'noise'?" in mistake(capsys, source, "--where", "nois=white")
     assert "--where noise=blue: no row of" in mistake(capsys, stored, "--where", "noise=blue")
+    for flag in ("--where", "--by", "--effects", "--columns", "--pick"):
+        assert f"{flag} is empty" in mistake(capsys, sweep.path, flag, "")
     assert "--where noise=blue: none of the 12 runs has it" in mistake(capsys, sweep.path, "--where", "noise=blue")
     assert "--where sample.eta=1: runs are sampled as" in mistake(capsys, sweep.path, "--where", "sample.eta=1")
 
