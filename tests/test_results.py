@@ -1,0 +1,85 @@
+"""The results pages: each table is what its JSON file gives, and every cell and seed that a page claims is in the file."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from noisereg.evaluation.formats import read_json
+from noisereg.evaluation.table import Table
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_results", RESULTS / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pages_agree_with_their_files(make: ModuleType) -> None:
+    for path in make.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert make.page(text) == text, f"{path.name} is not what its files give: python docs/results/make.py"
+    shown = sum(len(make.BLOCK.findall(path.read_text(encoding="utf-8"))) for path in make.PAGES)
+    used = {name for p in make.PAGES for name in RESULTS.glob("*.json") if name.name in p.read_text(encoding="utf-8")}
+    assert shown > 0
+    assert used == set(RESULTS.glob("*.json"))  # no file that no page shows
+
+
+def test_a_changed_number_is_noticed(make: ModuleType) -> None:
+    blocks = 0
+    for path in make.PAGES:
+        text = path.read_text(encoding="utf-8")
+        for block in make.BLOCK.finditer(text):
+            digits = list(re.finditer(r"\d(?= ±)", block[0]))
+            at = block.start() + digits[0].start()
+            wrong = text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+            assert make.page(wrong) == text != wrong
+            blocks += 1
+            break  # a page's first: each call makes all blocks anew
+    assert blocks >= 4
+
+
+CLAIMED = {
+    "table1.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4, 5, 6)}},
+    "digits-eta0.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
+    "digits-eta1.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
+    "blue-noise.json": {"tables": 1, "rows": 33, "seeds": {(0, 1, 2, 3, 4)}},
+}
+
+
+def test_every_file_is_claimed() -> None:
+    assert set(CLAIMED) == {path.name for path in RESULTS.glob("*.json")}
+
+
+@pytest.mark.parametrize("name", CLAIMED)
+def test_every_cell_and_seed_is_there(name: str) -> None:
+    tables = read_json(RESULTS / name)
+    claimed = CLAIMED[name]
+    assert len(tables) == claimed["tables"]
+    for table in tables:
+        assert len(table.rows) == claimed["rows"]
+        assert {tuple(row.seeds) for row in table.rows} == claimed["seeds"]
+        assert table.remarks == []  # no run is unfinished, failed or left out
+        check_numbers(table)
+
+
+def check_numbers(table: Table) -> None:
+    """Every number of every seed is finite, every mean is its seeds' mean, and no source lies on somebody's machine."""
+    for row in table.rows:
+        assert set(row.cells) == set(table.metrics)
+        for cell in row.cells.values():
+            assert list(cell.values) == [str(seed) for seed in row.seeds]
+            assert np.isfinite(list(cell.values.values())).all()
+            assert cell.mean == pytest.approx(np.mean(list(cell.values.values())))
+        assert not any(Path(m.source).is_absolute() for m in row.measurements)
