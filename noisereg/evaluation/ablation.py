@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -77,7 +78,11 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
     if not any(m.components for m in kept) and keep is not None:
         return None
     made = build(kept, table.better, **_still_asked(table, kept) | {k: v for k, v in options.items() if v})
-    made.context = table.context if len(kept) == len(every) else [*table.context, f"where {keep}"]
+    made.context = table.context
+    if len(kept) < len(every):
+        steps = ", ".join(str(s) for s in made.steps if s is not None)
+        made.context = [re.sub(r"^\d+(, \d+)* steps", f"{steps} steps", phrase) for phrase in table.context]
+        made.context.append(f"where {keep}")
     made.remarks, made.provenance, made.name = table.remarks, table.provenance, table.name
     return made
 

@@ -344,7 +344,7 @@ def test_a_part_of_a_sweep(sweep: Sweep, capsys: Capture, tmp_path: Path) -> Non
     stored = tmp_path / "t.json"
     call(capsys, *arguments, "--steps", "2,4", "--out", stored)
     shown = call(capsys, stored, "--where", "noise=blue-tv,sample.steps=4")
-    assert "where noise=blue-tv,sample.steps=4" in shown.splitlines()[0]
+    assert "· 4 steps, η 1, EMA · where noise=blue-tv,sample.steps=4" in shown.splitlines()[0]
     assert len(re.findall(r"^blue-tv", shown, re.MULTILINE)) == 2
     for source in (stored, sweep.path):
         assert "--where noise: expected KEY=VALUE" in mistake(capsys, source, "--where", "noise")
