@@ -52,6 +52,7 @@ def test_a_changed_number_is_noticed(make: ModuleType) -> None:
 
 CLAIMED = {
     "table1.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4, 5, 6)}},
+    "swiss-roll.json": {"tables": 1, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta0.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta1.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
     "blue-noise.json": {"tables": 1, "rows": 33, "seeds": {(0, 1, 2, 3, 4)}},
