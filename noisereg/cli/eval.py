@@ -121,23 +121,15 @@ def evaluate(
     factors = tuple(key.strip() for key in effects.split(",")) if effects is not None else ()
     if pictures is not None and pictures.exists() and not pictures.is_dir():
         raise NoiseregError(f"--pictures {pictures} is a file; expected a folder")
+    rows: dict[str, Any] = {
+        "baseline": baseline,
+        "labels": tuple(label or ()),
+        "columns": tuple(columns.split(",")) if columns else None,
+        "pick": pick,
+        "pick_on": picking,
+    }
     if any(path.suffix == ".json" for path in paths):
-        _show_stored(
-            ctx,
-            paths,
-            form,
-            out,
-            {
-                "keep": where,
-                "baseline": baseline,
-                "labels": tuple(label or ()),
-                "columns": tuple(columns.split(",")) if columns else None,
-                "pick": pick,
-                "pick_on": picking,
-            },
-            factors,
-            pictures,
-        )
+        _show_stored(ctx, paths, form, out, {"keep": where, **rows}, factors, pictures)
         return
     registry = open_registry(no_plugins)
     from noisereg.cli.progress import ConsoleReporter
@@ -158,40 +150,31 @@ def evaluate(
         ema=not raw_weights,
         inception_weights=inception_weights,
         plugins=tuple(plugin or ()),
-        baseline=baseline,
-        labels=tuple(label or ()),
-        columns=tuple(columns.split(",")) if columns else None,
         where=where,
         by=tuple(by.split(",")) if by else (),
-        pick=pick,
-        pick_on=picking,
         effects=factors,
+        **rows,
     )
     reporter = ConsoleReporter()
     found = run_evaluation(paths, metric or ["prdc"], options, registry, reporter)
     if not found:  # a rank that only draws samples
         return
     tables = [each.table for each in found]
-    if factors:
-        from noisereg.evaluation.effects import effects as effects_of
+    from noisereg.evaluation.effects import effects as effects_of
 
-        differences = [effects_of(table, factors) for table in tables]
-    else:
-        differences = []
-    if form == "html":
-        from noisereg.evaluation.report import html
-
-        page = html(found, differences, reporter)
-        _write(page, out)
-    else:
+    differences = [effects_of(table, factors) for table in tables] if factors else []
+    if form != "html":
         _show(differences or tables, form, out)
-    if pictures is not None:
-        from noisereg.evaluation.report import all_pictures, number_pictures, write_pictures
+    if form == "html" or pictures is not None:
+        from noisereg.evaluation.report import all_pictures, html, number_pictures, write_pictures
 
         drawn = [all_pictures(each, reporter) for each in found]
-        for some, table in zip(drawn, differences, strict=False):
-            some += number_pictures(table)
-        write_pictures(list(zip(tables, drawn, strict=True)), pictures)
+        if form == "html":
+            _write(html(found, differences, drawn), out)
+        if pictures is not None:
+            for some, table in zip(drawn, differences, strict=bool(differences)):
+                some += number_pictures(table)
+            write_pictures(list(zip(tables, drawn, strict=True)), pictures)
 
 
 def _show(tables: Sequence[Table], form: str, out: Path | None) -> None:

@@ -29,8 +29,10 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
     of the table around its own baseline. Rows that differ from the baseline in anything else are left out, and counted.
 
     Raises:
-        NoiseregError: for not two factors, no baseline, or factors in which no row differs.
+        NoiseregError: for not two factors, no baseline, or factors in which no row differs; for a table of effects.
     """
+    if table.effects:
+        raise NoiseregError("--effects: the table holds effects already; make them from the table it came from")
     words = Words([row.first for row in table.rows])
     check_factors(keys, words)
     rows: list[Row] = []

@@ -194,11 +194,10 @@ def _where(runs: Sequence[Run], match: str) -> list[Run]:
         )
     if not runs:
         raise NoiseregError(f"--where {match}: there is no run; expected runs or sweeps")
-    settings = _settings(runs)
-    found = where(settings, match)
-    if not found:
+    kept = {m.source for m in where(_settings(runs), match)}
+    if not kept:
         raise NoiseregError(f"--where {match}: none of the {len(runs)} runs has it")
-    return [run for run, m in zip(runs, settings, strict=True) if any(m is f for f in found)]
+    return [run for run in runs if str(run.path) in kept]
 
 
 def _settings(runs: Sequence[Run]) -> list[Measurement]:

@@ -333,8 +333,8 @@ details pre { overflow-x: auto; background: var(--card); padding: 1rem; border-r
 """
 
 
-def html(found: Sequence[Evaluation], effects: Sequence[Table], reporter: Reporter) -> str:
-    """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all."""
+def html(found: Sequence[Evaluation], effects: Sequence[Table], drawn: Sequence[Sequence[Picture]]) -> str:
+    """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all, ``drawn`` its pictures."""
     title = " · ".join(found[0].table.context[:3]) if len(found) == 1 else " · ".join(e.table.name for e in found)
     body: list[str] = []
     for k, evaluation in enumerate(found):
@@ -345,7 +345,7 @@ def html(found: Sequence[Evaluation], effects: Sequence[Table], reporter: Report
             _html_table(evaluation),
             _html_notes(table),
             *(_html_effects(each, _prefix(found, evaluation)) for each in effects[k : k + 1]),
-            *(_html_picture(one, _prefix(found, evaluation)) for one in all_pictures(evaluation, reporter)),
+            *(_html_picture(one, _prefix(found, evaluation)) for one in drawn[k]),
             _html_provenance(table),
         ]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -119,13 +119,11 @@ class Table:
     def as_json(self) -> dict[str, Any]:
         """Everything; :meth:`of_json` gives the table back. What all rows have in common stands once, under ``shared``."""
         rows = self.as_rows()
-        shared = {
-            section: {k: v for k, v in first.items() if all(k in r[section] and r[section][k] == v for r in rows)}
-            for section, first in ((s, rows[0][s]) for s in SHARED if rows)
-        }
-        for row in rows:
-            for section, values in shared.items():
-                row[section] = {k: v for k, v in row[section].items() if k not in values}
+        shared: dict[str, Any] = {}
+        for section in SHARED:
+            shared[section], own = _common_and_own([row[section] for row in rows])
+            for row, values in zip(rows, own, strict=True):
+                row[section] = values
         return {
             "name": self.name,
             "asked": self.asked,
@@ -167,19 +165,14 @@ class Table:
 
 SHARED = ("settings", "sampling", "environment")
 """The mappings of a plain row whose common part a JSON file holds once."""
-
-
 BY_RUN = ("sampling", "environment")
 """Those of them in which the runs of one row may differ: what is its own stands under ``by_run``."""
 
 
-def _common(mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {k: v for k, v in mappings[0].items() if all(k in m and m[k] == v for m in mappings)}
-
-
-def _own(mappings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    common = _common(mappings)
-    return [{k: v for k, v in m.items() if k not in common} for m in mappings]
+def _common_and_own(mappings: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What all of them have, and what else each has."""
+    common = {k: v for k, v in mappings[0].items() if all(k in m and m[k] == v for m in mappings)}
+    return common, [{k: v for k, v in m.items() if k not in common} for m in mappings]
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -189,18 +182,18 @@ def _plain(row: Row) -> dict[str, Any]:
         metrics[name] = {"mean": cell.mean, "half_width": cell.half_width, "values": dict(cell.values)}
         if cell.comparison:
             metrics[name]["comparison"] = {k: v for k, v in vars(cell.comparison).items() if v is not None}
-    sampling, environment = ([getattr(m, part) for m in row.measurements] for part in BY_RUN)
-    by_run = [
-        {part: own for part, own in zip(BY_RUN, each, strict=True) if own}
-        for each in zip(_own(sampling), _own(environment), strict=True)
-    ]
+    common: dict[str, Any] = {}
+    by_run: list[dict[str, Any]] = [{} for _ in row.measurements]
+    for part in BY_RUN:
+        common[part], own = _common_and_own([getattr(m, part) for m in row.measurements])
+        for run, values in zip(by_run, own, strict=True):
+            run.update({part: values} if values else {})
     return {
         "label": row.label,
         "baseline": row.baseline,
         "seeds": row.seeds,
         "steps": first.steps,
-        "sampling": _common(sampling),
-        "environment": _common(environment),
+        **common,
         "settings": {s: [spec.model_dump() for spec in specs] for s, specs in first.components.items()}
         | dict(first.values),
         "sources": [m.source for m in row.measurements],

@@ -143,6 +143,8 @@ def test_what_cannot_be_asked() -> None:
         effects(table(FACTORIAL), ["process", "pairing"])
     with pytest.raises(NoiseregError, match=r"noise.jitter is a part of a factor; expected noise"):
         effects(table(FACTORIAL), ["noise.jitter", "reg"])
+    with pytest.raises(NoiseregError, match="holds effects already"):
+        effects(effects(table(FACTORIAL), ["noise", "reg"]), ["noise", "reg"])
     two = {("white", "none"): [1.0], ("blue", "none"): [1.0]}
     runs = measured(two) + measured(two, process="iadb")
     with pytest.raises(NoiseregError, match="--effects needs a baseline"):
