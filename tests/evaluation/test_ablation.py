@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scipy import stats
 from noisereg.errors import NoiseregError
 from noisereg.evaluation import formats
 from noisereg.evaluation.ablation import build, rebuild
-from noisereg.evaluation.naming import where
+from noisereg.evaluation.naming import spec_label, where
 from noisereg.evaluation.statistics import holm
 from noisereg.evaluation.table import Measurement, Table
 from noisereg.spec import Spec
@@ -91,6 +92,8 @@ def test_a_parameter_that_only_some_uses_have_is_left_out_where_others_tell_them
         "blue-tv(gamma.form=linear)",
         "blue-tv(gamma.form=sigmoid)",
     ]
+    resolved = Spec(name="blue-tv", params={"gamma": {"form": "linear", "tau": None}})
+    assert spec_label(resolved, {"gamma.form", "gamma.tau"}) == "blue-tv(gamma.form=linear)"
     late = early.replace("0.2", "1")
     assert labels(table_of({f"{linear}|none": [1], f"{early}|none": [1], f"{late}|none": [1]})) == [
         "blue-tv(gamma.form=linear)",
@@ -341,7 +344,7 @@ def test_a_strength_picked_on_half_the_seeds_is_reported_on_the_rest() -> None:
     assert labels(table) == ["white", "white · isotropy(weight=0.1)"]
     picked = table.rows[1]
     assert picked.picked_on == (0, 1, 2)
-    assert picked.seeds == [3, 4, 5, 6]
+    assert picked.seeds == table.rows[0].seeds == [3, 4, 5, 6]  # the baseline stands beside it on the same
     assert picked.cells["precision"].comparison.n == 4
     assert [c["picked"] for c in table.candidates] == [False, True, False, False]
     assert any("picked on seeds 0, 1, 2 and is reported on 3, 4, 5, 6" in note for note in table.notes)
@@ -489,13 +492,14 @@ def test_a_table_that_is_read_keeps_its_baseline_labels_and_columns() -> None:
 
 def test_a_table_that_is_read_knows_what_differs_between_a_rows_runs() -> None:
     runs = [run("white", seed=s, precision=float(s), sampling={"checkpoint": 100 + s, "eta": 0.0}) for s in range(3)]
+    runs = [replace(m, environment={"torch": f"2.{m.seed}", "device": "cpu"}) for m in runs]
     made = build(runs, {"precision": "higher"})
     read = rebuild(again(made), columns=("noise",))
     assert read is not None
-    assert (
-        read.notes[0] == made.notes[0] == "rows differ in more than their names show: sample.checkpoint (100, 101, 102)"
-    )
+    differing = "sample.checkpoint (100, 101, 102); torch (2.0, 2.1, 2.2)"
+    assert read.notes[0] == made.notes[0] == f"rows differ in more than their names show: {differing}"
     assert [m.sampling for m in read.rows[0].measurements] == [m.sampling for m in runs]
+    assert [m.environment for m in read.rows[0].measurements] == [m.environment for m in runs]
 
 
 @pytest.mark.parametrize(

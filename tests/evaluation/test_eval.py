@@ -256,6 +256,8 @@ def test_several_numbers_of_steps_make_sections(sweep: Sweep, capsys: Capture) -
 def test_settings_of_the_sampler_are_said(sweep: Sweep, capsys: Capture) -> None:
     found = call(capsys, sweep.path_of(sweep.cells[0]), "--num", 40, "--solver", "heun", "--steps", 3, "--raw-weights")
     assert "3 steps, η 0, heun, raw" in found
+    found = call(capsys, sweep.path_of(sweep.cells[0]), "--num", 40, "--grid", "logsnr", "--steps", 3)
+    assert "3 steps, η 1, logsnr grid, EMA" in found
     assert "0 ≤ eta ≤ 1" in mistake(capsys, sweep.path_of(sweep.cells[0]), "--eta", 2)
 
 
@@ -382,6 +384,9 @@ def test_a_stored_table_draws_its_numbers(
     call(capsys, sweep.path, "--num", 60, *options, "--pictures", tmp_path / "a", "--out", tmp_path / "table.json")
     call(capsys, tmp_path / "table.json", "--pictures", tmp_path / "b")
     assert {path.name for path in (tmp_path / "b").iterdir()} == {f"{name}.svg", f"{name}.png"}
+    twice = [tmp_path / "table.json", tmp_path / "table.json"]
+    call(capsys, *twice, "--pictures", tmp_path / "c")
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {"digits", "digits-2"}
     for path in (tmp_path / "b").iterdir():
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
 

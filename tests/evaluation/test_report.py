@@ -210,3 +210,24 @@ def test_a_learned_gamma_has_its_curve_and_its_parameters_over_training(
     training = (tmp_path / "pictures" / "training.svg").read_text()
     for name in ("gamma/s", "gamma/e", "gamma/tau"):
         assert name in training
+
+
+def test_differences_draw_each_interval() -> None:
+    lines = {"5 steps": {"A": {"precision": (0.2, 0.1)}, "B": {"precision": (-0.1, None)}}}
+    figure = pictures.differences(["A", "B"], [("precision", "precision")], lines)
+    (bars,) = figure.axes[0].containers
+    assert [segment[:, 0].tolist() for segment in bars[2][0].get_segments()] == [
+        pytest.approx([0.1, 0.3]),
+        pytest.approx([-0.1, -0.1]),
+    ]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["A", "B"]
+
+
+def test_pictures_with_error_bars_share_no_id() -> None:
+    line = {"white": [(1.0, {"precision": (0.2, 0.1)}), (2.0, {"precision": (0.3, 0.1)})]}
+    drawn = [
+        pictures.svg(pictures.numbers_over("x", [("precision", "precision")], line, salt=s), s) for s in ("a", "b")
+    ]
+    first, second = (set(re.findall(r'\bid="([^"]+)"', text)) for text in drawn)
+    assert first
+    assert not first & second

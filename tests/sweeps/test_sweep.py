@@ -209,6 +209,19 @@ def test_dry_run_lists_cells_with_times_and_writes_nothing(capsys: Capture, tmp_
     assert listed["seconds"] == pytest.approx(sum(cell["seconds"] for cell in listed["cells"]))
 
 
+def test_a_step_is_timed_anew_where_pairing_or_regularizer_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[str] = []
+
+    def seconds(parts: Any, runtime: Runtime) -> float:
+        timed.append(f"{parts.config.pairing.name} {len(parts.config.reg)}")
+        return 1.0
+
+    monkeypatch.setattr("noisereg.sweeps.resolve.seconds_per_step", seconds)
+    grid = Grid(noise=["white", "blue-tv"], reg=["none", "isotropy"], pairing=["none", "optimal"], seeds=2)
+    resolve(make_cells({}, grid), registry(), Runtime.start(RuntimeConfig()), estimate=True)
+    assert sorted(timed) == ["none 0", "none 1", "optimal 0", "optimal 1"]
+
+
 def test_printed_commands_train_the_cells(capsys: Capture, tmp_path: Path) -> None:
     arguments = ["--noise", "white", "--reg", "isotropy", "--steps", 4, *FAST, "--out", tmp_path / "S"]
     code, out, _ = call(capsys, *arguments, "--print-commands")
