@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 
 import noisereg
-from noisereg.config import validate
-from noisereg.engine.objective import Objective
+from noisereg.runs.config import validate
+from noisereg.runs.objective import Objective
 
 SHAPES = ((2,), (1, 8, 8), (3, 32, 32), (3, 64, 64))
 PAIRINGS = ("greedy", "optimal", "greedy:cost=noised", "optimal:cost=noised")

@@ -45,7 +45,7 @@ def measure(backend: str, n: int, dimension: int, dtype: str, device: str, threa
     import numpy as np
     import torch
 
-    from noisereg.evaluation.prdc import manifolds, package_prdc
+    from noisereg.metrics.prdc import manifolds, package_prdc
 
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def main() -> None:
                 )
     import torch
 
-    from noisereg.evaluation.prdc import package_memory
+    from noisereg.metrics.prdc import package_memory
 
     formula = {n: package_memory(n, n, torch.float32) / 2**30 for n in (20_000, 50_000)}
     for n, needed in formula.items():

@@ -24,18 +24,18 @@ import numpy as np
 import torch
 
 import noisereg
-from noisereg.config import layer, validate
-from noisereg.engine import conditions
-from noisereg.engine.assembly import Parts, assemble
-from noisereg.engine.feed import Feed
-from noisereg.engine.run import draw
-from noisereg.engine.runtime import Runtime
-from noisereg.engine.trainer import learners, make_optimizer
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import initialise
 from noisereg.exchange.to_diffusers import pipeline_of
-from noisereg.registry import registry
-from noisereg.spec import flatten
+from noisereg.plugins.registry import registry
+from noisereg.plugins.spec import flatten
+from noisereg.runs import conditions
+from noisereg.runs.build import Parts, assemble
+from noisereg.runs.config import layer, validate
+from noisereg.runs.feed import Feed
+from noisereg.runs.run import draw
+from noisereg.runs.runtime import Runtime
+from noisereg.runs.train import learners, make_optimizer
 
 PAGE = Path(__file__).parent / "composition.md"
 PROCESSES, NOISES, REGULARIZERS = ("ddpm", "iadb"), ("white", "blue-tv"), ("none", "isotropy")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from noisereg.config import Config, config_folder, config_names, read_config
+from noisereg.runs.config import Config, config_folder, config_names, read_config
 from noisereg.sweeps.grid import make_cells, read_grid
 
 PAGE = Path(__file__).parent / "configs.md"

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from noisereg import api, hookspecs
-from noisereg.registry import HOOKS, KINDS
+from noisereg import api
+from noisereg.plugins import hookspecs
+from noisereg.plugins.registry import HOOKS, KINDS
 from noisereg.testing import checks
 
 PAGE = Path(__file__).parent / "plugins" / "reference.md"

@@ -15,8 +15,8 @@ import typer
 
 from noisereg.cli.main import app
 from noisereg.cli.parameters import parameters
-from noisereg.config import SECTION_KIND, Config
-from noisereg.registry import KINDS, Policy, Registry
+from noisereg.plugins.registry import KINDS, Policy, Registry
+from noisereg.runs.config import SECTION_KIND, Config
 
 PAGE = Path(__file__).parent / "reference.md"
 

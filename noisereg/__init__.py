@@ -14,15 +14,15 @@ __version__ = "0.1.0"
 __all__ = ["Config", "NoiseregError", "Run", "__version__", "build", "evaluate", "load", "register", "train"]
 
 if TYPE_CHECKING:
-    from noisereg.config import Config
-    from noisereg.engine.run import Run
     from noisereg.errors import NoiseregError
     from noisereg.python import build, evaluate, load, register, train
+    from noisereg.runs.config import Config
+    from noisereg.runs.run import Run
 
 _HOMES = {
-    "Config": "noisereg.config",
+    "Config": "noisereg.runs.config",
     "NoiseregError": "noisereg.errors",
-    "Run": "noisereg.engine.run",
+    "Run": "noisereg.runs.run",
     "build": "noisereg.python",
     "evaluate": "noisereg.python",
     "load": "noisereg.python",

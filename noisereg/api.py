@@ -4,8 +4,8 @@ Importing this module imports no torch, so a plugin's descriptors cost nothing u
 
 A *component* is anything that a run names: a noise, a regularizer, a pairing, a process, a denoiser, a data set, a task,
 a metric, a feature extractor, a logger. A plugin yields :class:`Component` descriptors from the hooks in
-:mod:`noisereg.hookspecs`; the engine builds the one that was asked for as ``Class(params, ctx)``. The base classes below
-are the protocols: they hold the defaults, and their docstrings are the reference.
+:mod:`noisereg.plugins.hookspecs`; the one that was asked for is built as ``Class(params, ctx)``. The base classes below are
+the protocols: they hold the defaults, and their docstrings are the reference.
 
 Shapes: ``B`` samples of ``shape`` (``(C, H, W)`` for images, ``(D,)`` for points), so a batch is ``(B, *shape)``.
 Times: ``t`` in [0, 1], 0 = data, 1 = noise, a float64 tensor of shape ``(B,)``.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from noisereg.engine.assembly import Parts
+    from noisereg.runs.build import Parts
 
 __all__ = [
     "API_VERSION",

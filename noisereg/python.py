@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from noisereg.api import Component, Context
-from noisereg.cache import cache_dir
-from noisereg.config import Config, layer, load_plugins, validate
-from noisereg.engine.reporter import Reporter
-from noisereg.engine.run import Run, default_out
-from noisereg.registry import Kind, registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import Kind, registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs.config import Config, layer, load_plugins, validate
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run, default_out
+from noisereg.store import cache_dir
 
 
 def train(
@@ -34,7 +34,7 @@ def train(
     Raises:
         NoiseregError: for a mistake; nothing is written then.
     """
-    from noisereg.engine.trainer import train as engine_train
+    from noisereg.runs.train import train as engine_train
 
     values = layer(config.dump() if config else {}, sections)
     for section in ("reg", "log"):  # what is given by name may be one spec

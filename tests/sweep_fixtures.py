@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from noisereg.config import RuntimeConfig
-from noisereg.engine.reporter import Reporter
-from noisereg.engine.runtime import Runtime
-from noisereg.engine.trainer import train
-from noisereg.registry import registry
+from noisereg.plugins.registry import registry
+from noisereg.runs.config import RuntimeConfig
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.runtime import Runtime
+from noisereg.runs.train import train
 from noisereg.sweeps.grid import Sweep, make_cells, read_grid, write
 from noisereg.sweeps.resolve import resolve
 

@@ -20,9 +20,9 @@ from torchvision_files import accept_any_checksum, write_all
 
 from noisereg.api import Context
 from noisereg.cli import main
-from noisereg.config import Config, complete, config_folder, config_names, read_config
-from noisereg.registry import registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs.config import Config, complete, config_folder, config_names, read_config
 from noisereg.sweeps.grid import Cell, make_cells, read_grid
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from noisereg import hookspecs
 from noisereg.cli.main import run
-from noisereg.registry import HOOKS, KINDS, Policy, Registry, reset
+from noisereg.plugins import hookspecs
+from noisereg.plugins.registry import HOOKS, KINDS, Policy, Registry, reset
 from noisereg.testing import Subject, checks
 from noisereg.testing import run as run_check
 

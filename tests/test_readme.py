@@ -67,7 +67,7 @@ def test_what_noisereg_offers_is_there(name):
 
 def test_registering_a_component_in_a_notebook():
     from noisereg.api import Component, Noise
-    from noisereg.registry import reset
+    from noisereg.plugins.registry import reset
 
     class Loud(Noise):
         def color(self, latents, t):

@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from noisereg.evaluation.formats import read_json
-from noisereg.evaluation.table import Table
+from noisereg.tables.formats import read_json
+from noisereg.tables.table import Table
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from noisereg.cli.main import run
-from noisereg.registry import reset
+from noisereg.plugins.registry import reset
 
 TUTORIAL = (Path(__file__).parent.parent / "docs/tutorial.md").read_text(encoding="utf-8")
 

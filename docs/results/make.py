@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from noisereg.cli.main import run
-from noisereg.evaluation import pictures
-from noisereg.evaluation.ablation import rebuild
-from noisereg.evaluation.effects import effects
-from noisereg.evaluation.formats import decimal, read_json
-from noisereg.evaluation.report import number_pictures
-from noisereg.evaluation.statistics import half_width
-from noisereg.evaluation.table import Row, Table
+from noisereg.report import pictures
+from noisereg.report.report import number_pictures
+from noisereg.tables.ablation import rebuild
+from noisereg.tables.effects import effects
+from noisereg.tables.formats import decimal, read_json
+from noisereg.tables.statistics import half_width
+from noisereg.tables.table import Row, Table
 
 HERE = Path(__file__).parent
 PAGES = [*sorted(HERE.glob("*.md")), HERE.parent.parent / "README.md"]

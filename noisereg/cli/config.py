@@ -29,9 +29,9 @@ def show(
     registry = open_registry(no_plugins)
     flags = component_flags(noise=noise, reg=reg, data=data, process=process)
     full = make_config(registry, flags, config, sets, plugin)
-    from noisereg.config import write_yaml
-    from noisereg.engine.assembly import assemble
-    from noisereg.engine.runtime import Runtime
+    from noisereg.runs.build import assemble
+    from noisereg.runs.config import write_yaml
+    from noisereg.runs.runtime import Runtime
 
     resolved = assemble(full, registry, Runtime.start(full.runtime)).config
     sys.stdout.write(json.dumps(resolved.dump(), indent=1) + "\n" if as_json else write_yaml(resolved.dump()))
@@ -40,7 +40,7 @@ def show(
 @app.command()
 def schema(plugin: Plugins = None, no_plugins: NoPlugins = False) -> None:
     """JSON Schema of configuration files, with every installed component's parameters, for editors."""
-    from noisereg.config import json_schema
+    from noisereg.runs.config import json_schema
 
     registry = open_registry(no_plugins, plugin)
     print(json.dumps(json_schema(registry), indent=1))

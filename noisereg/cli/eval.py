@@ -13,7 +13,7 @@ from noisereg.cli.options import CheckpointStep, NoPlugins, Plugins, RawWeights,
 from noisereg.errors import NoiseregError, nearest
 
 if TYPE_CHECKING:
-    from noisereg.evaluation.table import Table
+    from noisereg.tables.table import Table
 
 Number = TypeVar("Number", int, float)
 
@@ -160,13 +160,13 @@ def evaluate(
     if not found:  # a rank that only draws samples
         return
     tables = [each.table for each in found]
-    from noisereg.evaluation.effects import effects as effects_of
+    from noisereg.tables.effects import effects as effects_of
 
     differences = [effects_of(table, factors) for table in tables] if factors else []
     if form != "html":
         _show(differences or tables, form, out)
     if form == "html" or pictures is not None:
-        from noisereg.evaluation.report import all_pictures, html, number_pictures, write_pictures
+        from noisereg.report.report import all_pictures, html, number_pictures, write_pictures
 
         drawn = [all_pictures(each, reporter) for each in found]
         if form == "html":
@@ -178,7 +178,7 @@ def evaluate(
 
 
 def _show(tables: Sequence[Table], form: str, out: Path | None) -> None:
-    from noisereg.evaluation.formats import text
+    from noisereg.tables.formats import text
 
     _write(text(tables, form, color=out is None and sys.stdout.isatty()), out)
 
@@ -187,7 +187,7 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    from noisereg.engine.checkpoint import write_atomically
+    from noisereg.runs.checkpoint import write_atomically
 
     write_atomically(out, text.encode())
     print(out)
@@ -203,9 +203,9 @@ def _show_stored(
     pictures: Path | None,
 ) -> None:
     """Tables that an earlier ``--format json`` wrote, in another form; with other rows where that is asked for."""
-    from noisereg.evaluation.ablation import rebuild
-    from noisereg.evaluation.effects import effects as effects_of
-    from noisereg.evaluation.formats import read_json
+    from noisereg.tables.ablation import rebuild
+    from noisereg.tables.effects import effects as effects_of
+    from noisereg.tables.formats import read_json
 
     if other := next((path for path in paths if path.suffix != ".json"), None):
         raise NoiseregError(f"{other} cannot stand beside a table that is finished; expected .json files alone")
@@ -227,7 +227,7 @@ def _show_stored(
     if factors:
         tables = [effects_of(table, factors) for table in tables]
     if pictures is not None:
-        from noisereg.evaluation.report import number_pictures, write_pictures
+        from noisereg.report.report import number_pictures, write_pictures
 
         drawn = [(table, number_pictures(table)) for table in tables]
         if not any(some for _, some in drawn):

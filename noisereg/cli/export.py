@@ -26,8 +26,8 @@ def export(
     if to != "diffusers":
         raise NoiseregError(f"--to {to}: expected diffusers")
     registry = open_registry(no_plugins, plugin)
-    from noisereg.engine.run import Run
     from noisereg.exchange.to_diffusers import export as to_diffusers
+    from noisereg.runs.run import Run
 
     pipeline = to_diffusers(Run.open(run, registry), out.expanduser(), checkpoint, not raw_weights)
     print(json.dumps({"folder": str(out), "pipeline": pipeline}) if as_json else f"{out}: {pipeline}")

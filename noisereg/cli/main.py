@@ -11,7 +11,7 @@ import typer
 from noisereg.cli import config, export, noise, plugins, sample, sweep, train
 from noisereg.cli import eval as evaluation
 from noisereg.errors import NoiseregError
-from noisereg.registry import reset
+from noisereg.plugins.registry import reset
 
 app = typer.Typer(
     name="noisereg",
@@ -96,7 +96,7 @@ def run(arguments: list[str]) -> int:
 
 def _leave_group(wait: bool) -> None:
     """Of torchrun, if this command joined one: without importing torch to find out."""
-    if runtime := sys.modules.get("noisereg.engine.runtime"):
+    if runtime := sys.modules.get("noisereg.runs.runtime"):
         runtime.leave_group(wait)
 
 

@@ -16,8 +16,8 @@ from noisereg.errors import NoiseregError, nearest
 
 if TYPE_CHECKING:
     from noisereg.api import Context, Noise
-    from noisereg.noise.analysis import Look
-    from noisereg.registry import Registry
+    from noisereg.noises.analysis import Look
+    from noisereg.plugins.registry import Registry
 
 app = typer.Typer(help="Noises: make a spectrum from masks, look at any installed noise.", no_args_is_help=True)
 
@@ -73,8 +73,8 @@ def build(
     height, width = parse_size(size)
     _writable(out)
     from noisereg.cli.progress import ConsoleReporter, duration
-    from noisereg.noise.build import build_spectrum
-    from noisereg.noise.spectrum_file import encode
+    from noisereg.noises.build import build_spectrum
+    from noisereg.noises.spectrum_file import encode
 
     reporter = ConsoleReporter()
     began = time.perf_counter()
@@ -83,7 +83,7 @@ def build(
         spectrum = build_spectrum(height, width, masks, seed, jobs, reporter.advance)
     finally:
         reporter.end()
-    from noisereg.engine.checkpoint import write_atomically
+    from noisereg.runs.checkpoint import write_atomically
 
     data = encode(spectrum)
     write_atomically(out, data)
@@ -133,8 +133,8 @@ def show(
     registry = open_registry(no_plugins, plugin)
     import torch
 
-    from noisereg.engine.draws import Stream, latents
-    from noisereg.noise.analysis import look
+    from noisereg.noises.analysis import look
+    from noisereg.runs.draws import Stream, latents
 
     built, shape = _build(registry, noise, shape, data, size is not None or channels is not None)
     drawn = latents(built, shape, seed, Stream.SAMPLE_LATENTS, range(draws), step=0)
@@ -142,8 +142,8 @@ def show(
     over = torch.linspace(0, 1, 101, dtype=torch.float64)
     declared = built.mean_square(over).detach()
     if out is not None:
-        from noisereg.engine.checkpoint import write_atomically
-        from noisereg.noise.figure import draw
+        from noisereg.noises.figure import draw
+        from noisereg.runs.checkpoint import write_atomically
 
         title = f"{noise} at {shape[1]}×{shape[2]}, {looks[0].draws:,} draws"
         summary = getattr(built, "summary", "")
@@ -163,8 +163,8 @@ def _build(
 ) -> tuple[Noise, tuple[int, ...]]:
     """The noise, fitted if it learns from data, and the shape it is built for."""
     from noisereg.api import Context, Noise
-    from noisereg.cache import cache_dir
-    from noisereg.spec import Spec
+    from noisereg.plugins.spec import Spec
+    from noisereg.store import cache_dir
 
     parsed = Spec.parse(spec)
     ctx = Context(shape=shape, cache_dir=cache_dir())
@@ -183,8 +183,8 @@ def _build(
 def _with_data(registry: Registry, data: str, ctx: Context) -> Context:
     from dataclasses import replace
 
-    from noisereg.config import validate
-    from noisereg.engine.assembly import batches
+    from noisereg.runs.build import batches
+    from noisereg.runs.config import validate
 
     spec = validate({"data": data}).data
     dataset = registry.build("dataset", spec.name, spec.params, replace(ctx, shape=()))

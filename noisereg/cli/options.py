@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from noisereg.config import Config, apply_set, layer, load_plugins, read_run, validate
-from noisereg.registry import Registry, registry, reset
+from noisereg.plugins.registry import Registry, registry, reset
+from noisereg.runs.config import Config, apply_set, layer, load_plugins, read_run, validate
 
 Plugins = Annotated[
     list[str] | None,

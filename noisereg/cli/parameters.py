@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from noisereg.validation import model_of
+from noisereg.plugins.validation import model_of
 
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 

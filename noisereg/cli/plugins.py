@@ -13,7 +13,7 @@ from noisereg.cli import plugins_check, plugins_new
 from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
 from noisereg.cli.parameters import parameter_lines, parameters
 from noisereg.errors import NoiseregError, nearest
-from noisereg.registry import BUILTIN, FILE, KINDS, Entry, Kind, Plugin, Policy, Registry
+from noisereg.plugins.registry import BUILTIN, FILE, KINDS, Entry, Kind, Plugin, Policy, Registry
 
 app = typer.Typer(
     help="Plugins: which there are, what one takes, whether it is right, and how to begin one.", no_args_is_help=True
@@ -207,7 +207,7 @@ def _describe(registry: Registry, entry: Entry) -> dict[str, Any]:
 
 def where(entry: Entry) -> str:
     """``file:line`` of a component's class, found without importing it; the file alone where the class is not in it."""
-    from noisereg.sources import files_of
+    from noisereg.plugins.sources import files_of
 
     impl = entry.component.impl
     if isinstance(impl, type):

@@ -18,7 +18,7 @@ import typer
 
 from noisereg.cli.options import Json, Plugins, open_registry
 from noisereg.errors import NoiseregError
-from noisereg.registry import BUILTIN, FILE, MODULE, SESSION, Entry, Registry, canonical
+from noisereg.plugins.registry import BUILTIN, FILE, MODULE, SESSION, Entry, Registry, canonical
 
 SLOWEST_IMPORT = 1.0
 """Seconds; every command that resolves a name waits for it."""

@@ -13,7 +13,7 @@ import typer
 
 from noisereg.api import API_VERSION, NAME
 from noisereg.errors import NoiseregError, nearest
-from noisereg.registry import BUILTIN, CALLED, HOOKS, Policy, Registry
+from noisereg.plugins.registry import BUILTIN, CALLED, HOOKS, Policy, Registry
 
 KINDS = ("noise", "regularizer", "pairing", "denoiser", "dataset", "metric", "process")
 RUN = "runs/{}"
@@ -89,7 +89,7 @@ def _module_name(name: str, kind: str) -> str:
 
 
 def _read(name: str) -> str:
-    return (importlib.resources.files("noisereg") / "templates" / f"{name}.txt").read_text(encoding="utf-8")
+    return (importlib.resources.files("noisereg.cli") / "templates" / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def _sections(kind: str) -> dict[str, str]:

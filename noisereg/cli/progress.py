@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from noisereg.engine.reporter import Reporter
+from noisereg.runs.reporter import Reporter
 
 LEFT_OUT = ("lr", "mse", "mse_heads", "images_per_second")
 

@@ -42,8 +42,8 @@ def sample(
     """Draw samples from a run: a picture, an .npz, or a folder of PNGs."""
     registry = open_registry(no_plugins, plugin)
     from noisereg.cli.progress import ConsoleReporter
-    from noisereg.engine.pictures import check_out, write_samples
-    from noisereg.engine.run import Run
+    from noisereg.runs.output import check_out, write_samples
+    from noisereg.runs.run import Run
 
     opened = Run.open(run, registry)
     target = out or run / "samples" / f"seed{seed}-{num or opened.config.sample.num}.png"
@@ -66,7 +66,7 @@ def sample(
         inputs=input_,
         reporter=ConsoleReporter(),
     )
-    from noisereg.engine.runtime import rank
+    from noisereg.runs.runtime import rank
 
     if rank() == 0:
         write_samples(samples, target)

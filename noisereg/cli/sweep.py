@@ -59,7 +59,7 @@ def sweep(
     A YAML file may hold the grid under the key ``sweep``, beside the sections of a run. A cell that fails is reported at
     the end; the others are trained.
     """
-    from noisereg.config import apply_set, layer, load_plugins, read_config, validate
+    from noisereg.runs.config import apply_set, layer, load_plugins, read_config, validate
     from noisereg.sweeps.grid import COMPONENT_AXES, make_cells, parse_axes, read_grid
 
     if out is None and not dry_run:
@@ -89,8 +89,8 @@ def sweep(
         raise NoiseregError(f"--cell {cell}: the sweep has cells 0 to {len(cells) - 1}")
 
     from noisereg.cli.progress import ConsoleReporter
-    from noisereg.config import RuntimeConfig
-    from noisereg.engine.runtime import Runtime
+    from noisereg.runs.config import RuntimeConfig
+    from noisereg.runs.runtime import Runtime
     from noisereg.sweeps.grid import check_continues, write
     from noisereg.sweeps.resolve import resolve
 

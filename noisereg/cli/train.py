@@ -12,10 +12,10 @@ import typer
 
 from noisereg.cli.options import ConfigFile, Json, NoPlugins, Plugins, Set, component_flags, make_config, open_registry
 from noisereg.cli.parameters import parameter_lines
-from noisereg.config import SECTION_KIND, Config
 from noisereg.errors import NoiseregError
-from noisereg.registry import Registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import Registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs.config import SECTION_KIND, Config
 
 
 def train(
@@ -86,7 +86,7 @@ def train(
     registry = open_registry(no_plugins)
     base = None
     if resume and out is not None and (out / "config.yaml").is_file():
-        from noisereg.config import read_config
+        from noisereg.runs.config import read_config
 
         base = read_config(str(out / "config.yaml"))
     full = make_config(registry, flags, config, sets, plugin, base)
@@ -98,9 +98,9 @@ def train(
 
 def _train(config: Config, out: Path | None, resume: bool, registry: Registry, as_json: bool) -> None:
     from noisereg.cli.progress import ConsoleReporter, duration
-    from noisereg.engine.run import default_out
-    from noisereg.engine.trainer import Interrupted
-    from noisereg.engine.trainer import train as engine_train
+    from noisereg.runs.run import default_out
+    from noisereg.runs.train import Interrupted
+    from noisereg.runs.train import train as engine_train
 
     reporter = ConsoleReporter()
     out = out or default_out(config)
@@ -124,10 +124,10 @@ def _train(config: Config, out: Path | None, resume: bool, registry: Registry, a
 
 def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.cli.progress import ConsoleReporter
-    from noisereg.config import write_yaml
-    from noisereg.engine.assembly import assemble
-    from noisereg.engine.runtime import Runtime
     from noisereg.exchange.from_diffusers import initialise
+    from noisereg.runs.build import assemble
+    from noisereg.runs.config import write_yaml
+    from noisereg.runs.runtime import Runtime
 
     runtime = Runtime.start(config.runtime)
     parts = assemble(config, registry, runtime)

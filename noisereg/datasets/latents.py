@@ -84,7 +84,7 @@ class Latents(TwoSplits):
         autoencoder = load_autoencoder(params.decoder, ctx)
 
         def decode(x: Tensor) -> Tensor:
-            from noisereg.engine.pictures import to_uint8
+            from noisereg.runs.output import to_uint8
 
             with torch.inference_mode():
                 parts = [to_uint8(autoencoder.decode(some.float() / scale).sample) for some in x.split(AT_ONCE)]

@@ -18,26 +18,26 @@ from torch import Tensor
 
 from noisereg import __version__
 from noisereg.api import Context, Dataset, Metric
-from noisereg.cache import cache_dir
-from noisereg.config import RuntimeConfig, validate
-from noisereg.engine.assembly import Parts
-from noisereg.engine.checkpoint import write_atomically
-from noisereg.engine.reporter import Reporter
-from noisereg.engine.run import Run
-from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError, nearest
 from noisereg.evaluation import reference as references
-from noisereg.evaluation import targets as found_targets
-from noisereg.evaluation.ablation import build
-from noisereg.evaluation.effects import check_factors, effects
-from noisereg.evaluation.features import Pixels, Space
-from noisereg.evaluation.naming import Words, spec_label, varying_params, where
+from noisereg.evaluation import subjects as found_targets
 from noisereg.evaluation.reference import Reference, reference, tensor_hash
 from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
-from noisereg.evaluation.table import Measurement, Table
-from noisereg.evaluation.targets import Images, Targets
-from noisereg.registry import Entry, Registry, registry
-from noisereg.spec import Spec
+from noisereg.evaluation.subjects import Images, Targets
+from noisereg.features.spaces import Pixels, Space
+from noisereg.plugins.registry import Entry, Registry, registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs.build import Parts
+from noisereg.runs.checkpoint import write_atomically
+from noisereg.runs.config import RuntimeConfig, validate
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run
+from noisereg.runs.runtime import Runtime
+from noisereg.store import cache_dir
+from noisereg.tables.ablation import build
+from noisereg.tables.effects import check_factors, effects
+from noisereg.tables.naming import Words, spec_label, varying_params, where
+from noisereg.tables.table import Measurement, Table
 
 MOST_SAMPLES = 10_000
 """Samples drawn of a run where ``--num`` is not given and the reference has more."""
@@ -72,7 +72,7 @@ class Options:
     """The factors of a table of effects that is to be made of each table."""
 
     def rows(self) -> dict[str, Any]:
-        """The part that :func:`~noisereg.evaluation.ablation.build` takes."""
+        """The part that :func:`~noisereg.tables.ablation.build` takes."""
         return {
             "baseline": self.baseline,
             "labels": self.labels,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Dataset
-from noisereg.engine import draws
-from noisereg.engine.draws import Stream
-from noisereg.engine.run import as_output
 from noisereg.errors import NoiseregError
+from noisereg.runs import draws
+from noisereg.runs.draws import Stream
+from noisereg.runs.run import as_output
 
 Name = Literal["train", "heldout", "fresh"]
 MOST = 50_000

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Dataset, Task
-from noisereg.config import SampleConfig, validate
-from noisereg.engine.checkpoint import write_atomically
-from noisereg.engine.reporter import Reporter
-from noisereg.engine.run import Run, as_output, draw
-from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import MOST, spaced
+from noisereg.runs.checkpoint import write_atomically
+from noisereg.runs.config import SampleConfig, validate
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run, as_output, draw
+from noisereg.runs.runtime import Runtime
 
 SHARD = 500
 """Samples in a file; an interrupted evaluation loses at most one file a rank."""

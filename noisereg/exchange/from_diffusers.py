@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisereg.config import Config, InitRecord
 from noisereg.errors import NoiseregError
-from noisereg.spec import Spec
+from noisereg.plugins.spec import Spec
+from noisereg.runs.config import Config, InitRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from noisereg.engine.assembly import Parts
+    from noisereg.runs.build import Parts
 
 EXPECTED = "expected what UNet2DModel.save_pretrained or a pipeline's save_pretrained writes"
 
@@ -201,7 +201,7 @@ def _plain(value: Any) -> Any:
 
 
 def _notes(found: Pretrained, parts: Parts) -> list[str]:
-    from noisereg.exchange.schedule import scheduler_config
+    from noisereg.exchange.scheduler_config import scheduler_config
 
     keys = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
     theirs = {k: found.scheduler[k] for k in keys if k in found.scheduler}

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from noisereg.api import Noise
-from noisereg.engine.assembly import Parts
-from noisereg.engine.run import Run
 from noisereg.errors import NoiseregError
-from noisereg.exchange.schedule import scheduler_config
-from noisereg.noise.time_varying import TimeVaryingNoise
-from noisereg.noise.white import WhiteNoise
+from noisereg.exchange.scheduler_config import scheduler_config
+from noisereg.noises.time_varying import TimeVaryingNoise
+from noisereg.noises.white import WhiteNoise
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
+from noisereg.runs.build import Parts
+from noisereg.runs.run import Run
 
 
 def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> str:
@@ -29,10 +29,10 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
     Raises:
         NoiseregError: for a folder that is not empty, and for a run that no such folder could sample as noisereg does.
     """
-    from noisereg.config import RuntimeConfig
-    from noisereg.engine.runtime import Runtime
     from noisereg.exchange import pipeline as source
     from noisereg.exchange.pipeline import NoiseregPipeline
+    from noisereg.runs.config import RuntimeConfig
+    from noisereg.runs.runtime import Runtime
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise NoiseregError(f"--out {out} exists; expected a new or empty folder")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
-from noisereg.processes.bound import decoder_log_std, discretised_nll, gaussian_nll, posterior, step_kl
+from noisereg.diffusion.bound import decoder_log_std, discretised_nll, gaussian_nll, posterior, step_kl
 from noisereg.processes.params import DDPMParams
 from noisereg.processes.weighting import loss_weight
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from noisereg.config import Config, apply_set, layer, read_yaml, resume_difference, validate, write_yaml
 from noisereg.errors import NoiseregError
-from noisereg.spec import Spec
-from noisereg.validation import validation_message
+from noisereg.plugins.spec import Spec
+from noisereg.plugins.validation import validation_message
+from noisereg.runs.config import Config, apply_set, layer, read_yaml, resume_difference, validate, write_yaml
 
 SWEEP_FILE = "sweep.yaml"
 COMPONENT_AXES = ("noise", "reg", "pairing", "process")
@@ -217,7 +217,7 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
 
 def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
     """Write the definition and every cell's configuration; each file whole or not at all."""
-    from noisereg.engine.checkpoint import write_atomically  # here, so that reading a sweep imports no torch
+    from noisereg.runs.checkpoint import write_atomically  # here, so that reading a sweep imports no torch
 
     sweep = Sweep(path, list(cells))
     for cell in cells:

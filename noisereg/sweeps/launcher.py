@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from noisereg.engine.reporter import Reporter
+from noisereg.runs.reporter import Reporter
 from noisereg.sweeps.grid import Cell, Sweep
 
 POLL_SECONDS = 0.1

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from noisereg.api import Dataset
-from noisereg.config import Config, complete
-from noisereg.engine.assembly import Parts, assemble, build_dataset
-from noisereg.engine.feed import Feed
-from noisereg.engine.runtime import Runtime
-from noisereg.engine.trainer import make_optimizer
 from noisereg.errors import NoiseregError
-from noisereg.registry import Registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import Registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs.build import Parts, assemble, build_dataset
+from noisereg.runs.config import Config, complete
+from noisereg.runs.feed import Feed
+from noisereg.runs.runtime import Runtime
+from noisereg.runs.train import make_optimizer
 from noisereg.sweeps.grid import Cell
 
 

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what a component prints goes to stderr
     os.dup2(2, 1)
     from noisereg.errors import NoiseregError
-    from noisereg.registry import KINDS, registry
+    from noisereg.plugins.registry import KINDS, registry
 
     try:
         known = registry()

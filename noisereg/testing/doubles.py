@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Batch, Context, Dataset, Noise, Process, Regularizer, Split, TrainStep
-from noisereg.config import validate
-from noisereg.engine.assembly import Parts, assemble
-from noisereg.engine.objective import Objective, Weighted
-from noisereg.engine.runtime import Runtime
-from noisereg.registry import Registry
+from noisereg.plugins.registry import Registry
+from noisereg.runs.build import Parts, assemble
+from noisereg.runs.config import validate
+from noisereg.runs.objective import Objective, Weighted
+from noisereg.runs.runtime import Runtime
 
 PROCESSES = ("iadb", "ddpm")
 SECONDS = 5.0

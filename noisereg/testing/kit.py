@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 
 from noisereg.api import Component, Context, Params
-from noisereg.cache import cache_dir
 from noisereg.errors import NoiseregError, nearest
-from noisereg.registry import KINDS, Entry, Kind, Registry, registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import KINDS, Entry, Kind, Registry, registry
+from noisereg.plugins.spec import Spec
+from noisereg.store import cache_dir
 
 IMAGES: tuple[int, ...] = (2, 8, 8)
 OBLONG: tuple[int, ...] = (1, 6, 10)

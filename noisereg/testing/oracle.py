@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Noise, Process
-from noisereg.engine.sampler import Model, Prediction, trajectory
-from noisereg.noise.matrix import noise_matrix
+from noisereg.diffusion.sampler import Model, Prediction, trajectory
+from noisereg.noises.matrix import noise_matrix
 
 
 def basis_matrix(noise: Noise, shape: tuple[int, ...]) -> Tensor:

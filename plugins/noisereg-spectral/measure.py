@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 
 import noisereg
-from noisereg.engine import draws
-from noisereg.engine.assembly import batches, build_dataset
-from noisereg.engine.draws import Stream
-from noisereg.engine.objective import Objective, Weighted
-from noisereg.engine.run import Run
-from noisereg.engine.runtime import Runtime
-from noisereg.registry import registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs import draws
+from noisereg.runs.build import batches, build_dataset
+from noisereg.runs.draws import Stream
+from noisereg.runs.objective import Objective, Weighted
+from noisereg.runs.run import Run
+from noisereg.runs.runtime import Runtime
 
 SAMPLES, DRAWS, SEED = 1600, 5, 99
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from noisereg.registry import registry
+from noisereg.plugins.registry import registry
 from noisereg.testing import conformance
 from noisereg.testing.doubles import train_step
 

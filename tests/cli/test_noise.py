@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from noisereg.cli.main import run
-from noisereg.noise.spectrum_file import read
+from noisereg.noises.spectrum_file import read
 
 FEW = ["--draws", "100", "--size", "8"]
 
@@ -136,7 +136,7 @@ def test_a_noise_that_learns_asks_for_data(capsys, mine):
 
 
 def test_no_space_for_the_spectrum_leaves_nothing(capsys, tmp_path, monkeypatch):
-    import noisereg.engine.checkpoint as checkpoint
+    import noisereg.runs.checkpoint as checkpoint
 
     def full(*_):
         raise OSError(28, "No space left on device")

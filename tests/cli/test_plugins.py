@@ -11,7 +11,7 @@ import pytest
 from fake_packages import Packages, good
 
 from noisereg.cli.main import run
-from noisereg.registry import reset
+from noisereg.plugins.registry import reset
 
 FAST = [
     "--batch-size", "8", "--set", "sample.steps=2", "--set", "sample.num=4", "--set", "runtime.device=cpu",

@@ -24,9 +24,9 @@ from noisereg.cli.main import run
 from noisereg.datasets.digits import Digits
 from noisereg.datasets.params import ImageParams
 from noisereg.evaluation import samples as sampling
-from noisereg.evaluation.fidelity import frechet_distance
-from noisereg.evaluation.prdc import manifolds
 from noisereg.evaluation.reference import read_split
+from noisereg.metrics.fidelity import frechet_distance
+from noisereg.metrics.prdc import manifolds
 from noisereg.sweeps.grid import Sweep
 
 Capture = pytest.CaptureFixture[str]

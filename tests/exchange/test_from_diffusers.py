@@ -8,14 +8,14 @@ import torch
 
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
-from noisereg.config import RuntimeConfig
-from noisereg.engine.assembly import assemble
-from noisereg.engine.objective import as_model
-from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import initialise
 from noisereg.exchange.to_diffusers import export
-from noisereg.registry import registry
+from noisereg.plugins.registry import registry
+from noisereg.runs.build import assemble
+from noisereg.runs.config import RuntimeConfig
+from noisereg.runs.objective import as_model
+from noisereg.runs.runtime import Runtime
 
 
 def parts_of(folder, **sections):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from noisereg.cli.main import run as command
-from noisereg.engine import draws
-from noisereg.engine.draws import Stream
-from noisereg.engine.run import draw
 from noisereg.errors import NoiseregError
 from noisereg.exchange.to_diffusers import export
+from noisereg.runs import draws
+from noisereg.runs.draws import Stream
+from noisereg.runs.run import draw
 
 COUNT = 3
 

@@ -4,8 +4,8 @@ import pytest
 
 from noisereg import python as noisereg
 from noisereg.api import Component, Logger
-from noisereg.engine.reporter import Reporter
-from noisereg.registry import registry, reset
+from noisereg.plugins.registry import registry, reset
+from noisereg.runs.reporter import Reporter
 
 RUN = {"denoiser": "mlp:width=16", "runtime": {"device": "cpu"}, "sample": {"steps": 2}}
 TRAIN = {"steps": 4, "batch_size": 8, "log_every": 2}

@@ -7,8 +7,8 @@ import torch
 
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
-from noisereg.config import read_config
 from noisereg.errors import NoiseregError
+from noisereg.runs.config import read_config
 
 FAST = ["--steps", "3", "--batch-size", "16", "--denoiser", "mlp:width=16,blocks=1", "--set", "runtime.device=cpu"]
 FEW = ["--set", "sample.steps=4"]

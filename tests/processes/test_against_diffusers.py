@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from noisereg.api import Context, Noise
-from noisereg.engine.sampler import Prediction, time_grid, trajectory
+from noisereg.diffusion.sampler import Prediction, time_grid, trajectory
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
 from noisereg.processes.params import DDPMParams, IADBParams

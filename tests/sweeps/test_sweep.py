@@ -20,11 +20,11 @@ import pytest
 import noisereg
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
-from noisereg.config import RuntimeConfig, read_yaml
-from noisereg.engine.reporter import Reporter
-from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
-from noisereg.registry import registry
+from noisereg.plugins.registry import registry
+from noisereg.runs.config import RuntimeConfig, read_yaml
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.runtime import Runtime
 from noisereg.sweeps import launcher
 from noisereg.sweeps.grid import Grid, Sweep, check_continues, make_cells, parse_axes, read_grid, write
 from noisereg.sweeps.resolve import resolve

@@ -9,15 +9,15 @@ from scipy import stats
 
 from noisereg import python as noisereg
 from noisereg.api import Batch, Context
-from noisereg.config import RuntimeConfig
-from noisereg.engine import draws
-from noisereg.engine.assembly import assemble
-from noisereg.engine.draws import Stream
-from noisereg.engine.feed import Feed
-from noisereg.engine.objective import as_model
-from noisereg.engine.runtime import Runtime
 from noisereg.errors import NoiseregError
-from noisereg.registry import registry
+from noisereg.plugins.registry import registry
+from noisereg.runs import draws
+from noisereg.runs.build import assemble
+from noisereg.runs.config import RuntimeConfig
+from noisereg.runs.draws import Stream
+from noisereg.runs.feed import Feed
+from noisereg.runs.objective import as_model
+from noisereg.runs.runtime import Runtime
 from noisereg.tasks.class_label import ClassLabel
 from noisereg.tasks.params import ClassParams
 

@@ -8,8 +8,8 @@ import torch
 from kit_tools import assert_caught, assert_complete, failures, outcome
 
 from noisereg.api import Component, Features, Field, Logger, Metric, Noise, NoiseregError, Params, Task
-from noisereg.registry import Registry
-from noisereg.spec import Spec
+from noisereg.plugins.registry import Registry
+from noisereg.plugins.spec import Spec
 from noisereg.testing import Subject, checks, run
 
 # Metrics

@@ -186,7 +186,7 @@ def test_every_check_has_a_wrong_regularizer():
 
 @pytest.mark.parametrize("v", [torch.arange(6.0), torch.tensor([1.0, -2.0, 5.0, 0.5, 7.0, 3.0])])
 def test_the_kits_ranks_have_the_value_of_the_whole_and_the_gradient_of_its_mean(v):
-    """What Runtime.mean does over a process group (tests/engine/test_ranks.py), in threads."""
+    """What Runtime.mean does over a process group (tests/runs/test_ranks.py), in threads."""
     ranks = doubles.Ranks(2)
 
     def work(rank):

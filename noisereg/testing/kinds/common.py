@@ -13,8 +13,8 @@ from torch import Tensor
 
 from noisereg.api import API_VERSION, Params
 from noisereg.errors import NoiseregError
+from noisereg.plugins.validation import model_of
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect
-from noisereg.validation import model_of
 
 EXACT = "exact"
 CLASS_KIND = {"features": "features"}
@@ -130,7 +130,7 @@ def describes_itself(subject: Subject) -> None:
 @check(None, EXACT)
 def parameters_survive_a_file(subject: Subject) -> None:
     """The parameters, written to config.yaml and read back, are the same: a run is repeated from its file."""
-    from noisereg.config import read_yaml, write_yaml
+    from noisereg.runs.config import read_yaml, write_yaml
 
     params = subject.params()
     dumped = params.model_dump(mode="json")

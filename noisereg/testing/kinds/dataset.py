@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Dataset
-from noisereg.engine.objective import Objective
 from noisereg.errors import NoiseregError
+from noisereg.runs.objective import Objective
 from noisereg.testing.doubles import SmallNetwork, draw_latents, times
 from noisereg.testing.kinds.common import EXACT, untouched_generators
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Noise
-from noisereg.engine.objective import Objective
+from noisereg.runs.objective import Objective
 from noisereg.testing.doubles import LearningNoise, descend, draw_latents, seeded, smooth_data, times
 from noisereg.testing.kinds.common import EXACT, learns, relative_error, unchanged
 from noisereg.testing.kit import IMAGES, POINTS, Subject, check, expect

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from noisereg.api import Logger
-from noisereg.config import Config
 from noisereg.errors import NoiseregError
+from noisereg.runs.config import Config
 from noisereg.testing.kinds.common import EXACT, untouched_generators
 from noisereg.testing.kit import POINTS, NotApplicable, Subject, check, expect
 

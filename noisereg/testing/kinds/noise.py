@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Noise, Process
-from noisereg.engine.objective import Objective, as_model
-from noisereg.engine.sampler import default_grid, time_grid, trajectory
+from noisereg.diffusion.sampler import default_grid, time_grid, trajectory
 from noisereg.errors import NoiseregError
+from noisereg.runs.objective import Objective, as_model
 from noisereg.testing.doubles import (
     PROCESSES,
     SmallNetwork,

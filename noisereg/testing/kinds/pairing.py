@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Noise
-from noisereg.engine.objective import Objective
+from noisereg.runs.objective import Objective
 from noisereg.testing.doubles import PROCESSES, SmallNetwork, draw_latents, smooth_data, times
 from noisereg.testing.kinds.common import EXACT, try_bounds, unchanged, untouched_generators
 from noisereg.testing.kit import Subject, check, expect

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Noise, Process, per_sample
-from noisereg.engine.objective import Objective, as_model
-from noisereg.engine.sampler import default_grid, time_grid, trajectory
+from noisereg.diffusion.sampler import default_grid, time_grid, trajectory
 from noisereg.errors import NoiseregError
+from noisereg.runs.objective import Objective, as_model
 from noisereg.testing.doubles import SmallNetwork, descend, draw_latents, seeded, smooth_data, times
 from noisereg.testing.kinds.common import EXACT, relative_error, try_bounds
 from noisereg.testing.kit import POINTS, NotApplicable, Subject, check, expect

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Noise, Regularizer, TrainStep, per_sample
-from noisereg.engine.objective import Objective, Weighted
+from noisereg.runs.objective import Objective, Weighted
 from noisereg.testing.doubles import (
     PROCESSES,
     LearningNoise,

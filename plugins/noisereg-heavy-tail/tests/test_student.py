@@ -9,7 +9,7 @@ from noisereg_heavy_tail.student import radii
 from scipy import stats
 
 from noisereg import build
-from noisereg.engine.sampler import check
+from noisereg.diffusion.sampler import check
 from noisereg.errors import NoiseregError
 from noisereg.testing import conformance
 

@@ -8,7 +8,7 @@ from noisereg_spectral.spectral import rings
 
 from noisereg import build
 from noisereg.api import NoiseregError
-from noisereg.registry import registry
+from noisereg.plugins.registry import registry
 from noisereg.testing import conformance
 from noisereg.testing.doubles import train_step
 

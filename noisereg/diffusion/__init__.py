@@ -1,0 +1,1 @@
+"""The idea in one place: a law, a noise, a loss, a solver."""

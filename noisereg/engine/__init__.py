@@ -1,1 +1,0 @@
-"""Training, sampling, checkpoints and the runtime they run on."""

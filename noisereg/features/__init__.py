@@ -1,0 +1,1 @@
+"""The spaces in which metrics measure."""

@@ -1,0 +1,115 @@
+"""Features of a small classifier trained here, on the data's own labels: a space that knows the data, offline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from noisereg.api import Context, Dataset, Features
+from noisereg.errors import NoiseregError
+from noisereg.evaluation.reference import fingerprint
+from noisereg.features.spaces import unit_range, weights_hash
+from noisereg.metrics.params import ClassifierParams
+from noisereg.runs.checkpoint import write_atomically
+
+DIMENSION = 64
+BATCH = 128
+
+
+def network(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
+    """Convolutions of stride 2 down to about 4×4, means of their channels, 64 features, class scores."""
+    channels, side = shape[0], min(shape[1:])
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+    for level in range(max(1, math.ceil(math.log2(side / 4)))):
+        before, after = width * min(4, 2**level), width * min(4, 2 ** (level + 1))
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+    last = width * min(4, 2 ** max(1, math.ceil(math.log2(side / 4))))
+    layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * last, DIMENSION), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(DIMENSION, classes))
+
+
+class Classifier(Features):
+    """The last hidden layer, (N, 64), of a classifier of the run's own data; its held-out accuracy is in ``summary``."""
+
+    def __init__(self, params: ClassifierParams, ctx: Context) -> None:
+        data = ctx.dataset
+        if data is None or not data.classes or len(data.shape) != 3:
+            what = "points" if data is not None and len(data.shape) == 1 else "data"
+            raise NoiseregError(
+                f"classifier features are learnt from images with labels, and these {what} have none: "
+                "give --features pixels or --features random-vgg16"
+            )
+        self.params, self.device = params, torch.device(ctx.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(params.seed)
+            self.network = network(tuple(data.shape), data.classes, params.width)
+        trained = params.model_dump(exclude={"batch_size"})
+        key = hashlib.sha256(json.dumps([fingerprint(data, "train"), data.classes, trained]).encode()).hexdigest()[:16]
+        cached = ctx.cache_dir / "classifier" / f"{key}.safetensors" if ctx.cache_dir else None
+        if cached is None or not self._read(cached):
+            self._train(data)
+            if cached is not None:
+                self._write(cached)
+        self.network.to(self.device).eval().requires_grad_(False)
+        self.accuracy, held = accuracy(self.network, data, self.device)
+        self.identity = f"classifier sha256:{weights_hash(self.network)[:16]} batch {params.batch_size}"
+        self.summary = f"classifier: {100 * self.accuracy:.1f} % of {held:,} {'held-out' if held else ''} images right"
+
+    def _read(self, path: Path) -> bool:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            self.network.load_state_dict(load(path.read_bytes()))
+        except (OSError, SafetensorError, RuntimeError):  # absent or damaged: train again
+            return False
+        return True
+
+    def _write(self, path: Path) -> None:
+        from safetensors.torch import save
+
+        try:
+            write_atomically(path, save({k: v.cpu().contiguous() for k, v in self.network.state_dict().items()}))
+        except NoiseregError:
+            return  # a cache that cannot be written costs time, nothing else
+
+    def _train(self, data: Dataset) -> None:
+        split = data.split("train")
+        order = torch.Generator().manual_seed(self.params.seed)
+        network = self.network.to(self.device).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        for _ in range(self.params.steps):
+            batch = split.batch(torch.randint(len(split), (BATCH,), generator=order))
+            assert batch.labels is not None
+            # quantised as the generated images will be
+            x = unit_range(((batch.x.to(self.device) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+            loss = nn.functional.cross_entropy(network(x), batch.labels.to(self.device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        hidden = self.network[:-1]
+        return torch.cat([hidden(unit_range(part.to(self.device))).cpu() for part in x.split(self.params.batch_size)])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Class scores (N, classes) of features (N, 64)."""
+        return self.network[-1](features.to(self.device)).cpu()
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, data: Dataset, device: torch.device) -> tuple[float, int]:
+    """The share of held-out images classified rightly, and their number."""
+    split = data.split("heldout")
+    right = 0
+    for start in range(0, len(split), 500):
+        batch = split.batch(torch.arange(start, min(start + 500, len(split))))
+        assert batch.labels is not None
+        right += int((network(batch.x.to(device)).argmax(1).cpu() == batch.labels.cpu()).sum())
+    return right / max(1, len(split)), len(split)

@@ -1,0 +1,264 @@
+"""Feature spaces: what a metric measures distances in, and torch-fidelity's view of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from noisereg.api import Context, Features
+from noisereg.errors import NoiseregError
+from noisereg.metrics.params import InceptionParams, PixelsParams, RandomVgg16Params
+from noisereg.runs.checkpoint import write_atomically
+
+
+def unit_range(x: Tensor) -> Tensor:
+    """uint8 values as float32 in [−1, 1], the range that images are trained in; floats as they are."""
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+def as_rgb(x: Tensor, space: str) -> Tensor:
+    """uint8 images (N, 1 or 3, H, W) as (N, 3, H, W).
+
+    Raises:
+        NoiseregError: for points, and for other numbers of channels.
+    """
+    if x.ndim != 4:
+        raise NoiseregError(
+            f"{space} features are of images; these are points of {x.shape[1]} numbers: give --features pixels"
+        )
+    if x.shape[1] not in (1, 3):
+        raise NoiseregError(
+            f"{space} features need images of 1 or 3 channels, not {x.shape[1]}: give --features pixels"
+        )
+    return x.expand(-1, 3, -1, -1)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of a network's weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Pixels(Features):
+    """The pixels themselves, in uint8, as Iso-Diffusion measures images; points as they are."""
+
+    identity = "pixels"
+
+    def __init__(self, params: PixelsParams, ctx: Context) -> None:
+        pass
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+class RandomVgg16(Features):
+    """Means of the last convolution's channels in a VGG-16 of random weights, (N, 512).
+
+    A random network is a feature space that needs no download and prefers no data set; Naeem et al. 2020 (arXiv
+    2002.09797) propose it for data unlike ImageNet. Images are taken at their own size; sides under 32 pixels are
+    enlarged to 32, below which five poolings leave nothing.
+    """
+
+    def __init__(self, params: RandomVgg16Params, ctx: Context) -> None:
+        from torchvision.models import vgg16
+
+        self.device, self.batch_size = torch.device(ctx.device), params.batch_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(params.seed)
+            # the classifier, 120 M parameters that are not used, is made without memory
+            with torch.device("meta"):
+                network = vgg16(weights=None, init_weights=False)
+            features = network.features.to_empty(device="cpu")
+            for layer in features:
+                if isinstance(layer, nn.Conv2d):
+                    assert layer.bias is not None
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
+        self.identity = f"random-vgg16 sha256:{weights_hash(features)[:16]} batch {params.batch_size}"
+        self.network = features.to(self.device).eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        x = as_rgb(x, "random-vgg16")
+        size = [max(32, side) for side in x.shape[2:]]
+        parts = []
+        for part in x.split(self.batch_size):
+            images = unit_range(part.to(self.device))
+            if size != list(x.shape[2:]):
+                images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
+            parts.append(self.network(images).mean((2, 3)).cpu())
+        return torch.cat(parts)
+
+
+class Inception(Features):
+    """torch-fidelity's Inception v3, the pool layer, (N, 2048): the space of FID, KID and the Inception score."""
+
+    def __init__(self, params: InceptionParams, ctx: Context) -> None:
+        self.device, self.batch_size = torch.device(ctx.device), params.batch_size
+        path = params.weights or downloaded_weights()
+        self.network, digest = load_inception(path)
+        self.network.to(self.device)
+        self.identity = f"inception sha256:{digest[:16]} batch {params.batch_size}"
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Tensor:
+        x = as_rgb(x, "inception")
+        return torch.cat([self.network(part.to(self.device))[0].cpu() for part in x.split(self.batch_size)])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The class scores that go with pool features (N, 2048), without bias, as the Inception score takes them."""
+        head: Tensor = self.network.get_parameter("fc.weight")
+        return features @ head.T.cpu()
+
+
+def downloaded_weights() -> Path:
+    """torch-fidelity's own weights file in torch.hub's cache, downloaded if it is not there.
+
+    Raises:
+        NoiseregError: if it cannot be downloaded.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                URL_INCEPTION_V3, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False
+            )
+        except (OSError, RuntimeError) as error:
+            raise NoiseregError(
+                f"the Inception weights could not be downloaded ({error}): fetch {URL_INCEPTION_V3} and give it as "
+                "--inception-weights FILE, or measure without them: --metric fd --features pixels"
+            ) from None
+    return path
+
+
+def load_inception(path: Path) -> tuple[nn.Module, str]:
+    """torch-fidelity's extractor with the weights in ``path``, and the file's SHA-256.
+
+    torch-fidelity unpickles the file without restriction, so it is read once, checked with ``weights_only``, and the
+    very bytes that passed are handed on.
+
+    Raises:
+        NoiseregError: if it is no file of such weights.
+    """
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+    expected = f"expected torch-fidelity's {URL_INCEPTION_V3.rpartition('/')[2]}"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NoiseregError(f"--inception-weights {path}: {error.strerror}; {expected}") from None
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+    except Exception as error:  # torch.load raises many types on a file that is none
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise NoiseregError(f"--inception-weights {path} holds no weights ({reason}); {expected}") from None
+    try:
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], io.BytesIO(data))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise NoiseregError(f"--inception-weights {path} holds other weights ({reason}…); {expected}") from None
+    return network, hashlib.sha256(data).hexdigest()
+
+
+class Space(Features):
+    """A feature space under the name it was asked for by; takes the features of each set once."""
+
+    def __init__(self, inner: Features, name: str) -> None:
+        self.inner, self.name, self.identity = inner, name, inner.identity
+        self.extractor = register(inner, name)
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self._files: dict[int, Path] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if id(x) not in self._known:
+            self._known[id(x)] = (x, self._kept(x))
+        return self._known[id(x)][1]
+
+    def keep(self, x: Tensor, identity: str, folder: Path) -> None:
+        """Keep the features of ``x`` in a file, from one command to the next: a reference's can take minutes."""
+        digest = hashlib.sha256(f"{self.identity} {identity}".encode()).hexdigest()[:16]
+        self._files[id(x)] = folder / f"{self.name}-{digest}.npy"
+
+    def _kept(self, x: Tensor) -> Tensor:
+        path = self._files.get(id(x))
+        if path is None:
+            return self.inner(x)
+        try:
+            held = torch.from_numpy(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+            if len(held) == len(x):
+                return held
+        except (OSError, ValueError, EOFError):  # absent or damaged
+            pass
+        found = self.inner(x)
+        buffer = io.BytesIO()
+        np.save(buffer, found.numpy())
+        with contextlib.suppress(NoiseregError):  # a cache that cannot be written costs time, nothing else
+            write_atomically(path, buffer.getvalue())
+        return found
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The class scores of features, where the extractor is a classifier.
+
+        Raises:
+            NoiseregError: where it is none.
+        """
+        if not hasattr(self.inner, "logits"):
+            raise NoiseregError(f"{self.name} features give no class scores; expected inception or classifier")
+        return self.inner.logits(features)
+
+    def forget_all_but(self, x: Tensor) -> None:
+        """Let go of the features of every set but ``x``."""
+        self._known = {key: value for key, value in self._known.items() if key == id(x)}
+
+    @property
+    def summary(self) -> str:
+        """What else is to be recorded with its numbers: a classifier's accuracy."""
+        return getattr(self.inner, "summary", "")
+
+
+def register(features: Features, name: str) -> str:
+    """Register a feature space with torch-fidelity; returns the name for its ``feature_extractor=``.
+
+    Any of its metrics can then be had in that space, from Python or a notebook, with its own code.
+    """
+    from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+
+    class Extractor(FeatureExtractorBase):
+        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
+            super().__init__(name, features_list)
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return ("features",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric: str) -> str:
+            return "features"
+
+        @staticmethod
+        def can_be_compiled() -> bool:
+            return False
+
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (unit_range(features(x)),)
+
+    digest = hashlib.sha256(features.identity.encode()).hexdigest()[:8]
+    registered = f"noisereg-{name.replace('/', '-')}-{digest}"
+    if registered not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor(registered, Extractor)
+    return registered

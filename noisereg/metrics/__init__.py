@@ -1,0 +1,1 @@
+"""Numbers from samples, reference data and models."""

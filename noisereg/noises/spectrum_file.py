@@ -1,0 +1,112 @@
+"""The stored form of a mask covariance: its power spectrum, with what it was made from, in a few KiB."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from noisereg.errors import NoiseregError
+from noisereg.noises.covariance import Array, unit_mean
+
+FORMAT = "noisereg-spectrum-1"
+SHIPPED = (8, 16, 32, 64)
+"""Sides of the spectra in the package, each made by ``noisereg noise build --size N --masks 4000 --seed 0``."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Mean power of masks, (H, W) in ``fft2``'s order, mean 1."""
+
+    power: Array
+    masks: int
+    seed: int
+    method: str
+
+    @property
+    def size(self) -> str:
+        return f"{self.power.shape[0]}×{self.power.shape[1]}"
+
+
+def encode(spectrum: Spectrum) -> bytes:
+    """An .npz with the non-redundant half in float32 and a line of JSON; the same spectrum gives the same bytes."""
+    height, width = spectrum.power.shape
+    about = {
+        "format": FORMAT,
+        "height": height,
+        "width": width,
+        "masks": spectrum.masks,
+        "seed": spectrum.seed,
+        "method": spectrum.method,
+    }
+    half = spectrum.power[:, : width // 2 + 1].astype(np.float32)
+    buffer = BytesIO()
+    np.savez_compressed(buffer, power=half, about=np.array(json.dumps(about)))
+    return buffer.getvalue()
+
+
+def decode(data: bytes, name: str) -> Spectrum:
+    """
+    Raises:
+        NoiseregError: if ``data`` is not a spectrum file, or is damaged.
+    """
+    try:
+        with np.load(BytesIO(data), allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+            half = archive["power"].astype(np.float64)
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}")
+        height, width = int(about["height"]), int(about["width"])
+        if half.shape != (height, width // 2 + 1) or not np.isfinite(half).all() or half.min() < 0 or half.sum() <= 0:
+            raise ValueError("its numbers are no power spectrum")
+        power = unit_mean(_whole(half, width))
+        return Spectrum(power, int(about["masks"]), int(about["seed"]), str(about["method"]))
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OSError,
+        NotImplementedError,
+    ) as e:
+        cause = "it is cut short or damaged" if data[:2] == b"PK" else "it is something else"
+        raise NoiseregError(
+            f"{name} is not a spectrum file ({cause}: {' '.join(str(e).split()) or type(e).__name__}); "
+            "make one with 'noisereg noise build --size 64 --out FILE'"
+        ) from None
+
+
+def _whole(half: Array, width: int) -> Array:
+    """All of an (H, W) spectrum from its ``rfft2`` half: λ(−k) = λ(k)."""
+    rest = np.arange(half.shape[1], width)
+    other = np.roll(half[::-1], 1, axis=0)[:, (width - rest) % width]
+    return np.concatenate([half, other], axis=1)
+
+
+def read(path: Path) -> Spectrum:
+    """
+    Raises:
+        NoiseregError: if the file is missing, unreadable, damaged or no spectrum.
+    """
+    try:
+        return decode(path.expanduser().read_bytes(), str(path))
+    except OSError as error:
+        raise NoiseregError(
+            f"spectrum={path}: {error.strerror}; expected a file made by 'noisereg noise build'"
+        ) from None
+
+
+@lru_cache(maxsize=len(SHIPPED))
+def shipped(size: int) -> Spectrum:
+    """The package's own spectrum of ``size``², one of :data:`SHIPPED`."""
+    file = resources.files("noisereg.noises") / "spectra" / f"{size}.npz"
+    return decode(file.read_bytes(), f"spectra/{size}.npz")

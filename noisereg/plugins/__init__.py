@@ -1,0 +1,1 @@
+"""Which components there are: discovery, isolation, look-up, hooks."""

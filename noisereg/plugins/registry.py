@@ -1,0 +1,614 @@
+"""Which components there are: discovery, isolation of broken plugins, look-up by name, building.
+
+Nothing here knows which plugins exist. Built-ins are registered through the same hooks as third parties'. Every
+implementation is called on its own, so that one that fails is reported and stops nothing but itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pluggy
+from pydantic import ValidationError
+
+from noisereg.api import API_VERSION, Component, Context, Params, RegularizerParams
+from noisereg.errors import NoiseregError, nearest
+from noisereg.plugins import hookspecs
+from noisereg.plugins.sources import FileSource, cause, files_of, holds_torch, is_file, refuse_run_folders, sha256_of
+from noisereg.plugins.validation import validation_message
+
+Kind = Literal[
+    "noise",
+    "regularizer",
+    "pairing",
+    "process",
+    "denoiser",
+    "dataset",
+    "task",
+    "metric",
+    "features",
+    "logger",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+HOOKS: dict[Kind, str] = {
+    "noise": "noisereg_noises",
+    "regularizer": "noisereg_regularizers",
+    "pairing": "noisereg_pairings",
+    "process": "noisereg_processes",
+    "denoiser": "noisereg_denoisers",
+    "dataset": "noisereg_datasets",
+    "task": "noisereg_tasks",
+    "metric": "noisereg_metrics",
+    "features": "noisereg_features",
+    "logger": "noisereg_loggers",
+}
+CALLED: dict[str, str] = {kind: {"dataset": "data set", "features": "feature space"}.get(kind, kind) for kind in KINDS}
+
+BUILTIN = "noisereg"
+"""The distribution of the built-in components."""
+FILE, MODULE, SESSION = "file", "module", "session"
+"""What stands for the distribution of a ``--plugin`` file, a ``--plugin`` module, and ``noisereg.register``."""
+
+Status = Literal["ok", "slow", "broken", "conflict", "blocked", "incompatible"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A component and who registered it."""
+
+    kind: Kind
+    component: Component
+    distribution: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.distribution}/{self.name}"
+
+    @property
+    def recorded(self) -> str:
+        """The name that a run's config.yaml holds: short for built-ins, qualified for the rest."""
+        return self.name if self.distribution == BUILTIN else self.qualified
+
+    @property
+    def compatible(self) -> bool:
+        return self.component.api == API_VERSION
+
+    def implementation(self) -> Any:
+        """The class, imported now.
+
+        Raises:
+            NoiseregError: if it cannot be imported, with the cause.
+        """
+        impl = self.component.impl
+        if isinstance(impl, type):
+            return impl
+        module, _, attribute = impl.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise NoiseregError(f"{self.qualified} cannot be imported from {impl!r}: {cause(error)}") from error
+        if not callable(found):
+            raise NoiseregError(f"{self.qualified}: {impl!r} is {type(found).__name__} and no class")
+        return found
+
+
+@dataclass
+class Plugin:
+    """One source of components and what became of it."""
+
+    name: str
+    distribution: str
+    version: str = ""
+    source: str = ""
+    """An entry point's value, a file's absolute path, or a module's name."""
+    sha256: str = ""
+    status: Status = "ok"
+    reason: str = ""
+    seconds: float = 0.0
+    """What importing it and asking it for its components took."""
+    entries: list[Entry] = field(default_factory=list)
+    given: bool = False
+    """Asked for as it is now, by a flag or the environment, rather than as a run recorded it."""
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def canonical(distribution: str) -> str:
+    """A distribution's name as package indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which plugins may be loaded. Names are those of entry points, distributions, files (without .py) or modules."""
+
+    entry_points: bool = True
+    """False loads no installed plugin, and none of ``NOISEREG_PLUGINS``."""
+    allow: tuple[str, ...] = ()
+    """If not empty, no other installed plugin is loaded."""
+    block: tuple[str, ...] = ()
+    strict: bool = False
+    """A plugin that is broken, incompatible or in conflict is an error at once."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Policy:
+        """``NOISEREG_NO_PLUGINS``, ``NOISEREG_ALLOW``, ``NOISEREG_BLOCK`` (comma-separated), ``NOISEREG_STRICT``."""
+        env = os.environ if environ is None else environ
+        return cls(
+            entry_points=env.get("NOISEREG_NO_PLUGINS", "") in ("", "0"),
+            allow=_words(env.get("NOISEREG_ALLOW")),
+            block=_words(env.get("NOISEREG_BLOCK")),
+            strict=env.get("NOISEREG_STRICT", "") not in ("", "0"),
+        )
+
+    def refuses(self, name: str, distribution: str) -> str:
+        """Why an installed plugin is not loaded, or the empty string."""
+        names = {canonical(name), canonical(distribution)}
+        if names & {canonical(n) for n in self.block}:
+            return "blocked by NOISEREG_BLOCK"
+        if self.allow and not names & {canonical(n) for n in self.allow}:
+            return "not in NOISEREG_ALLOW"
+        return ""
+
+
+class Registry:
+    """Components by kind and name."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        """
+        Raises:
+            NoiseregError: under a strict policy, for the first plugin that is not in order.
+        """
+        self.policy = policy or Policy()
+        self.plugins: list[Plugin] = []
+        self._hooks = pluggy.PluginManager("noisereg")
+        self._hooks.add_hookspecs(hookspecs)
+        self._owners: dict[int, Plugin] = {}
+        self._noted: set[str] = set()
+        from noisereg import __version__
+
+        own = Plugin("built-in", BUILTIN, __version__, "noisereg.plugins.builtins")
+        self._import(own, lambda: importlib.import_module(own.source))
+        if self.policy.entry_points:
+            self._load_entry_points()
+        if self.policy.strict:
+            for plugin, status, reason in self.problems():
+                raise NoiseregError(f"{plugin} is {status}: {reason} (NOISEREG_STRICT is set)")
+
+    # Loading
+
+    def _load_entry_points(self) -> None:
+        points = [(p.dist.name if p.dist else p.name, p) for p in importlib.metadata.entry_points(group="noisereg")]
+        for name, point in sorted(points, key=lambda found: (canonical(found[0]), found[1].name)):
+            plugin = Plugin(point.name, canonical(name), point.dist.version if point.dist else "", point.value)
+            if plugin.distribution in (FILE, MODULE, SESSION):
+                plugin.status, plugin.reason = "broken", f"a package cannot be called {name!r}: that name has a meaning"
+                self.plugins.append(plugin)
+            elif reason := self.policy.refuses(point.name, name):
+                plugin.status, plugin.reason = "blocked", reason
+                self.plugins.append(plugin)
+            else:
+                self._import(plugin, point.load)
+
+    def load(self, reference: str, sha256: str = "") -> Plugin:
+        """A plugin from a ``.py`` file or a module's name, as ``--plugin`` gives it.
+
+        With ``sha256`` (a run's record of it) other contents are refused, unless the same plugin was given in this
+        process without one: that is how a user says that the plugin is to be used as it is now.
+
+        Raises:
+            NoiseregError: if it is not there, is broken, is blocked, has changed, or lies in a run folder.
+        """
+        name = Path(reference).stem if is_file(reference) else reference
+        if any(canonical(name) == canonical(blocked) for blocked in self.policy.block):
+            raise NoiseregError(f"--plugin {reference} is blocked by NOISEREG_BLOCK")
+        if sha256 and (known := self._same_contents(reference, sha256)):
+            return known
+        try:
+            plugin = self._load_file(reference, sha256) if is_file(reference) else self._load_module(reference, sha256)
+        except NoiseregError as error:
+            if sha256 and (known := self._given_instead(reference)):
+                return known
+            if sha256 and is_file(reference) and not Path(reference).expanduser().exists():
+                raise NoiseregError(
+                    f"the plugin file {reference} of this run (SHA-256 {sha256[:12]}…) is not there; "
+                    f"give it where it is now: --plugin PATH/{Path(reference).name}"
+                ) from error
+            raise
+        plugin.given = plugin.given or not sha256
+        if self.policy.strict and (problems := self.problems()):
+            raise NoiseregError(f"{problems[0][0]} is {problems[0][1]}: {problems[0][2]} (NOISEREG_STRICT is set)")
+        return plugin
+
+    def load_recorded(self, source: str, sha256: str) -> Plugin:
+        """A plugin that a run's config.yaml records: both the place and the contents must be what they were.
+
+        Raises:
+            NoiseregError: as :meth:`load`, and for a record without a hash.
+        """
+        if not sha256:
+            raise NoiseregError(f"the run records no SHA-256 of its plugin {source}; give --plugin {source} to load it")
+        return self.load(source, sha256)
+
+    def _loaded(self, reference: str) -> list[Plugin]:
+        """The files, or modules, of this name that are loaded, from wherever they came."""
+        given = [p for p in self.plugins if p.distribution in (FILE, MODULE) and p.status != "broken"]
+        return [p for p in given if Path(p.source).name == Path(reference).name]
+
+    def _same_contents(self, reference: str, sha256: str) -> Plugin | None:
+        return next((p for p in self._loaded(reference) if p.sha256 == sha256), None)
+
+    def _given_instead(self, reference: str) -> Plugin | None:
+        """Where a run's plugin cannot be had as recorded, one of the same name that the user has given stands for it."""
+        known = next((p for p in self._loaded(reference) if p.given), None)
+        if known and reference not in self._noted:
+            self._noted.add(reference)
+            _say(f"note: the run's plugin {reference} is not as it was recorded; {known.source} is used, as given")
+        return known
+
+    def _load_file(self, reference: str, sha256: str) -> Plugin:
+        file = FileSource.read(reference)
+        self._check_recorded(str(file.path), file.sha256, sha256)
+        for known in [p for p in self.plugins if p.source == str(file.path)]:
+            if known.sha256 == file.sha256 and known.status != "broken":
+                return known
+            self._forget(known)  # edited since, in a notebook
+        plugin = Plugin(file.path.stem, FILE, file.sha256[:12], str(file.path), file.sha256)
+        return self._demand(self._import(plugin, file.execute, quiet=True))
+
+    def _load_module(self, reference: str, sha256: str) -> Plugin:
+        files = files_of(reference)
+        for path in files:
+            refuse_run_folders(path, reference)
+        digest = sha256_of(files[-1]) if files else ""
+        self._check_recorded(reference, digest, sha256)
+        for known in [p for p in self.plugins if p.source == reference and p.distribution == MODULE]:
+            if known.status != "broken":
+                return known
+            self._forget(known)
+        plugin = self._import(
+            Plugin(reference, MODULE, "", reference, digest), lambda: importlib.import_module(reference), quiet=True
+        )
+        if plugin.status == "broken" and plugin.reason.startswith("ModuleNotFoundError") and not files:
+            self._forget(plugin)
+            file = Path(f"{reference.replace('.', os.sep)}.py")
+            hint = f"; did you mean the file: --plugin {os.curdir}{os.sep}{file}" if file.is_file() else ""
+            raise NoiseregError(f"--plugin {reference}: no module of that name can be imported{hint}")
+        return self._demand(plugin)
+
+    @staticmethod
+    def _check_recorded(source: str, digest: str, recorded: str) -> None:
+        if recorded and digest != recorded:
+            raise NoiseregError(
+                f"{source} has changed since this run recorded it (SHA-256 {digest[:12]}…, recorded {recorded[:12]}…); "
+                f"restore it, or give --plugin {source} to use it as it is now"
+            )
+
+    def _demand(self, plugin: Plugin) -> Plugin:
+        if plugin.status == "broken":
+            raise NoiseregError(f"the plugin {plugin.source} is broken: {plugin.reason}")
+        return plugin
+
+    def _forget(self, plugin: Plugin) -> None:
+        self.plugins.remove(plugin)
+        if module := self._hooks.get_plugin(f"{plugin.distribution}:{plugin.source}"):
+            self._owners.pop(id(module), None)
+            self._hooks.unregister(module)
+
+    def _import(self, plugin: Plugin, load: Callable[[], Any], quiet: bool = False) -> Plugin:
+        """Import a plugin and collect its components; whatever it raises, SystemExit too, makes it broken.
+
+        Returns the plugin, or the one that had brought the same module before.
+        """
+        began = time.perf_counter()
+        before = set(sys.modules)
+        module: Any = None
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in a --json
+                module = load()
+                if id(module) in self._owners:
+                    return self._owners[id(module)]
+                self._collect(plugin, module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            plugin.status, plugin.reason, plugin.entries = "broken", cause(error), []
+            if isinstance(error, NoiseregError):
+                plugin.reason = str(error)
+            if not quiet and not self.policy.strict:
+                _say(
+                    f"warning: the plugin {plugin.name} ({plugin.distribution}) is broken and left out: "
+                    f"{plugin.reason} (noisereg plugins list)"
+                )
+        plugin.seconds = time.perf_counter() - began
+        self.plugins.append(plugin)
+        if plugin.status == "ok":
+            self._owners[id(module)] = plugin
+            new = sys.modules.keys() - before
+            if "torch" in new or holds_torch(new):
+                plugin.status = "slow"
+                plugin.reason = (
+                    "importing it imports torch: give impl as 'pkg.module:Class', or import torch in methods"
+                )
+        elif module is not None and self._hooks.is_registered(module):
+            self._hooks.unregister(module)
+        return plugin
+
+    def _collect(self, plugin: Plugin, module: Any) -> None:
+        self._check_hooks(module)
+        self._hooks.register(module, name=f"{plugin.distribution}:{plugin.source}")
+        callers = {caller.name: caller for caller in self._hooks.get_hookcallers(module) or []}
+        if not callers:
+            raise NoiseregError(f"{plugin.source} implements no hook; expected a function such as noisereg_noises")
+        for kind, name in HOOKS.items():
+            if name in callers:
+                own = next(impl for impl in callers[name].get_hookimpls() if impl.plugin is module)
+                for component in self._components(name, own.function()):
+                    self._add(plugin, kind, component)
+
+    def _add(self, plugin: Plugin, kind: Kind, component: Component) -> None:
+        entry = Entry(kind, component, plugin.distribution, plugin.version)
+        if kind == "regularizer" and not issubclass(component.params, RegularizerParams):
+            raise NoiseregError(f"{component.name}: a regularizer's params must extend noisereg.api.RegularizerParams")
+        others = [e for p in (*self.plugins, plugin) for e in p.entries]
+        if any((e.kind, e.qualified) == (kind, entry.qualified) for e in others):
+            raise NoiseregError(f"there is already a {CALLED[kind]} {entry.qualified}; give one of them another name")
+        plugin.entries.append(entry)
+
+    def _check_hooks(self, module: Any) -> None:
+        """
+        Raises:
+            NoiseregError: for what looks like a hook and is none.
+        """
+        for name in dir(module):
+            function = getattr(module, name, None)
+            if isinstance(function, type) or not callable(function):
+                continue
+            marked = self._hooks.parse_hookimpl_opts(module, name) is not None
+            if (marked or name.startswith("noisereg_")) and name not in HOOKS.values():
+                raise NoiseregError(f"no hook is called {name!r}{nearest(name, HOOKS.values())}")
+            if name.startswith("noisereg_") and not marked:
+                raise NoiseregError(f"{name} is not marked; put @noisereg.api.hookimpl above it")
+
+    @staticmethod
+    def _components(hook: str, yielded: object) -> Iterable[Component]:
+        if isinstance(yielded, Component | str) or not isinstance(yielded, Iterable):
+            raise NoiseregError(f"{hook} must yield Components; it returned {type(yielded).__name__}")
+        for component in yielded:
+            if not isinstance(component, Component):
+                raise NoiseregError(f"{hook} must yield Components; it yielded {type(component).__name__}")
+            yield component
+
+    def register(self, component: Component, kind: Kind | None = None) -> None:
+        """Add one component by hand, in a notebook or a test; of the same name, the last one counts.
+
+        ``kind`` is read off the class where it extends one of :mod:`noisereg.api`'s bases.
+
+        Raises:
+            NoiseregError: if the kind cannot be told, and for a built-in's name.
+        """
+        if kind is None:
+            kind = getattr(Entry("noise", component, SESSION, "").implementation(), "kind", None)
+        if kind not in KINDS:
+            raise NoiseregError(f"{component.name}: cannot tell its kind; give kind= one of {', '.join(KINDS)}")
+        if any(e.distribution == BUILTIN and e.name == component.name for e in self.entries(kind)):
+            raise NoiseregError(f"{component.name!r} is a built-in {CALLED[kind]}; give yours another name")
+        plugin = next((p for p in self.plugins if p.distribution == SESSION), None)
+        if plugin is None:
+            plugin = Plugin("session", SESSION, "", "noisereg.register")
+            self.plugins.append(plugin)
+        plugin.entries = [e for e in plugin.entries if (e.kind, e.name) != (kind, component.name)]
+        self._add(plugin, kind, component)
+
+    # Look-up
+
+    def entries(self, kind: Kind | None = None) -> list[Entry]:
+        return [e for p in self.plugins for e in p.entries if kind is None or e.kind == kind]
+
+    def plugin_of(self, entry: Entry) -> Plugin:
+        return next(p for p in self.plugins if any(e is entry for e in p.entries))
+
+    def conflicts(self, entry: Entry) -> list[Entry]:
+        """Other components that have this one's kind and short name."""
+        return [
+            e
+            for e in self.entries(entry.kind)
+            if e.name == entry.name and e.qualified != entry.qualified and e.compatible
+        ]
+
+    def status(self, entry: Entry) -> tuple[Status, str]:
+        """What ``plugins list`` says of a component, and why where it is not "ok"."""
+        if not entry.compatible:
+            return "incompatible", f"built for plugin API {entry.component.api}; this noisereg has {API_VERSION}"
+        others = self.conflicts(entry)
+        if any(e.distribution == BUILTIN for e in others):
+            return "conflict", f"the built-in keeps the short name; write {entry.qualified}"
+        if others and entry.distribution != BUILTIN:
+            also = ", ".join(sorted(e.qualified for e in others))
+            return "conflict", f"the short name is also that of {also}; write {entry.qualified}"
+        plugin = self.plugin_of(entry)
+        return plugin.status, plugin.reason
+
+    def problems(self) -> list[tuple[str, Status, str]]:
+        """Every plugin and component that is broken, incompatible or in conflict: what, status, reason."""
+        found: list[tuple[str, Status, str]] = [
+            (f"the plugin {p.name} ({p.distribution})", p.status, p.reason)
+            for p in self.plugins
+            if p.status == "broken"
+        ]
+        for entry in self.entries():
+            status, reason = self.status(entry)
+            if status in ("incompatible", "conflict"):
+                found.append((f"the {CALLED[entry.kind]} {entry.qualified}", status, reason))
+        return found
+
+    def find(self, kind: Kind, name: str) -> Entry:
+        """The component called ``name`` or ``distribution/name``. A built-in keeps its short name.
+
+        Raises:
+            NoiseregError: for an unknown name (with the nearest one, or the broken plugin that may have held it), for a
+                short name that two plugins share, and for a component built for another API version.
+        """
+        distribution, slash, short = name.rpartition("/")
+        wanted = (
+            f"{distribution if distribution in (FILE, MODULE) else canonical(distribution)}/{short}" if slash else ""
+        )
+        matches = [e for e in self.entries(kind) if (e.qualified == wanted if slash else e.name == name)]
+        if not matches:
+            raise NoiseregError(self.unknown(kind, name))
+        matches = [e for e in matches if e.compatible] or matches
+        builtin = next((e for e in matches if e.distribution == BUILTIN), None)
+        if len(matches) > 1 and builtin is None:
+            raise NoiseregError(
+                f"two {CALLED[kind]} components are called {name!r}: write "
+                + " or ".join(sorted(e.qualified for e in matches))
+            )
+        entry = builtin or matches[0]
+        if len(matches) > 1 and f"{kind}:{name}" not in self._noted:
+            self._noted.add(f"{kind}:{name}")
+            others = " or ".join(sorted(e.qualified for e in matches if e is not entry))
+            _say(f"note: {name} is the built-in {CALLED[kind]}; for the plugin's write {others}")
+        if not entry.compatible:
+            raise NoiseregError(
+                f"{entry.qualified} is built for plugin API {entry.component.api} and this noisereg has {API_VERSION}; "
+                f"install a version of {entry.distribution} for API {API_VERSION}"
+            )
+        return entry
+
+    def unknown(self, kind: Kind | None, name: str) -> str:
+        """Why there is no such component, of one kind or of any, and what to type instead."""
+        text = f"no {CALLED[kind] if kind else 'component'} is called {name!r}"
+        look = f"(noisereg plugins list{f' --kind {kind}' if kind else ''})"
+        distribution, slash, short = name.rpartition("/")
+        wanted = canonical(distribution)
+        suspects = [p for p in self.plugins if p.status in ("broken", "blocked")]
+        for plugin in suspects:
+            if plugin.distribution == wanted or (not slash and canonical(short) in _names(plugin)):
+                return f"{text}: the plugin {plugin.name} ({plugin.distribution}) is {plugin.status}: {plugin.reason}"
+        if slash and distribution in (FILE, MODULE):
+            return f"{text}; it came with a --plugin {distribution}: give that again"
+        if slash and distribution == SESSION:
+            return f"{text}; it was registered in a Python session: register it again, or keep it in a --plugin file"
+        off = "" if self.policy.entry_points else "; installed plugins are switched off (--no-plugins)"
+        if slash:
+            known = {p.distribution for p in self.plugins}
+            if wanted not in known:
+                hint = off or nearest(wanted, known - {BUILTIN}) or "; pip install it"
+                return f"{text}: the package {distribution!r} is not installed{hint}"
+            held = [e.name for e in self.entries(kind) if e.distribution == wanted]
+            return f"{text}{nearest(short, held)} {look}"
+        if kind and (elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]):
+            return f"{text}; {name} is a {CALLED[elsewhere[0]]} {look}"
+        broken = [p for p in suspects if p.status == "broken"]
+        also = f"; the plugin {broken[0].name}, which is broken, may have had it: {broken[0].reason}" if broken else ""
+        if hint := nearest(name, [n for e in self.entries(kind) for n in (e.name, e.qualified)]):
+            return f"{text}{hint}{also} {look}"
+        return (
+            f"{text}{off}{also or '; if a plugin brings it, pip install that, or give its file with --plugin'} {look}"
+        )
+
+    # Building
+
+    def params(self, entry: Entry, values: Mapping[str, Any]) -> Params:
+        """Validated parameters of a component.
+
+        Raises:
+            NoiseregError: one line that names the key, what was expected, and the nearest key there is.
+        """
+        try:
+            return entry.component.params.model_validate(dict(values))
+        except ValidationError as error:
+            raise NoiseregError(validation_message(error, entry.component.params, entry.name)) from None
+
+    def build(self, kind: Kind, name: str, values: Mapping[str, Any], ctx: Context) -> Any:
+        """The component, built as ``Class(params, ctx)``.
+
+        Raises:
+            NoiseregError: for an unknown name, a wrong parameter, and whatever a plugin's class raises.
+        """
+        entry = self.find(kind, name)
+        implementation, params = entry.implementation(), self.params(entry, values)
+        if entry.distribution in (BUILTIN, SESSION):
+            return implementation(params, ctx)
+        try:
+            return implementation(params, ctx)
+        except NoiseregError:
+            raise
+        except Exception as error:
+            raise NoiseregError(
+                f"{entry.qualified} could not be built: {cause(error)} (noisereg plugins check {entry.qualified})"
+            ) from error
+
+
+def _names(plugin: Plugin) -> set[str]:
+    """What a user may call a plugin."""
+    return {canonical(n) for n in (plugin.name, plugin.distribution, plugin.source.partition(":")[0])}
+
+
+def _say(text: str) -> None:
+    """One line on stderr, of one rank."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"noisereg: {' '.join(text.split())}", file=sys.stderr)
+
+
+_registry: Registry | None = None
+
+
+def registry() -> Registry:
+    """The process's registry, loaded at the first call; ``NOISEREG_PLUGINS`` names files and modules to add.
+
+    Raises:
+        NoiseregError: if a plugin of ``NOISEREG_PLUGINS`` cannot be had.
+    """
+    global _registry
+    if _registry is None:
+        loaded = Registry(Policy.from_environment())
+        for reference in _words(os.environ.get("NOISEREG_PLUGINS")) if loaded.policy.entry_points else ():
+            try:
+                loaded.load(reference).given = False  # not the user's word on what a run recorded
+            except NoiseregError as error:
+                raise NoiseregError(f"NOISEREG_PLUGINS: {error}") from None
+        _registry = loaded
+    return _registry
+
+
+def reset() -> None:
+    """Forget the process's registry, so that the next look-up discovers plugins anew."""
+    global _registry
+    _registry = None
+
+
+__all__ = [
+    "BUILTIN",
+    "CALLED",
+    "HOOKS",
+    "KINDS",
+    "Entry",
+    "Kind",
+    "Plugin",
+    "Policy",
+    "Registry",
+    "Status",
+    "canonical",
+    "registry",
+    "reset",
+]

@@ -1,0 +1,168 @@
+"""What a row's pictures are drawn from, measured on its first run: predicted power over t, isotropy of x_t, spectra."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisereg.api import Dataset, per_sample
+from noisereg.errors import NoiseregError
+from noisereg.evaluation.reference import MOST, Reference, spaced
+from noisereg.evaluation.samples import Sampling, reference_condition
+from noisereg.features.spaces import unit_range
+from noisereg.metrics.power import optimum
+from noisereg.runs import draws
+from noisereg.runs.build import Parts
+from noisereg.runs.checkpoint import write_atomically
+from noisereg.runs.draws import Stream
+from noisereg.runs.objective import as_model
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run
+from noisereg.runs.runtime import Runtime
+
+IMAGES, POINTS = 256, 5000
+"""Real samples that a curve averages over."""
+TIMES = 25
+SPECTRUM_DRAWS = 256
+SPECTRUM_TIMES = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Each list over t has one number a time."""
+
+    t: list[float]
+    predicted: list[float]
+    """E‖ε̂‖²/n of the network on real data."""
+    level: list[float]
+    """E‖ε‖²/n of the noise itself."""
+    optimum: list[float]
+    """E‖ε̂‖²/n of the optimal denoiser for Gaussian data of the training set's covariance; empty where it is not known."""
+    signal: list[float]
+    """a(t)."""
+    noise: list[float]
+    """b(t)."""
+    x0_power: float
+    """E‖x0‖²/n of the data."""
+    x_power: list[float]
+    """E‖x_t‖²/n, measured."""
+    gamma: list[list[float]]
+    """γ(t) where it learns: now, and where it started; empty for other noises."""
+    spectra: dict[str, list[list[float]]]
+    """By time: [frequency, power] by radius; empty for points."""
+
+
+def curves(sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runtime, reporter: Reporter) -> Curves:
+    """The curves of one run, from its cache or measured now."""
+    run = sampling.run
+    record = [
+        2,  # what is kept: raised when a curve is added
+        sampling.sha256,
+        sampling.condition,
+        real.identity,
+        IMAGES,
+        POINTS,
+        TIMES,
+        SPECTRUM_DRAWS,
+        SPECTRUM_TIMES,
+    ]
+    key = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+    path = run.path / "eval" / "curves" / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return Curves(**json.loads(path.read_text(encoding="utf-8")))
+    parts = run.load(sampling.checkpoint, sampling.weights == "EMA", runtime, reporter)
+    found = measure(parts, run, real, dataset, sampling, runtime)
+    with contextlib.suppress(NoiseregError):
+        write_atomically(path, (json.dumps(asdict(found)) + "\n").encode())
+    return found
+
+
+@torch.inference_mode()
+def measure(parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling: Sampling, runtime: Runtime) -> Curves:
+    chosen = spaced(len(real.x), IMAGES if real.x.ndim == 4 else POINTS)
+    if real.name == "fresh":
+        x0 = unit_range(real.x[chosen]).to(runtime.device)
+    else:  # as the network sees it, which need not be what the user sees (latents)
+        split = dataset.split(real.name)
+        x0 = split.batch(spaced(len(split), MOST)[chosen]).x.to(runtime.device)
+    cond: Tensor | None = None
+    if sampling.condition:
+        cond = reference_condition(parts.task, dataset, real.name, chosen)
+        cond = None if cond is None else cond.to(runtime.device)
+    model = as_model(parts.denoiser, parts.process, parts.noise, cond, parts.objective.bf16)
+    latents = draws.latents(
+        parts.noise, parts.shape, run.config.seed, Stream.SAMPLE_LATENTS, range(len(x0)), 0, runtime.device
+    )
+    times = torch.linspace(0, 1, TIMES + 1, dtype=torch.float64)[1:]
+    columns: dict[str, list[float]] = {k: [] for k in ("predicted", "level", "signal", "noise", "x_power")}
+    for time in times:
+        t = time.to(runtime.device).expand(len(x0))
+        a, b = parts.process.signal_scale(t), parts.process.noise_scale(t)
+        eps = parts.noise.color(latents, t)
+        x_t = per_sample(a, x0) * x0 + per_sample(b, x0) * eps
+        columns["predicted"].append(power(model(x_t, t).eps_hat))
+        columns["level"].append(float(parts.noise.mean_square(t)[0]))
+        columns["signal"].append(float(a[0]))
+        columns["noise"].append(float(b[0]))
+        columns["x_power"].append(power(x_t))
+    best = optimum(parts, dataset, times)
+    return Curves(
+        t=times.tolist(),
+        optimum=best.power if best else [],
+        x0_power=power(x0),
+        gamma=_learned_gamma(parts, times),
+        spectra=_spectra(parts, run, runtime),
+        **columns,
+    )
+
+
+def _learned_gamma(parts: Parts, times: Tensor) -> list[list[float]]:
+    from noisereg.noises.gamma import GammaCurve
+
+    curve = getattr(parts.noise, "gamma", None)
+    if not (isinstance(curve, GammaCurve) and curve.params.learn):
+        return []
+    return [g(times.to(curve.tau.device)).tolist() for g in (curve, GammaCurve(curve.params).to(curve.tau.device))]
+
+
+def power(x: Tensor) -> float:
+    """E‖x‖²/n."""
+    return float(x.flatten(1).double().square().mean())
+
+
+def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[float]]]:
+    if len(parts.shape) != 3:
+        return {}
+    from noisereg.noises.analysis import periodogram, radial_power
+
+    latents = draws.latents(
+        parts.noise, parts.shape, run.config.seed, Stream.SAMPLE_LATENTS, range(SPECTRUM_DRAWS), 0, runtime.device
+    )
+    found: dict[str, list[list[float]]] = {}
+    for time in SPECTRUM_TIMES:
+        t = torch.full((SPECTRUM_DRAWS,), time, dtype=torch.float64, device=runtime.device)
+        radial = radial_power(periodogram(parts.noise.color(latents, t)), SPECTRUM_DRAWS)
+        found[f"{time:g}"] = [radial.frequency.tolist(), radial.power.tolist()]
+    return found
+
+
+def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) of each column of metrics.jsonl that a picture shows: the loss, the regularizers, and γ's s, e and τ."""
+    columns: dict[str, list[tuple[float, float]]] = {}
+    names = {"loss", *(spec.name.rpartition("/")[2] for spec in run.config.reg)}
+    with contextlib.suppress(OSError):
+        for text in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                line: dict[str, Any] = json.loads(text)
+            except ValueError:  # the last line of a run that was killed
+                continue
+            for name, value in line.items():
+                if (name in names or name.startswith("gamma/")) and isinstance(value, int | float):
+                    columns.setdefault(name, []).append((float(line["step"]), float(value)))
+    return columns

@@ -1,0 +1,1 @@
+"""A run: its configuration, parts, draws, training, checkpoints and folder."""

@@ -1,0 +1,425 @@
+"""The configuration of a run: sections, YAML, overrides and their precedence.
+
+default < config file < flags < ``--set``. A component flag replaces the whole component, ``reg`` the whole list;
+``--set noise.gamma.tau=0.2`` changes one key of the result.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.resources
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from noisereg.errors import NoiseregError, nearest
+from noisereg.plugins.registry import FILE, KINDS, MODULE, Kind, Plugin, Registry
+from noisereg.plugins.spec import Spec, flatten, set_dotted
+from noisereg.plugins.validation import validation_message
+
+SECTION_KIND: dict[str, Kind] = {
+    "data": "dataset",
+    "noise": "noise",
+    "reg": "regularizer",
+    "pairing": "pairing",
+    "process": "process",
+    "denoiser": "denoiser",
+    "task": "task",
+    "log": "logger",
+}
+"""The sections that hold components; ``reg`` and ``log`` hold lists."""
+LISTS = ("reg", "log")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PluginRecord(Section):
+    """A plugin given by ``--plugin``; a file is loaded again only if its SHA-256 is still this."""
+
+    source: str
+    sha256: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class InitRecord(Section):
+    """The pretrained network a run starts from; a later run of the same configuration finds it unchanged, or not at all."""
+
+    path: Path = Field(description="folder of a diffusers UNet2DModel, or of a pipeline with one")
+    sha256: str = Field("", description="of its configuration and weights; empty: as they are")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+
+class TrainConfig(Section):
+    steps: int = Field(4000, ge=1, description="optimiser steps")
+    batch_size: int = Field(128, ge=1, description="global: over all ranks and accumulated micro-batches")
+    accumulate: int = Field(1, ge=1, description="micro-batches a step")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null for none")
+    antithetic: bool = Field(False, description="draw t in pairs (k, T − k + 1), as BNDM does")
+    log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
+    keep_last: int = Field(2, ge=1, description="how many of the latest checkpoints stay")
+    keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this stay too")
+    sample_every: int | None = Field(None, ge=1, description="steps between sample grids; null: at the end only")
+
+    @model_validator(mode="after")
+    def _divides(self) -> TrainConfig:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        if self.antithetic and self.batch_size // self.accumulate % 2:
+            raise ValueError("antithetic draws t in pairs: batch_size / accumulate must be even")
+        return self
+
+
+class OptimConfig(Section):
+    name: Literal["adamw", "adam"] = Field("adamw", description="the optimiser")
+    lr: Literal["auto"] | float = Field("auto", description="learning rate; auto is the denoiser's own")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of its moving averages")
+    weight_decay: float = Field(0.0, ge=0, description="of the denoiser's weights")
+    warmup: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="of the rate after the warm-up, to 0 at the last step"
+    )
+
+    @field_validator("lr")
+    @classmethod
+    def _positive(cls, value: Any) -> Any:
+        if value != "auto" and not 0 < value < float("inf"):
+            raise ValueError("expected a learning rate above 0, or auto")
+        return value
+
+
+class EmaConfig(Section):
+    decay: float = Field(0.998, ge=0, lt=1, description="of the averaged weights; 0 keeps the weights themselves")
+    warmup: bool = Field(True, description="decay min(decay, (1 + step)/(10 + step))")
+
+
+class SampleConfig(Section):
+    num: int = Field(64, ge=1, description="how many samples `noisereg sample` draws")
+    steps: int = Field(100, ge=1, description="sampling steps")
+    eta: Literal["auto"] | float = Field("auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's")
+    solver: Literal["euler", "heun"] = Field("euler", description="heun: second order, two evaluations a step, η 0")
+    grid: Literal["auto", "uniform", "logsnr", "edm"] = Field(
+        "auto", description="of the steps; auto is uniform in t, and uniform in log(a/b) for static coloured noise"
+    )
+    guidance: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="classifier-free guidance: unconditional + guidance·(conditional − unconditional); 1 is off",
+    )
+    batch_size: int = Field(500, ge=1, description="samples at once; it changes nothing but memory and speed")
+
+    @field_validator("eta")
+    @classmethod
+    def _in_range(cls, value: Any) -> Any:
+        if value != "auto" and not 0 <= value <= 1:
+            raise ValueError("expected 0 ≤ eta ≤ 1, or auto")
+        return value
+
+
+class RuntimeConfig(Section):
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the network; auto: bf16 on CUDA")
+    compile: bool = Field(False, description="torch.compile the denoiser")
+    channels_last: Literal["auto"] | bool = Field("auto", description="memory format of images; auto: on CUDA")
+
+
+class Config(Section):
+    """A complete run. Component sections hold specs; validate their parameters with :func:`complete`."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, data order, t, latents and dropout")
+    plugins: list[PluginRecord] = []
+    data: Spec = Spec(name="digits")
+    noise: Spec = Spec(name="white")
+    reg: list[Spec] = []
+    pairing: Spec = Spec(name="none")
+    process: Spec = Spec(name="ddpm")
+    denoiser: Spec = Spec(name="auto")
+    init: InitRecord | None = None
+    task: Spec = Spec(name="unconditional")
+    train: TrainConfig = TrainConfig()
+    optim: OptimConfig = OptimConfig()
+    ema: EmaConfig = EmaConfig()
+    sample: SampleConfig = SampleConfig()
+    log: list[Spec] = []
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        if isinstance(value, str) and value[:1] in (".", "/", "~"):
+            return {"name": "folder", "params": {"path": value}}
+        return value
+
+    @field_validator(*LISTS, mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        """``none`` is an empty list; one spec is a list of one."""
+        if value is None:
+            return []
+        values = value if isinstance(value, list) else [value]
+        return [v for v in values if v != "none" and v != {"name": "none"}]
+
+    def dump(self) -> dict[str, Any]:
+        """Plain data, as config.yaml holds it."""
+        return self.model_dump(mode="json")
+
+
+def validate(values: Mapping[str, Any]) -> Config:
+    """
+    Raises:
+        NoiseregError: one line that names the key, what was expected and the nearest key there is.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise NoiseregError(validation_message(error, Config, "")) from None
+
+
+# YAML
+
+
+def read_yaml(text: str, origin: str) -> dict[str, Any]:
+    """YAML 1.2: ``1e-4`` is a number and ``off`` a word.
+
+    Raises:
+        NoiseregError: where the text is no YAML mapping, with the line.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise NoiseregError(f"{origin}, line {line}: {error.problem or 'not YAML'}") from None
+    except YAMLError as error:
+        raise NoiseregError(f"{origin}: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise NoiseregError(f"{origin}: expected sections such as 'noise:' and 'train:', not a {type(values).__name__}")
+    return values
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it None
+    yaml.allow_unicode = True
+    out = io.StringIO()
+    yaml.dump(dict(values), out)
+    return out.getvalue()
+
+
+def config_folder() -> Path:
+    """Where ``--config NAME`` looks: the repository's ``configs/``, which the wheel holds as part of the package."""
+    return Path(str(importlib.resources.files("noisereg"))) / "configs"
+
+
+def config_names() -> list[str]:
+    folder = config_folder()
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+
+
+def read_config(reference: str) -> dict[str, Any]:
+    """The mapping in a file, or in the shipped configuration of that name.
+
+    Raises:
+        NoiseregError: if there is neither.
+    """
+    path = Path(reference).expanduser()
+    for candidate in (path, config_folder() / f"{reference}.yaml"):
+        if candidate.is_file():
+            try:
+                return read_yaml(candidate.read_text(encoding="utf-8"), str(candidate))
+            except (OSError, UnicodeDecodeError) as error:
+                raise NoiseregError(f"--config {candidate}: {error}") from None
+    names = config_names()
+    raise NoiseregError(
+        f"--config {reference}: no such file, and no shipped configuration of that name{nearest(reference, names)} "
+        f"(there are: {', '.join(names)})"
+    )
+
+
+def read_run(reference: str) -> dict[str, Any]:
+    """:func:`read_config` of a file that is one run.
+
+    Raises:
+        NoiseregError: also if it holds a sweep.
+    """
+    values = read_config(reference)
+    if "sweep" in values:
+        raise NoiseregError(
+            f"--config {reference} is a sweep, not one run; type noisereg sweep --config {reference} --out SWEEP "
+            "(--dry-run lists its cells, --cell K trains one)"
+        )
+    return values
+
+
+# Overrides
+
+
+def layer(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later mappings over earlier ones: components and lists are replaced whole, other sections key by key."""
+    result = copy.deepcopy(dict(base))
+    for values in layers:
+        for key, value in values.items():
+            if key not in SECTION_KIND and isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+                result[key] = layer(result[key], value)
+            else:
+                result[key] = copy.deepcopy(value)
+    return result
+
+
+def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """``--set KEY=VALUE``, each changing one key; the value is read as YAML.
+
+    Raises:
+        NoiseregError: for an assignment without ``=``, or into something that is not there.
+    """
+    result = validate(values).dump()
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise NoiseregError(f"--set {assignment}: expected KEY=VALUE, such as train.batch_size=64")
+        value = read_yaml(f"value: {text}", f"--set {assignment}").get("value")
+        section, _, rest = key.partition(".")
+        if section not in Config.model_fields:
+            raise NoiseregError(f"--set {key}: no such section{nearest(section, Config.model_fields)}")
+        if not rest:
+            result[section] = value
+        elif section in LISTS:
+            index, _, rest = rest.partition(".")
+            if not index.isdigit() or int(index) >= len(result[section]) or not rest:
+                raise NoiseregError(
+                    f"--set {key}: {section} is a list of {len(result[section])}; expected {section}.0.KEY=VALUE"
+                )
+            set_dotted(result[section][int(index)], rest, value)
+        else:
+            set_dotted(result, key, value)
+    return result
+
+
+# Components
+
+
+def load_plugins(registry: Registry, values: Mapping[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
+    """Load the plugins that are given by ``references`` and those that a configuration lists; of the latter, what has a
+    SHA-256 must be what was recorded, unless the same one is given. Returns ``values`` with the record of all of them.
+
+    Raises:
+        NoiseregError: if one cannot be had.
+    """
+    plugins = [registry.load(reference) for reference in references]
+    plugins += [registry.load(r.source, r.sha256) for r in validate({"plugins": values.get("plugins", [])}).plugins]
+    return {**values, "plugins": records(plugins)} if plugins else dict(values)
+
+
+def records(plugins: Iterable[Plugin]) -> list[dict[str, Any]]:
+    """Each file and module once, as config.yaml holds it; what is installed needs no record."""
+    given = dict.fromkeys((p.source, p.sha256) for p in plugins if p.distribution in (FILE, MODULE))
+    return [{"source": source, "sha256": sha256} for source, sha256 in given]
+
+
+def complete(config: Config, registry: Registry) -> Config:
+    """The configuration with every component's parameters validated and filled in, and its name as a run records it.
+
+    ``auto`` and ``none`` stay as they are. The plugin files and modules that the components come from are added to
+    ``plugins``, so that a later command finds them however they were given here.
+
+    Raises:
+        NoiseregError: for an unknown component or parameter, or a value out of range.
+    """
+
+    def fill(kind: Kind, spec: Spec) -> Spec:
+        if spec.name == "none" or (spec.name == "auto" and kind == "denoiser"):
+            if kind not in ("pairing", "denoiser"):
+                raise NoiseregError(f"{kind} cannot be 'none'")
+            if spec.params:
+                raise NoiseregError(f"{spec.name} takes no parameters; name the {kind} to give it some")
+            return spec
+        entry = registry.find(kind, spec.name)
+        used.append(registry.plugin_of(entry))
+        return Spec(name=entry.recorded, params=registry.params(entry, spec.params).model_dump(mode="json"))
+
+    used: list[Plugin] = []
+    filled: dict[str, Any] = {}
+    for section, kind in SECTION_KIND.items():
+        value = getattr(config, section)
+        filled[section] = [fill(kind, spec) for spec in value] if section in LISTS else fill(kind, value)
+    known = {record.source for record in config.plugins}
+    filled["plugins"] = [*config.plugins, *(PluginRecord(**r) for r in records(used) if r["source"] not in known)]
+    return config.model_copy(update=filled)
+
+
+MAY_DIFFER = (
+    "train.steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_last",
+    "train.keep_every",
+    "train.sample_every",
+    "sample",
+    "log",
+    "runtime",
+    "plugins",
+    "data.root",
+    "data.path",
+    "data.decoder",
+    "data.download",
+    "data.memory",
+)
+"""What a resumed run may change: steps, logging, checkpointing, runtime, sampling and data paths."""
+
+
+def resume_difference(old: Config, new: Config) -> str | None:
+    """The first key in which a resumed run differs where it may not, with both values; None if there is none."""
+    was, now = flatten(old.dump()), flatten(new.dump())
+    for key in sorted(was.keys() | now.keys()):
+        free = any(key == k or key.startswith(f"{k}.") for k in MAY_DIFFER)
+        if not free and was.get(key) != now.get(key):
+            return f"{key} was {was.get(key)!r} and is now {now.get(key)!r}"
+    return None
+
+
+def json_schema(registry: Registry) -> dict[str, Any]:
+    """JSON Schema of a configuration file, with every installed component's parameters, for editors."""
+    schema = Config.model_json_schema(mode="validation")
+    definitions = schema.setdefault("$defs", {})
+    definitions.pop("Spec", None)
+    for kind in KINDS:
+        if kind not in SECTION_KIND.values():
+            continue
+        options: list[dict[str, Any]] = [{"type": "string", "description": f"a {kind}: name or name:key=value,…"}]
+        for entry in registry.entries(kind):
+            component = entry.component.params.model_json_schema(ref_template=f"#/$defs/{kind}.{{model}}")
+            for name, nested in component.pop("$defs", {}).items():
+                definitions[f"{kind}.{name}"] = nested
+            component["properties"] = {"name": {"const": entry.recorded}, **component.get("properties", {})}
+            component["required"] = ["name", *component.get("required", [])]
+            component["title"], component["description"] = entry.recorded, entry.component.summary
+            options.append(component)
+        definitions[kind] = {"anyOf": options}
+    for section, kind in SECTION_KIND.items():
+        reference: dict[str, Any] = {"$ref": f"#/$defs/{kind}"}
+        if section in LISTS:
+            reference = {"anyOf": [{"type": "array", "items": reference}, reference]}
+        schema["properties"][section] = reference
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema

@@ -1,0 +1,81 @@
+"""Micro-batches, prepared one ahead in a thread so that drawing and decoding hide behind the network."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from noisereg.api import Noise, Split, Task
+from noisereg.runs import draws
+from noisereg.runs.config import Config
+from noisereg.runs.draws import Stream
+from noisereg.runs.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One rank's part of one micro-batch, on its device."""
+
+    x0: Tensor
+    cond: Tensor | None
+    t: Tensor
+    latents: dict[str, Tensor]
+
+
+@dataclass
+class Feed:
+    """What each step sees, as a function of (seed, step, global index) alone."""
+
+    config: Config
+    split: Split
+    shape: tuple[int, ...]
+    flip: bool
+    task: Task
+    noise: Noise
+    T: int
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        self.order = draws.Order(self.config.seed, len(self.split))
+
+    def prepare(self, step: int, micro: int) -> MicroBatch:
+        """This rank's part of the ``micro``-th micro-batch of ``step``."""
+        train, seed, device = self.config.train, self.config.seed, self.runtime.device
+        size = train.batch_size // train.accumulate
+        share = self.runtime.share(size)
+        first, last = micro * size + share.start, micro * size + share.stop
+        start = step * train.batch_size
+        batch = self.split.batch(self.order(start + first, start + last))
+        if self.flip:
+            mirrored = draws.flips(seed, step, train.batch_size)[first:last].to(batch.x.device)
+            flipped = torch.where(mirrored.reshape(-1, 1, 1, 1), batch.x.flip(-1), batch.x)
+            batch = type(batch)(flipped, batch.labels)
+        times = draws.times(seed, step, train.batch_size, self.T, train.antithetic)[first:last]
+        latents = draws.latents(
+            self.noise, self.shape, seed, Stream.TRAIN_LATENTS, range(first, last), step, self.runtime.device
+        )
+        cond = self.task.cond(batch)
+        if cond is not None:
+            u = draws.uniforms(seed, Stream.TASK, step, train.batch_size)[first:last]
+            cond = self.task.withhold(cond, u.to(cond.device))
+        x0 = batch.x.to(device)
+        if self.runtime.channels_last and x0.ndim == 4:
+            x0 = x0.to(memory_format=torch.channels_last)
+        return MicroBatch(x0, None if cond is None else cond.to(device), times.to(device), latents)
+
+    def run(self, start: int, stop: int) -> Generator[MicroBatch, None, None]:
+        """All micro-batches of steps ``start`` to ``stop`` − 1, in order."""
+        places = [(s, m) for s in range(start, stop) for m in range(self.config.train.accumulate)]
+        if not places:
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            future = ahead.submit(self.prepare, *places[0])
+            for place in places[1:]:
+                ready = future.result()
+                future = ahead.submit(self.prepare, *place)
+                yield ready
+            yield future.result()

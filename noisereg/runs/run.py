@@ -1,0 +1,259 @@
+"""A run is a folder: its configuration, its checkpoints, and what can be drawn from them."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisereg.api import Context, Task
+from noisereg.diffusion.sampler import check, time_grid, trajectory
+from noisereg.errors import NoiseregError
+from noisereg.plugins.registry import Registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs import checkpoint, conditions, draws
+from noisereg.runs.build import Parts, assemble
+from noisereg.runs.config import Config, RuntimeConfig, SampleConfig, read_yaml, validate
+from noisereg.runs.draws import Stream
+from noisereg.runs.objective import as_model
+from noisereg.runs.output import picture, to_uint8
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.runtime import Runtime
+
+GRID = 16
+"""Samples in the pictures that training makes."""
+
+
+def default_out(config: Config) -> Path:
+    """``runs/<date>-<noise>-<reg>-<data>-s<seed>``, with a number behind it if that is taken."""
+
+    def short(spec: Spec) -> str:
+        return spec.name.rpartition("/")[2]
+
+    reg = "+".join(short(s) for s in config.reg) or "none"
+    today = datetime.date.today().isoformat()
+    base = Path("runs") / f"{today}-{short(config.noise)}-{reg}-{short(config.data)}-s{config.seed}"
+    path, number = base, 2
+    while path.exists():
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path
+
+
+def draw(
+    parts: Parts,
+    settings: SampleConfig,
+    seed: int,
+    indices: Sequence[int],
+    cond: Tensor | None = None,
+    reporter: Reporter | None = None,
+    done: int = 0,
+) -> Tensor:
+    """Samples ``indices`` of ``seed``, (len(indices), *shape) in the network's range, from ``parts``' weights as they are.
+
+    ``settings`` must be resolved. Draws are bit-equal however the indices are cut into batches.
+    """
+    assert settings.eta != "auto"
+    runtime_device = next(parts.denoiser.parameters()).device
+    times = time_grid(parts.process, settings.steps, settings.grid)
+    drawn: list[Tensor] = []
+    parts.objective.eval()
+    for start in range(0, len(indices), settings.batch_size):
+        some = indices[start : start + settings.batch_size]
+        some_cond = None if cond is None else cond[start : start + len(some)].to(runtime_device)
+
+        def source(step: int, some: Sequence[int] = some) -> dict[str, Tensor]:
+            return draws.latents(parts.noise, parts.shape, seed, Stream.SAMPLE_LATENTS, some, step, runtime_device)
+
+        null = None if some_cond is None or settings.guidance == 1 else parts.task.null(some_cond)
+        model = as_model(
+            parts.denoiser, parts.process, parts.noise, some_cond, parts.objective.bf16, settings.guidance, null
+        )
+        with torch.inference_mode():
+            path = trajectory(model, parts.process, parts.noise, source, times, settings.eta, settings.solver)
+            for k, x in enumerate(path):  # noqa: B007
+                if reporter:
+                    reporter.advance(done + start + len(some) * k // settings.steps)
+        drawn.append(x.clone())
+    return torch.cat(drawn)
+
+
+def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """What a user gets, on the CPU: uint8 images (N, C, H, W), float32 points (N, D), or what the data's ``decode`` makes."""
+    if decode is not None:
+        return decode(x).cpu()
+    return to_uint8(x).cpu() if x.ndim == 4 else x.float().cpu()
+
+
+def draw_grid(parts: Parts, path: Path, reporter: Reporter) -> None:
+    """The picture of a training run's samples, with the run's own sampling settings."""
+    count = GRID if len(parts.shape) == 3 else 2000
+    assert parts.dataset is not None
+    cond = conditions.heldout(parts.task, parts.dataset, count).of(range(count))
+    reporter.begin("sample", count)
+    try:
+        x = as_output(draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter), parts.decode)
+    finally:
+        reporter.end()
+    checkpoint.write_atomically(path, picture(x))
+    if x.ndim == 2:
+        from noisereg.runs.output import npz_bytes
+
+        checkpoint.write_atomically(path.with_suffix(".npz"), npz_bytes(x))
+
+
+@dataclass
+class Run:
+    """A trained, or training, run on disk."""
+
+    path: Path
+    config: Config
+    shape: tuple[int, ...]
+    registry: Registry | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, registry: Registry) -> Run:
+        """
+        Raises:
+            NoiseregError: if the folder holds no run, or a plugin file of it is gone or has changed.
+        """
+        path = Path(path).expanduser()
+        if not (path / "config.yaml").is_file():
+            kind = "is not there" if not path.exists() else "holds no run (no config.yaml)"
+            raise NoiseregError(f"{path} {kind}; expected the folder that noisereg train printed")
+        try:
+            text = (path / "config.yaml").read_text(encoding="utf-8")
+            shape = tuple(json.loads((path / "environment.json").read_text(encoding="utf-8"))["shape"])
+        except (OSError, ValueError, KeyError) as error:
+            raise NoiseregError(f"{path}: its config.yaml or environment.json cannot be read ({error})") from None
+        config = validate(read_yaml(text, str(path / "config.yaml")))
+        for record in config.plugins:
+            registry.load_recorded(record.source, record.sha256)
+        return cls(path, config, shape, registry)
+
+    @property
+    def task(self) -> Task:
+        """What the run is conditioned on; the data set is not touched."""
+        assert self.registry is not None
+        return self.registry.build("task", self.config.task.name, self.config.task.params, Context(shape=self.shape))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+
+    def checkpoint(self, step: int | None = None, reporter: Reporter | None = None) -> checkpoint.Checkpoint:
+        """The newest whole checkpoint, or that of ``step``.
+
+        Raises:
+            NoiseregError: if there is none.
+        """
+        folder = self.path / "checkpoints"
+        if step is not None:
+            if step not in checkpoint.steps_in(folder):
+                have = ", ".join(map(str, checkpoint.steps_in(folder))) or "none"
+                raise NoiseregError(f"{self.path} has no checkpoint of step {step}; there are: {have}")
+            return checkpoint.Checkpoint.open(folder / f"{step:06d}")
+        found = checkpoint.latest(folder, (reporter or Reporter()).note)
+        if found is None:
+            raise NoiseregError(
+                f"{self.path} has no whole checkpoint; go on training it: noisereg train --resume --out {self.path}"
+            )
+        return found
+
+    def load(
+        self,
+        step: int | None = None,
+        ema: bool = True,
+        runtime: Runtime | None = None,
+        reporter: Reporter | None = None,
+    ) -> Parts:
+        """The run's parts with the weights of a checkpoint, ready to sample; the data set is not touched."""
+        assert self.registry is not None
+        runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
+        found = self.checkpoint(step, reporter)
+        parts = assemble(self.config, self.registry, runtime, shape=self.shape)
+        checkpoint.restore(parts.objective, found.weights(ema))
+        parts.objective.eval()
+        return parts
+
+    def settings(
+        self,
+        parts: Parts,
+        steps: int | None = None,
+        eta: float | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        batch_size: int | None = None,
+        guidance: float | None = None,
+    ) -> SampleConfig:
+        """The run's sampling settings with some replaced.
+
+        Raises:
+            NoiseregError: for a value out of range or a combination that would sample wrongly.
+        """
+        given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "batch_size": batch_size}
+        given |= {"guidance": guidance}
+        values = parts.config.sample.model_dump() | {k: v for k, v in given.items() if v is not None}
+        if solver == "heun" and eta is None:
+            values["eta"] = 0.0
+        settings = validate({"sample": values}).sample
+        if settings.grid == "auto" or settings.eta == "auto":
+            raise NoiseregError(
+                "sampling a finished run needs a grid and an eta; expected uniform, logsnr or edm, and a number"
+            )
+        check(parts.process, parts.noise, float(settings.eta), settings.solver, parts.pairing is not None)
+        conditions.check(parts.task, settings.guidance)
+        return settings
+
+    def sample(
+        self,
+        num: int | None = None,
+        *,
+        steps: int | None = None,
+        eta: float | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        seed: int = 0,
+        checkpoint: int | None = None,
+        ema: bool = True,
+        guidance: float | None = None,
+        labels: Sequence[int] | None = None,
+        inputs: str | Path | None = None,
+        reporter: Reporter | None = None,
+    ) -> Tensor:
+        """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num, C, h, w), on the CPU.
+
+        Sample i has the i-th of ``labels`` (left out: all in turn), or is made of the i-th image of the folder
+        ``inputs``, which wrap around. What is left out is as the run's configuration says. Under torchrun each rank draws
+        its part, and all get the whole.
+
+        Raises:
+            NoiseregError: for a setting that would sample wrongly, and for a condition that the run cannot take, or lacks.
+        """
+        reporter = reporter or Reporter()
+        runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
+        parts = self.load(checkpoint, ema, runtime, reporter)
+        settings = self.settings(parts, steps, eta, solver, grid, guidance=guidance)
+        told = conditions.given(parts.task, labels, inputs)
+        if num is None:
+            num = settings.num if inputs is None else len(told)
+        if num < 1:
+            raise NoiseregError(f"--num {num}: expected at least 1")
+        share = runtime.share(num)
+        reporter.begin("sample", len(share))
+        try:
+            drawn = draw(parts, settings, seed, share, told.of(share), reporter) if len(share) else None
+            own = None if drawn is None else as_output(drawn, parts.decode)
+        finally:
+            reporter.end()
+        if runtime.world == 1:
+            assert own is not None
+            return own
+        gathered: list[Any] = [None] * runtime.world
+        torch.distributed.all_gather_object(gathered, own)
+        return torch.cat([part for part in gathered if part is not None])

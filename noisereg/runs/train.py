@@ -1,0 +1,458 @@
+"""The training loop: one function of a configuration and a folder, the same after every interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noisereg import __version__
+from noisereg.api import Context, Logger, Noise
+from noisereg.errors import NoiseregError
+from noisereg.exchange.from_diffusers import continued, initialise
+from noisereg.plugins.registry import Registry
+from noisereg.runs import checkpoint, draws
+from noisereg.runs.build import (
+    Parts,
+    assemble,
+    batches,
+    build_dataset,
+    check_revisions,
+    component_records,
+)
+from noisereg.runs.checkpoint import EMA, write_atomically
+from noisereg.runs.config import Config, read_yaml, resume_difference, validate, write_yaml
+from noisereg.runs.draws import Stream
+from noisereg.runs.feed import Feed
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run
+from noisereg.runs.runtime import Runtime
+from noisereg.runs.schedule import Schedule
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, saved, and stopped."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.signum, self.step = signum, step
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 after the last step."""
+    optim = config.optim
+    assert optim.lr != "auto"  # assemble resolved it
+    return optim.lr * Schedule(optim.schedule, optim.warmup, config.train.steps)(step)
+
+
+def learners(parts: Parts) -> list[Any]:
+    """The components beside the denoiser that may learn."""
+    return [parts.noise, parts.process, *(r.term for r in parts.objective.regularizers)]
+
+
+def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
+    """Adam or AdamW; a component with an ``lr`` of its own keeps its ratio to the denoiser's."""
+    optim = config.optim
+    assert optim.lr != "auto"
+    groups: list[dict[str, Any]] = [{"params": list(parts.denoiser.parameters()), "scale": 1.0}]
+    for component in learners(parts):
+        if isinstance(component, nn.Module) and (params := [p for p in component.parameters() if p.requires_grad]):
+            own = getattr(component, "lr", None)
+            groups.append({"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0})
+    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+    # One kernel for all parameters: a third of the time of the default on a CPU, where small networks feel it.
+    fused = all(p.device.type in ("cpu", "cuda") for p in parts.denoiser.parameters())
+    return kind(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=fused)
+
+
+@dataclass
+class Meter:
+    """Means of the detached parts of the loss since the last line, kept on the device."""
+
+    total: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+    bad_step: Tensor | None = None
+
+    def add(self, parts: Mapping[str, Tensor], step: int) -> None:
+        for name, value in parts.items():
+            self.total[name] = self.total[name] + value if name in self.total else value.clone()
+        self.count += 1
+        loss = parts["loss"]
+        here = torch.where(torch.isfinite(loss), torch.inf, float(step))
+        self.bad_step = here if self.bad_step is None else torch.minimum(self.bad_step, here)
+
+    def first_bad_step(self, runtime: Runtime) -> int | None:
+        """The first step with a loss that is not finite, on any rank."""
+        value = torch.inf if self.bad_step is None else float(self.bad_step)
+        if runtime.any(value != torch.inf):
+            return int(value) if value != torch.inf else -1
+        return None
+
+    def read(self, runtime: Runtime) -> dict[str, float]:
+        """The means over steps and ranks; starts anew."""
+        if not self.total:
+            return {}
+        names = list(self.total)
+        values = runtime.average(torch.stack([self.total[n].double() for n in names]) / self.count)
+        self.total, self.count, self.bad_step = {}, 0, None
+        return dict(zip(names, values.tolist(), strict=True))
+
+
+class StopRequest:
+    """SIGTERM and Ctrl-C ask for a checkpoint; a second Ctrl-C does not wait for it."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._old[signum] = signal.signal(signum, self._ask)
+        return self
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def __exit__(self, *exc: Any) -> None:
+        for signum, handler in self._old.items():
+            signal.signal(signum, handler)
+
+
+class Loggers:
+    """The named loggers; what one raises is printed once, and the run goes on."""
+
+    def __init__(self, loggers: list[Logger], reporter: Reporter) -> None:
+        self._loggers, self._reporter = loggers, reporter
+        self._told: set[int] = set()
+
+    def call(self, method: str, *args: Any) -> None:
+        for logger in self._loggers:
+            try:
+                getattr(logger, method)(*args)
+            except Exception as error:
+                if id(logger) not in self._told:
+                    self._told.add(id(logger))
+                    self._reporter.note(f"{type(logger).__name__}.{method} failed: {error}; the run goes on without it")
+
+
+@contextlib.contextmanager
+def rank_zero_first(runtime: Runtime) -> Iterator[None]:
+    """Rank 0 does the block while the others wait; then they do it and find what it prepared."""
+    if not runtime.main:
+        runtime.barrier()
+    yield
+    if runtime.main:
+        runtime.barrier()
+
+
+def fit_noise(noise: Noise, parts: Parts, runtime: Runtime) -> None:
+    """A noise that learns from the data does so on rank 0; the others get its state."""
+    if type(noise).fit is Noise.fit or parts.dataset is None:
+        return
+    box: list[Any] = [None]
+    if runtime.main:
+        noise.fit(batches(parts.dataset, "train"))
+        box[0] = noise.state_dict()  # type: ignore[attr-defined]
+    if runtime.world > 1:
+        torch.distributed.broadcast_object_list(box, 0)
+        noise.load_state_dict(box[0])  # type: ignore[attr-defined]
+
+
+def environment(parts: Parts, registry: Registry, runtime: Runtime) -> dict[str, Any]:
+    """What a run depends on beside its configuration."""
+    import numpy
+
+    return {
+        "noisereg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "device": runtime.describe(),
+        "ranks": runtime.world,
+        "shape": list(parts.shape),
+        "components": component_records(parts.config, registry),
+        "command": sys.argv,
+    }
+
+
+def prepare(
+    config: Config, out: Path, resume: bool, registry: Registry, reporter: Reporter, runtime: Runtime
+) -> tuple[Parts, checkpoint.Checkpoint | None]:
+    """Build the parts and find where to go on; nothing is written.
+
+    Raises:
+        NoiseregError: for a folder that holds a run (without ``resume``), another configuration or revision, a batch
+            that does not divide.
+    """
+    train = config.train
+    if train.batch_size % (train.accumulate * runtime.world):
+        raise NoiseregError(
+            f"train.batch_size {train.batch_size} does not divide into {train.accumulate} micro-batches × {runtime.world} "
+            f"ranks; expected a multiple of {train.accumulate * runtime.world}"
+        )
+    exists = (out / "config.yaml").is_file()
+    if exists and not resume:
+        raise NoiseregError(f"{out} already holds a run; give --resume to go on with it, or another --out")
+    if out.exists() and (not out.is_dir() or (not exists and any(out.iterdir()))):
+        raise NoiseregError(f"{out} is not empty and holds no run; expected a new folder for --out")
+    old = None
+    if exists:
+        old = validate(read_yaml((out / "config.yaml").read_text(encoding="utf-8"), str(out / "config.yaml")))
+        config = continued(config, old)
+    with rank_zero_first(runtime):
+        dataset = build_dataset(config, registry, runtime)
+        parts = assemble(config, registry, runtime, dataset=dataset)
+    found = None
+    if old is not None:
+        if difference := resume_difference(old, parts.config):
+            raise NoiseregError(
+                f"{out} was started with another configuration: {difference}; start another run for that"
+            )
+        recorded = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+        check_revisions(recorded["components"], component_records(parts.config, registry))
+        found = checkpoint.latest(out / "checkpoints", reporter.note)
+    if found is None:
+        parts.notes += initialise(parts)
+    return parts, found
+
+
+def train(config: Config, out: Path, resume: bool, registry: Registry, reporter: Reporter) -> Run:
+    """Train, or go on training, the run in ``out``; the weights are those of an uninterrupted run, bit for bit on a CPU.
+
+    Raises:
+        NoiseregError: for a mistake in the configuration (nothing is written then), a loss that is not finite, a disk
+            that is full.
+        Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
+    """
+    runtime = Runtime.start(config.runtime)
+    if not runtime.main:
+        reporter = Reporter()
+    parts, found = prepare(config, out, resume, registry, reporter, runtime)
+    return _Training(parts, out, found, registry, reporter, runtime).go()
+
+
+class _Training:
+    """One process's share of one run."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        out: Path,
+        found: checkpoint.Checkpoint | None,
+        registry: Registry,
+        reporter: Reporter,
+        runtime: Runtime,
+    ) -> None:
+        self.parts, self.out, self.registry, self.reporter, self.runtime = parts, out, registry, reporter, runtime
+        self.config = parts.config
+        self.objective = parts.objective
+        self.start = found.step if found else 0
+        if found:
+            checkpoint.restore(self.objective, found.weights(ema=False))
+        else:
+            fit_noise(parts.noise, parts, runtime)
+        self.ema = EMA(self.objective, self.config.ema.decay, self.config.ema.warmup)
+        self.optimizer = make_optimizer(self.config, parts)
+        if found:
+            self.ema.load(found.weights(ema=True))
+            self.optimizer.load_state_dict(found.optimizer(runtime.device))
+        self.model: nn.Module = self.objective
+        if runtime.compile:
+            self.objective.denoiser.compile()
+        if runtime.world > 1:
+            learns = any(p.requires_grad for n, p in self.objective.named_parameters() if not n.startswith("denoiser."))
+            self.model = nn.parallel.DistributedDataParallel(
+                self.objective,
+                device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
+                find_unused_parameters=learns,
+            )
+        self.saved = self.start if found else -1
+
+    def go(self) -> Run:
+        config, runtime, reporter = self.config, self.runtime, self.reporter
+        steps = config.train.steps
+        context = Context(shape=self.parts.shape)
+        named = config.log if runtime.main else []
+        loggers = Loggers([self.registry.build("logger", s.name, s.params, context) for s in named], reporter)
+        self._announce()
+        if runtime.main:
+            self._write_folder()
+        loggers.call("run_started", self.out, config.dump())
+        self._status("running", self.start)
+        step = self.start
+        error: BaseException | None = None
+        reporter.begin("train", steps, self.start)
+        try:
+            with StopRequest() as stop:
+                step = self._loop(stop, loggers)
+        except BaseException as caught:
+            error = caught
+            step = caught.step if isinstance(caught, Interrupted) else step
+            state = "stopped" if isinstance(caught, Interrupted | KeyboardInterrupt) else "failed"
+            with contextlib.suppress(NoiseregError):  # a full disk must not hide what happened
+                self._status(state, max(self.saved, 0), "" if state == "stopped" else str(caught))
+            raise
+        finally:
+            reporter.end()
+            loggers.call("run_ended", error)
+        self._status("finished", step)
+        return Run.open(self.out, self.registry) if runtime.main else Run(self.out, config, self.parts.shape)
+
+    def _loop(self, stop: StopRequest, loggers: Loggers) -> int:
+        config, runtime = self.config, self.runtime
+        train, steps = config.train, config.train.steps
+        assert self.parts.dataset is not None
+        feed = Feed(
+            config,
+            self.parts.dataset.split("train"),
+            self.parts.shape,
+            self.parts.dataset.flip,
+            self.parts.task,
+            self.parts.noise,
+            self.parts.process.T,
+            runtime,
+        )
+        micro_batches = feed.run(self.start, steps)
+        meter = Meter()
+        began, seen = time.monotonic(), self.start
+        every = 1 if runtime.world == 1 else min(10, train.log_every)
+        hooks = [c.after_step for c in learners(self.parts) if hasattr(c, "after_step")]
+        self.objective.train()
+        for step in range(self.start, steps):
+            # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
+            torch.manual_seed(draws.torch_seed(config.seed, Stream.DROPOUT, runtime.rank, step))
+            rate = learning_rate(config, step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["scale"]
+            for micro in range(train.accumulate):
+                batch = next(micro_batches)
+                with self._no_sync(micro < train.accumulate - 1):
+                    loss, parts = self.model(batch.x0, batch.latents, batch.t, batch.cond, step)
+                    (loss / train.accumulate).backward()
+                meter.add(parts, step)
+            if train.clip is not None:
+                nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            for after_step in hooks:
+                after_step()
+            self.ema.update(step + 1)
+            done = step + 1
+            due = done % train.checkpoint_every == 0 or done == steps
+            grid = bool(train.sample_every) and done % (train.sample_every or 1) == 0 and done < steps
+            asked = done % every == 0 and runtime.any(bool(stop.signum))
+            if done % train.log_every == 0 or due or asked:
+                if (bad := meter.first_bad_step(runtime)) is not None:
+                    raise NoiseregError(self._not_finite(bad))
+                now = time.monotonic()
+                speed = (done - seen) * train.batch_size / max(now - began, 1e-9)
+                began, seen = now, done
+                metrics = {**meter.read(runtime), **self._weights(step), "lr": rate, "images_per_second": speed}
+                if runtime.main:
+                    self._log(done, metrics)
+                    loggers.call("logged", done, metrics)
+                    self.reporter.advance(done, metrics)
+            if due or asked:
+                self._save(done)
+            if asked and done < steps:
+                micro_batches.close()
+                raise Interrupted(stop.signum or signal.SIGTERM, done)
+            if grid or done == steps:
+                self._grid(done)
+                began = time.monotonic()
+        return steps
+
+    def _weights(self, step: int) -> dict[str, float]:
+        """λ of each regularizer that has a schedule."""
+        scheduled = [r for r in self.objective.regularizers if r.schedule.warmup or r.schedule.kind != "constant"]
+        return {f"{r.name}/weight": r.at(step) for r in scheduled}
+
+    def _no_sync(self, active: bool) -> contextlib.AbstractContextManager[Any]:
+        if active and isinstance(self.model, nn.parallel.DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _not_finite(self, bad: int) -> str:
+        at = f"at step {bad + 1}" if bad >= 0 else "on another rank"
+        kept = f"the checkpoint of step {self.saved} is kept" if self.saved > 0 else "there is no checkpoint yet"
+        return (
+            f"the loss is not finite {at}; {kept}. Try a lower --set optim.lr={self.config.optim.lr:g}, "
+            "train.clip=1, a smaller regularizer weight, or --set runtime.precision=float32"
+        )
+
+    def _announce(self) -> None:
+        config, runtime, reporter = self.config, self.runtime, self.reporter
+        train = config.train
+        for name, text in self.parts.lines.items():
+            reporter.fact(name, text)
+        for text in self.parts.notes:
+            reporter.note(text)
+        reporter.fact("run", str(self.out))
+        micro = f" ({train.accumulate} × {train.batch_size // train.accumulate})" if train.accumulate > 1 else ""
+        ahead = f"{train.steps:,} steps of {train.batch_size}{micro}"
+        if self.start:
+            ahead += f", going on from {self.start:,}"
+        reporter.fact("", f"{runtime.describe()} · {ahead}")
+
+    def _write_folder(self) -> None:
+        """config.yaml last: a folder without one is no run, so a kill in between leaves nothing that looks like one."""
+        records = environment(self.parts, self.registry, self.runtime)
+        write_atomically(self.out / "environment.json", (json.dumps(records, indent=1) + "\n").encode())
+        metrics = self.out / "metrics.jsonl"
+        kept = []
+        if self.start and metrics.is_file():  # what was logged past the checkpoint will be logged again
+            for line in metrics.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError):
+                    if json.loads(line)["step"] <= self.start:
+                        kept.append(line)
+        write_atomically(metrics, "".join(f"{line}\n" for line in kept).encode())
+        write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
+
+    def _status(self, status: str, step: int, error: str = "") -> None:
+        if self.runtime.main:
+            record = {"status": status, "step": step, "steps": self.config.train.steps} | (
+                {"error": error} if error else {}
+            )
+            write_atomically(self.out / "status.json", (json.dumps(record) + "\n").encode())
+
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **{k: float(f"{v:.6g}") for k, v in metrics.items()}}) + "\n")
+
+    def _save(self, step: int) -> None:
+        if step == self.saved:
+            return
+        if self.runtime.main:
+            folder = self.out / "checkpoints"
+            checkpoint.save(folder, step, self.objective, self.ema, self.optimizer)
+            checkpoint.prune(folder, self.config.train.keep_last, self.config.train.keep_every)
+            self._status("running", step)
+        self.saved = step
+
+    def _grid(self, step: int) -> None:
+        """samples/STEP.png (.npz beside it for points), from the averaged weights, on rank 0."""
+        if self.runtime.main:
+            from noisereg.runs.run import draw_grid
+
+            self.reporter.end()
+            with self.ema.applied():
+                draw_grid(self.parts, self.out / "samples" / f"{step:06d}.png", self.reporter)
+            self.objective.train()
+            if step < self.config.train.steps:
+                self.reporter.begin("train", self.config.train.steps, step)
+        self.runtime.barrier()

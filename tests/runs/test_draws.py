@@ -1,0 +1,60 @@
+"""Every draw is a function of (seed, stream, index, step) alone."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from noisereg.api import Noise
+from noisereg.runs import draws
+from noisereg.runs.draws import Order, Stream
+
+SHAPE = (1, 8, 8)
+
+
+def drawn(indices, step=0, seed=3):
+    return draws.latents(Noise(), SHAPE, seed, Stream.SAMPLE_LATENTS, indices, step)["z"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_sample_i_is_bit_equal_whatever_the_batch_size(size):
+    whole = drawn(range(64))
+    parts = [drawn(range(start, min(start + size, 64))) for start in range(0, 64, size)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_seeds_streams_indices_and_steps_all_differ():
+    base = drawn([0])
+    others = [drawn([1]), drawn([0], step=1), drawn([0], seed=4)]
+    others.append(draws.latents(Noise(), SHAPE, 3, Stream.TRAIN_LATENTS, [0], 0)["z"])
+    assert all(not torch.equal(base, other) for other in others)
+
+
+def test_latents_are_standard_normal_and_independent_between_neighbours():
+    """At 1 − 1e-6 each: Kolmogorov–Smirnov on 256,000 numbers, and the correlation of neighbouring samples."""
+    z = drawn(range(4000)).flatten(1).double().numpy()
+    assert stats.kstest(z.ravel(), "norm").pvalue > 1e-6
+    correlation = np.mean(z[:-1] * z[1:])
+    assert abs(correlation) < stats.norm.isf(0.5e-6) / np.sqrt(z[1:].size)
+
+
+def test_times_are_on_the_grid_and_uniform():
+    t = torch.cat([draws.times(0, step, 100, T=10) for step in range(200)])
+    k = (t * 10).round()
+    assert torch.allclose(k / 10, t, atol=1e-15)
+    counts = torch.bincount(k.long(), minlength=11)[1:]
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-6
+
+
+def test_antithetic_times_come_in_pairs():
+    k = (draws.times(1, 5, 64, T=1000, antithetic=True) * 1000).round().reshape(-1, 2)
+    assert torch.equal(k.sum(1), torch.full((32,), 1001.0, dtype=torch.float64))
+
+
+def test_order_visits_everything_once_an_epoch_and_can_be_entered_anywhere():
+    order = Order(0, 10)
+    whole = order(0, 30)
+    for epoch in range(3):
+        assert sorted(whole[epoch * 10 : epoch * 10 + 10].tolist()) == list(range(10))
+    assert not torch.equal(whole[:10], whole[10:20])
+    assert torch.equal(Order(0, 10)(7, 23), whole[7:23])

@@ -1,0 +1,145 @@
+"""Two gloo ranks on one machine: the same gradients, weights and samples as one rank with the whole batch."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from noisereg import python as noisereg
+from noisereg.runs.checkpoint import steps_in
+
+VARIANTS = [
+    f"isotropy:weight=1,mean={mean},level={level},space={space},bins=3"
+    for mean, level, space in itertools.product(
+        ["batch", "sample", "timestep-bin"], ["noise", "one"], ["plain", "whitened"]
+    )
+]
+
+WORKER = """
+import os, sys, torch
+from torch.nn.parallel import DistributedDataParallel
+from noisereg.runs.config import RuntimeConfig
+from noisereg.runs.objective import Objective, Weighted
+from noisereg.runs.runtime import Runtime, leave_group
+from noisereg.python import build
+
+def gradients(runtime, variant):
+    torch.manual_seed(0)
+    shape, size = (1, 8, 8), 12
+    noise = build("noise", "blue-tv:factor=spectral", shape=shape)
+    process = build("process", "ddpm", shape=shape, noise=noise)
+    network = torch.nn.Conv2d(1, 2, 3, padding=1).double()
+    denoiser = torch.nn.Sequential(network)
+    denoiser.forward = lambda x, t, cond: network(x) * (1 + t.reshape(-1, 1, 1, 1))
+    term = build("regularizer", variant, shape=shape, noise=noise, process=process)
+    objective = Objective(denoiser, noise, process, [Weighted("isotropy", 1.0, term)], mean=runtime.mean)
+    model = DistributedDataParallel(objective) if runtime.world > 1 else objective
+    x0, z = torch.randn(size, *shape).double(), torch.randn(size, *shape).double()
+    t = torch.rand(size).double()
+    own = slice(runtime.share(size).start, runtime.share(size).stop)
+    loss, _ = model(x0[own], {"z": z[own]}, t[own], None, 0)
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in objective.parameters()])
+
+runtime = Runtime.start(RuntimeConfig(device="cpu"))
+result = {v: gradients(runtime, v) for v in sys.argv[2:]}
+if runtime.main:
+    torch.save(result, sys.argv[1])
+leave_group(wait=True)
+os._exit(0)  # as noisereg/__main__.py
+"""
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+
+
+def launch(arguments):
+    """Two ranks by torchrun, each on one thread."""
+    command = [*TORCHRUN, *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    launch([str(script), str(tmp_path / "two.pt"), *VARIANTS])
+    subprocess.run([sys.executable, str(script), str(tmp_path / "one.pt"), *VARIANTS], check=True, timeout=120)
+    one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
+    for variant in VARIANTS:
+        assert one[variant].abs().max() > 1e-3
+        assert torch.allclose(one[variant], two[variant], rtol=1e-9, atol=1e-12), variant
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same short training on one rank and on two, of all that can learn, and 21 samples of it by two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    common = ["train", "--noise", "blue-tv:gamma.learn=true", "--process", "ddpm:variance=learned"]
+    common += ["--reg", "isotropy", "--steps", "4", "--batch-size", "16"]
+    common += ["--denoiser", "mlp:dropout=0", "--set", "runtime.device=cpu", "--set", "sample.steps=4"]
+    launch(["-m", "noisereg", *common, "--out", str(folder / "two")])
+    from noisereg.cli.main import run
+
+    assert run([*common, "--out", str(folder / "one")]) == 0
+    # torchrun would take --num for its own --numa-binding but for the `--`.
+    drawing = ["sample", str(folder / "one"), "--num", "21", "--steps", "5", "--out", str(folder / "two.npz")]
+    launch(["-m", "--", "noisereg", *drawing])
+    return folder
+
+
+def test_two_ranks_train_the_weights_of_one(runs):
+    """Not bit for bit: sums are taken in another order, and Adam divides small gradients by their own size."""
+    one = load_file(runs / "one/checkpoints/000004/model.safetensors")
+    two = load_file(runs / "two/checkpoints/000004/model.safetensors")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=2e-4), name
+    lines = [json.loads((runs / who / "metrics.jsonl").read_text().splitlines()[-1]) for who in ("one", "two")]
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
+    assert lines[0]["isotropy"] == pytest.approx(lines[1]["isotropy"], rel=1e-3)
+    assert json.loads((runs / "two/environment.json").read_text())["ranks"] == 2
+
+
+def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):
+    """torchrun hands SIGTERM on to its ranks; they agree on the step, save, and the run can be resumed."""
+    out = tmp_path / "run"
+    command = [*TORCHRUN, "-m", "noisereg", "train", "--resume", "--out", str(out), "--steps", "100000"]
+    command += ["--batch-size", "16", "--denoiser", "mlp:width=32", "--set", "train.checkpoint_every=50"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not steps_in(out / "checkpoints") and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    status = json.loads((out / "status.json").read_text())
+    assert status["status"] == "stopped", said[-3000:]
+    assert status["step"] % 10 == 0  # where ranks ask each other
+    assert status["step"] == steps_in(out / "checkpoints")[-1]
+    assert f"stopped at step {status['step']}" in said
+
+
+def test_two_ranks_draw_the_samples_of_one(runs):
+    from noisereg.runs.run import draw
+
+    two = np.load(runs / "two.npz")["samples"]
+    run = noisereg.load(runs / "one")
+    parts = run.load()
+    settings = run.settings(parts, steps=5)
+    whole = draw(parts, settings, 0, range(21))
+    for size in (1, 7):
+        cut = draw(parts, settings.model_copy(update={"batch_size": size}), 0, range(21))
+        assert (cut - whole).abs().max() <= 1e-3
+    assert two.shape == (21, 8, 8, 1)
+    assert two.dtype == np.uint8
+    own = run.sample(21, steps=5).permute(0, 2, 3, 1).numpy()
+    assert np.abs(two.astype(int) - own.astype(int)).max() <= 1

@@ -1,0 +1,247 @@
+"""Interrupted or not, a run gives the same weights; a run folder holds what it should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from noisereg import python as noisereg
+from noisereg.errors import NoiseregError
+from noisereg.plugins.spec import flatten
+from noisereg.runs import checkpoint
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.train import learning_rate
+
+SMALL = {
+    "noise": "blue-tv",
+    "reg": ["isotropy"],
+    "denoiser": "mlp:width=32,dropout=0.1",
+    "runtime": {"device": "cpu"},
+    "sample": {"steps": 3},
+}
+
+
+def train(out, steps, resume=False, reporter=None, **more):
+    sections = {**SMALL, **more}
+    settings = {"steps": steps, "batch_size": 16, "checkpoint_every": 3, "log_every": 2, **sections.pop("train", {})}
+    return noisereg.train(out=out, resume=resume, reporter=reporter, train=settings, **sections)
+
+
+def state(run, step=None):
+    found = run.checkpoint(step)
+    return found.weights(ema=False), found.weights(ema=True), found.optimizer(torch.device("cpu"))
+
+
+def assert_bit_equal(one, two):
+    for a, b in zip(one[:2], two[:2], strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    for key, moments in one[2]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, two[2]["state"][key][name])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole") / "run", 8)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(whole, stop, tmp_path):
+    train(tmp_path / "run", stop)
+    resumed = train(tmp_path / "run", 8, resume=True)
+    assert_bit_equal(state(whole), state(resumed))
+
+
+def test_stopped_by_a_signal_it_saves_and_goes_on_bit_for_bit(whole, tmp_path):
+    from noisereg.runs.train import Interrupted
+
+    class Stopper(Reporter):
+        def advance(self, done, metrics=None):
+            if metrics and done == 4:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", 8, reporter=Stopper())
+    run = noisereg.load(tmp_path / "run")
+    assert run.status["status"] == "stopped"
+    assert run.status["step"] == 5  # asked during step 4's line, seen at the end of the next step
+    assert_bit_equal(state(whole), state(train(tmp_path / "run", 8, resume=True)))
+    assert run.status["status"] == "finished"
+
+
+def test_killed_by_9_it_goes_on_bit_for_bit(tmp_path):
+    """A real process, killed at an arbitrary instant after its first checkpoint."""
+    args = [
+        "train", "--out", str(tmp_path / "run"), "--resume", "--noise", "blue-tv", "--denoiser", "mlp:width=32,dropout=0.1",
+        "--steps", "4000", "--batch-size", "16", "--set", "train.checkpoint_every=20", "--set", "runtime.device=cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "noisereg", *args], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoint.steps_in(tmp_path / "run/checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = checkpoint.steps_in(tmp_path / "run/checkpoints")[-1]
+    goal = reached + 17
+    more = {"reg": [], "noise": "blue-tv", "denoiser": "mlp:width=32,dropout=0.1", "train": {"checkpoint_every": 20}}
+    resumed = train(tmp_path / "run", goal, resume=True, **more, sample={})
+    straight = train(tmp_path / "straight", goal, **more, sample={})
+    assert_bit_equal(state(resumed), state(straight))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "state"])
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.pt"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_line(whole, damage, name, tmp_path):
+    run = train(tmp_path / "run", 6)
+    path = run.path / "checkpoints/000006" / ("state.json" if damage == "state" else name)
+    data = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "gone":
+        path.unlink()
+    else:
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    said = []
+
+    class Listener(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    assert run.checkpoint(reporter=Listener()).step == 3
+    assert len(said) == 1
+    assert "using the checkpoint before it" in said[0]
+    if damage == "flip" and name == "model.safetensors":
+        assert_bit_equal(state(whole), state(train(tmp_path / "run", 8, resume=True)))
+
+
+def test_accumulation_and_prefetch_change_nothing_but_rounding(tmp_path):
+    one = train(tmp_path / "one", 3, denoiser="mlp:width=32,dropout=0", reg=[])
+    two = train(tmp_path / "two", 3, denoiser="mlp:width=32,dropout=0", reg=[], train={"accumulate": 4})
+    for name, value in state(one)[0].items():
+        assert torch.allclose(value, state(two)[0][name], atol=2e-4), name
+
+
+def test_seeds_are_paired_across_noises(tmp_path):
+    """The same seed, another regularizer: equal initial weights, data, t and latents, so an equal first loss."""
+    losses = []
+    for reg in ([], ["isotropy"]):
+        run = train(tmp_path / f"r{len(reg)}", 1, reg=reg)
+        losses.append(json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])["mse"])
+    assert losses[0] == losses[1]
+
+
+def test_a_run_is_a_folder(whole):
+    names = {p.name for p in whole.path.iterdir()}
+    assert {"config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples"} <= names
+    assert {p.name for p in (whole.path / "checkpoints").iterdir()} == {"000006", "000008"}  # the last two
+    assert whole.status == {"status": "finished", "step": 8, "steps": 8}
+    components = json.loads((whole.path / "environment.json").read_text())["components"]
+    assert components["noise"]["name"] == "noisereg/blue-tv"
+    assert components["noise"]["revision"] == 1
+    lines = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3, 4, 6, 8]
+    assert {"loss", "mse", "mse_heads", "isotropy", "lr", "images_per_second"} <= lines[0].keys()
+    assert (whole.path / "samples/000008.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_nothing_that_decides_numbers_stays_on_auto_in_a_run(whole):
+    machine = ("runtime.", "data.memory")
+    left = [k for k, v in flatten(whole.config.dump()).items() if v == "auto" and not k.startswith(machine)]
+    assert left == []
+
+
+def test_the_configuration_repeats_the_run(whole, tmp_path):
+    again = noisereg.train(whole.config, out=tmp_path / "again")
+    assert_bit_equal(state(whole), state(again))
+
+
+def test_keep_every_keeps_multiples(tmp_path):
+    run = train(tmp_path / "run", 6, train={"checkpoint_every": 1, "keep_last": 1, "keep_every": 2})
+    assert checkpoint.steps_in(run.path / "checkpoints") == [2, 4, 6]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path):
+    with pytest.raises(NoiseregError, match=r"not finite at step \d+; the checkpoint of step \d+ is kept") as error:
+        train(tmp_path / "run", 60, optim={"lr": 1e30}, train={"checkpoint_every": 1, "log_every": 1, "clip": None})
+    assert "optim.lr" in str(error.value)
+    run = noisereg.load(tmp_path / "run")
+    assert run.status["status"] == "failed"
+    assert all(torch.isfinite(v).all() for v in run.checkpoint().weights(ema=False).values())
+
+
+def test_another_configuration_is_not_resumed_and_nothing_is_written(whole, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in whole.path.rglob("*")}
+    with pytest.raises(NoiseregError, match=r"reg\.0\.weight was 0.1 and is now 0.3"):
+        train(whole.path, 9, resume=True, reg=["isotropy:weight=0.3"])
+    with pytest.raises(NoiseregError, match="already holds a run"):
+        train(whole.path, 9)
+    assert before == {p: p.stat().st_mtime_ns for p in whole.path.rglob("*")}
+
+
+def test_another_revision_of_a_component_is_not_resumed(whole, tmp_path):
+    import shutil
+
+    shutil.copytree(whole.path, tmp_path / "run")
+    path = tmp_path / "run/environment.json"
+    path.write_text(path.read_text().replace('"revision": 1', '"revision": 99'))
+    with pytest.raises(NoiseregError, match="revision 99"):
+        train(tmp_path / "run", 9, resume=True)
+
+
+def test_no_space_left_keeps_the_checkpoint_before_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    real = os.fsync
+    calls = []
+
+    def full(fd):
+        calls.append(fd)
+        if (tmp_path / "run/checkpoints/000003").exists() and len(list((tmp_path / "run/checkpoints").iterdir())) > 1:
+            raise OSError(28, "No space left on device")
+        return real(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NoiseregError, match="No space left on device"):
+        train(tmp_path / "run", 8)
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["000003"]
+    monkeypatch.setattr(os, "fsync", real)
+    assert noisereg.load(tmp_path / "run").checkpoint().step == 3
+
+
+def test_learning_rate_warms_up_and_follows_its_schedule():
+    config = noisereg.Config(train={"steps": 110}, optim={"lr": 1.0, "warmup": 10, "schedule": "cosine"})
+    assert [learning_rate(config, s) for s in (0, 9, 10)] == pytest.approx([0.1, 1.0, 1.0])
+    assert learning_rate(config, 60) == pytest.approx(0.5)
+    assert learning_rate(config, 109) < 1e-3
+
+
+def test_ema_with_warmup_forgets_the_first_weights():
+    """After n updates towards a constant 1 from 0, with decay min(d, (1+k)/(10+k))."""
+    from noisereg.runs.checkpoint import EMA
+
+    weights = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(weights.weight)
+    ema = EMA(weights, 0.5, warmup=True)
+    torch.nn.init.ones_(weights.weight)
+    left = 1.0
+    for k in range(1, 13):
+        ema.update(k)
+        left *= min(0.5, (1 + k) / (10 + k))
+    assert ema.shadow["weight"].item() == pytest.approx(1 - left, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"train": {"batch_size": 9, "accumulate": 2}}, {"noise": "blue", "data": "swiss-roll"}]
+)
+def test_a_mistake_writes_nothing(bad, tmp_path):
+    with pytest.raises(NoiseregError):
+        noisereg.train(out=tmp_path / "run", **bad)
+    assert not (tmp_path / "run").exists()
