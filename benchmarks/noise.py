@@ -103,7 +103,7 @@ def training_step(batch: int, threads: int, device: str, repeat: int) -> dict[st
 
     import noisereg
     from noisereg.api import Context
-    from noisereg.denoisers.params import UNetParams
+    from noisereg.denoisers import UNetParams
     from noisereg.denoisers.unet import UNet
 
     torch.set_num_threads(threads)

@@ -48,7 +48,7 @@ def pairing_ms(name: str, shape: tuple[int, ...], batch: int, repeat: int) -> fl
 
 def step_ms(shape: tuple[int, ...], batch: int, repeat: int) -> float:
     """Of one training step of ``batch`` samples."""
-    from noisereg.denoisers.params import auto_denoiser
+    from noisereg.denoisers import auto_denoiser
 
     name = auto_denoiser(shape)
     noise = noisereg.build("noise", "white", shape=shape)

@@ -117,7 +117,7 @@ def test_the_example_of_every_hook_passes_the_kit(kind, tmp_path):
 
 def test_every_hook_is_tested():
     """A component comes through it in test_registry, and the kit's checks of its kind have wrong components."""
-    registry_tests = (ROOT / "tests/test_registry.py").read_text()
+    registry_tests = (ROOT / "tests/plugins/test_registry.py").read_text()
     assert (
         '@pytest.mark.parametrize("kind", KINDS)\ndef test_every_hook_registers_components_of_its_kind'
         in registry_tests
@@ -129,7 +129,7 @@ def test_every_hook_is_tested():
 
 def test_statuses_and_variables_are_on_the_page():
     page = (PAGES / "index.md").read_text(encoding="utf-8")
-    source = (ROOT / "noisereg/registry.py").read_text()
+    source = (ROOT / "noisereg/plugins/registry.py").read_text()
     for status in re.search(r"Status = Literal\[(.*?)\]", source)[1].replace('"', "").split(", "):
         assert f"| {status} |" in page
     for variable in set(re.findall(r"NOISEREG_\w+", source)):

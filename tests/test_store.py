@@ -10,8 +10,8 @@ import torch
 
 import noisereg.store as cache
 from noisereg.api import Context
+from noisereg.noises import MaskParams
 from noisereg.noises.blue import BlueNoise
-from noisereg.noises.params import MaskParams
 from noisereg.store import cache_dir, cached_array
 
 TIMES = torch.zeros(2, dtype=torch.float64)

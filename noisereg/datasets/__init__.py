@@ -1,1 +1,179 @@
-"""Data sets: images and 2-D points."""
+"""Data: parameters and hook. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from noisereg.api import Component, Field, Params, hookimpl
+
+MAX_SIZE = 4096
+"""The largest side an image data set resizes to, in pixels."""
+
+
+def _number(value: Any) -> Any:
+    """Specs reach pydantic as text, which ``Literal`` does not turn into a number."""
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+Version = Annotated[Literal[1, 2], BeforeValidator(_number)]
+Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
+
+
+class PointsParams(Params):
+    """A two-dimensional set of Iso-Diffusion (arXiv 2403.16790)."""
+
+    version: Version = Field(1, description="1: the authors' first public code; 2: their later one")
+    n: int = Field(10_000, ge=2, le=10_000_000, description="how many training points; a tenth as many are held out")
+    seed: int = Field(0, ge=0, lt=2**32, description="what the training points are drawn from, whatever the run's seed")
+
+
+class ImageParams(Params):
+    """What every image data set takes."""
+
+    size: int | None = Field(
+        None, gt=0, le=MAX_SIZE, description="side in pixels: the shorter side is resized to it, the centre cut out"
+    )
+    channels: Channels | None = Field(None, description="1 grey, 3 colour; unset: as the images are")
+    flip: bool = Field(False, description="mirror half of the training images left to right")
+    memory: Literal["auto", "resident", "stream"] = Field(
+        "auto", description="resident: decoded once, held as uint8; stream: decoded for each batch; auto: what fits"
+    )
+
+
+class TorchvisionParams(ImageParams):
+    """A data set that torchvision reads."""
+
+    root: UserPath = Field(Path("data"), description="the folder torchvision keeps its data sets in")
+    download: bool = Field(False, description="fetch the data into root if they are not there")
+
+
+class FlippedParams(TorchvisionParams):
+    """Small photographs, whose mirror images are as likely as they are."""
+
+    flip: bool = Field(True, description="mirror half of the training images left to right")
+
+
+class PhotoParams(FlippedParams):
+    """Photographs of different sizes."""
+
+    size: int = Field(
+        64, gt=0, le=MAX_SIZE, description="side in pixels: the shorter side is resized to it, the centre cut out"
+    )
+
+
+class FolderParams(ImageParams):
+    """A folder of images."""
+
+    path: UserPath = Field(description="searched for images at any depth; two or more folders in it are classes")
+    heldout: float = Field(0.1, ge=0, lt=1, description="share of the images that is not trained on")
+
+
+class LatentsParams(Params):
+    """Latents of an autoencoder, computed beforehand."""
+
+    path: UserPath = Field(description="an .npz with latents (N, C, H, W), and scale and labels if there are any")
+    scale: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        "auto", description="multiplies the latents; auto: the file's own, or 1 over their standard deviation"
+    )
+    decoder: UserPath | None = Field(
+        None, description="folder of the diffusers autoencoder that decodes them; unset: samples stay latents"
+    )
+
+
+@hookimpl
+def noisereg_datasets() -> Iterator[Component]:
+    yield Component(
+        name="digits",
+        impl="noisereg.datasets.digits:Digits",
+        params=ImageParams,
+        summary="scikit-learn's 1,797 real 8×8 digits; comes with noisereg",
+    )
+    yield Component(
+        name="swiss-roll",
+        impl="noisereg.datasets.toy2d:SwissRoll",
+        params=PointsParams,
+        summary="2-D: a spiral",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="scattered-moon",
+        impl="noisereg.datasets.toy2d:ScatteredMoon",
+        params=PointsParams,
+        summary="2-D: a crescent with scattered points",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="moon-circles",
+        impl="noisereg.datasets.toy2d:MoonCircles",
+        params=PointsParams,
+        summary="2-D: a crescent and two discs",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="central-banana",
+        impl="noisereg.datasets.toy2d:CentralBanana",
+        params=PointsParams,
+        summary="2-D: a curved lobe and a separate mode",
+        cite="the 2-D sets of Iso-Diffusion, arXiv 2403.16790",
+    )
+    yield Component(
+        name="mnist",
+        impl="noisereg.datasets.torchvision_sets:MNIST",
+        params=TorchvisionParams,
+        summary="70,000 handwritten digits, 28×28",
+    )
+    yield Component(
+        name="fashion-mnist",
+        impl="noisereg.datasets.torchvision_sets:FashionMNIST",
+        params=TorchvisionParams,
+        summary="70,000 garments, 28×28",
+        cite="Xiao et al. 2017, arXiv 1708.07747",
+    )
+    yield Component(
+        name="cifar10",
+        impl="noisereg.datasets.torchvision_sets:CIFAR10",
+        params=FlippedParams,
+        summary="60,000 colour photographs of 10 classes, 32×32",
+    )
+    yield Component(
+        name="cifar100",
+        impl="noisereg.datasets.torchvision_sets:CIFAR100",
+        params=FlippedParams,
+        summary="60,000 colour photographs of 100 classes, 32×32",
+    )
+    yield Component(
+        name="flowers102",
+        impl="noisereg.datasets.torchvision_sets:Flowers102",
+        params=PhotoParams,
+        summary="8,189 photographs of 102 flowers",
+    )
+    yield Component(
+        name="oxford-pets",
+        impl="noisereg.datasets.torchvision_sets:OxfordPets",
+        params=PhotoParams,
+        summary="7,349 photographs of 37 breeds of cats and dogs",
+    )
+    yield Component(
+        name="celeba",
+        impl="noisereg.datasets.torchvision_sets:CelebA",
+        params=PhotoParams,
+        summary="202,599 photographs of faces",
+    )
+    yield Component(
+        name="folder",
+        impl="noisereg.datasets.folder:Folder",
+        params=FolderParams,
+        summary="any images in a folder",
+    )
+    yield Component(
+        name="latents",
+        impl="noisereg.datasets.latents:Latents",
+        params=LatentsParams,
+        summary="latents computed beforehand, decoded by a diffusers autoencoder",
+        cite="BNDM, arXiv 2402.04930, in latent space",
+    )

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from noisereg.api import Context
+from noisereg.datasets import ImageParams
 from noisereg.datasets.images import ImageDataset, Part
-from noisereg.datasets.params import ImageParams
 from noisereg.datasets.splits import holdout
 
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 from PIL import Image
 
 from noisereg.api import Context
+from noisereg.datasets import FolderParams
 from noisereg.datasets.decoding import is_grey, upright_size
 from noisereg.datasets.images import UNREADABLE, Decoders, ImageDataset, Part, unreadable
-from noisereg.datasets.params import FolderParams
 from noisereg.datasets.splits import holdout
 from noisereg.errors import NoiseregError
 

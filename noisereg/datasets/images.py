@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from noisereg.api import Batch, Context, Split
+from noisereg.datasets import ImageParams
 from noisereg.datasets.decoding import to_pixels
 from noisereg.datasets.memory import free_device_memory, free_host_memory
-from noisereg.datasets.params import ImageParams
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Batch, Context, Params
-from noisereg.datasets.params import LatentsParams
+from noisereg.datasets import LatentsParams
 from noisereg.datasets.splits import TwoSplits, holdout
 from noisereg.errors import NoiseregError
 

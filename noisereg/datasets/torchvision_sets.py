@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from noisereg.api import Context
+from noisereg.datasets import TorchvisionParams
 from noisereg.datasets.images import ImageDataset, Part, Source
-from noisereg.datasets.params import TorchvisionParams
 from noisereg.errors import NoiseregError
 
 

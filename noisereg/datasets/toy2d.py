@@ -12,7 +12,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from noisereg.api import Context
-from noisereg.datasets.params import PointsParams
+from noisereg.datasets import PointsParams
 from noisereg.datasets.splits import PointSplit, TwoSplits
 
 POPULATION = 10_000

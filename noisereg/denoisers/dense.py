@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from noisereg.api import Context
-from noisereg.denoisers.params import DenseParams
+from noisereg.denoisers import DenseParams
 from noisereg.denoisers.sizes import Sizes
 from noisereg.denoisers.time import Sinusoidal, network_time
 from noisereg.errors import NoiseregError

@@ -9,7 +9,7 @@ from typing import Any
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from noisereg.api import Context
-from noisereg.denoisers.params import DiffusersUNetParams
+from noisereg.denoisers import DiffusersUNetParams
 from noisereg.denoisers.unet import PaddedUNet, require_images
 from noisereg.errors import NoiseregError, nearest
 

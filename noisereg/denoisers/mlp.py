@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context
-from noisereg.denoisers.params import MLPParams
+from noisereg.denoisers import MLPParams
 from noisereg.denoisers.sizes import Sizes
 from noisereg.denoisers.time import Sinusoidal, network_time
 from noisereg.errors import NoiseregError

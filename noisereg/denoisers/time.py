@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from noisereg.denoisers.params import TimeInput
+from noisereg.denoisers import TimeInput
 
 
 def network_time(t: Tensor, time_input: TimeInput) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from noisereg.api import Context
-from noisereg.denoisers.params import Preset, TimeInput, UNetParams
+from noisereg.denoisers import Preset, TimeInput, UNetParams
 from noisereg.denoisers.sizes import Sizes
 from noisereg.denoisers.time import network_time
 from noisereg.errors import NoiseregError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from noisereg.api import Process
+from noisereg.processes import DDPMParams
 from noisereg.processes.ddpm import DDPM
-from noisereg.processes.params import DDPMParams
 
 PREDICTION = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 VARIANCE = {"beta-tilde": "fixed_small", "beta": "fixed_large", "learned": "learned_range"}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from noisereg.api import Context, Dataset, Features
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import fingerprint
+from noisereg.features import ClassifierParams
 from noisereg.features.spaces import unit_range, weights_hash
-from noisereg.metrics.params import ClassifierParams
 from noisereg.runs.checkpoint import write_atomically
 
 DIMENSION = 64

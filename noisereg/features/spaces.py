@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noisereg.api import Context, Features
 from noisereg.errors import NoiseregError
-from noisereg.metrics.params import InceptionParams, PixelsParams, RandomVgg16Params
+from noisereg.features import InceptionParams, PixelsParams, RandomVgg16Params
 from noisereg.runs.checkpoint import write_atomically
 
 

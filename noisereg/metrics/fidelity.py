@@ -14,7 +14,7 @@ from torch import Tensor
 from noisereg.api import Context, Features, Metric
 from noisereg.errors import NoiseregError
 from noisereg.features.spaces import Space, unit_range
-from noisereg.metrics.params import (
+from noisereg.metrics import (
     FidParams,
     FrechetParams,
     InceptionScoreParams,

@@ -19,7 +19,7 @@ from noisereg.diffusion.bound import decoder_log_std, discretised_nll, gaussian_
 from noisereg.diffusion.sampler import Model, Prediction, Source, time_grid
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import spaced
-from noisereg.metrics.params import NllParams
+from noisereg.metrics import NllParams
 from noisereg.runs import draws
 from noisereg.runs.build import Parts
 from noisereg.runs.draws import Stream

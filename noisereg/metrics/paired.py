@@ -7,7 +7,7 @@ from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
 from noisereg.errors import NoiseregError
-from noisereg.metrics.params import PsnrParams, SsimParams
+from noisereg.metrics import PsnrParams, SsimParams
 
 
 def _pairs(samples: Tensor, reference: Tensor, name: str) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from noisereg.api import Context, Dataset, Metric, Noise, Process, per_sample
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import spaced
-from noisereg.metrics.params import IsotropyGapParams
+from noisereg.metrics import IsotropyGapParams
 from noisereg.noises.matrix import noise_matrix
 from noisereg.runs import draws
 from noisereg.runs.build import Parts, batches

@@ -24,7 +24,7 @@ from torch import Tensor
 from noisereg.api import Context, Features, Metric
 from noisereg.datasets.memory import free_host_memory
 from noisereg.errors import NoiseregError
-from noisereg.metrics.params import PrdcParams
+from noisereg.metrics import PrdcParams
 
 BLOCK = 2048
 """Points in a block: one of 2,048 features takes 32 MiB in float64, as much as a block of distances."""

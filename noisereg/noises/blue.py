@@ -10,9 +10,9 @@ from torch import Tensor
 
 from noisereg.api import Context, Noise
 from noisereg.errors import NoiseregError
+from noisereg.noises import ColouredParams
 from noisereg.noises.colours import Colour, blue, image_size, make_factor, power_law, red, tile_size
 from noisereg.noises.factors import TiledFactor
-from noisereg.noises.params import ColouredParams
 
 MIN_SHARE = 0.01
 """Directions with less of the mean power are left out of ``whitened_power``: a small error would count for everything."""

@@ -8,10 +8,10 @@ from functools import partial
 
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.noises import ColouredParams, MaskParams, PowerLawParams
 from noisereg.noises.covariance import Array, mirrored, resize, with_jitter
 from noisereg.noises.covariance import power_law as power_law_spectrum
 from noisereg.noises.factors import CholeskyFactor, Factor, SpectralFactor, TiledFactor
-from noisereg.noises.params import ColouredParams, MaskParams, PowerLawParams
 from noisereg.noises.spectrum_file import SHIPPED, read, shipped
 from noisereg.store import cache_dir
 

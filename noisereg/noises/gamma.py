@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from noisereg.noises.params import LEARNED_BOX, MAX_RATE, MEAN_RANGE, Gamma
+from noisereg.noises import LEARNED_BOX, MAX_RATE, MEAN_RANGE, Gamma
 
 MARGIN = 1e-3
 """The part of a limit by which a projection keeps inside it, so that rounding does not put it outside."""

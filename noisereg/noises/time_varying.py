@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Process, per_sample
+from noisereg.noises import TimeVaryingParams
 from noisereg.noises.blue import MAX_ROUNDING, ColouredNoise
 from noisereg.noises.colours import blue, red
 from noisereg.noises.gamma import GammaCurve
-from noisereg.noises.params import TimeVaryingParams
 
 
 class TimeVaryingNoise(nn.Module, ColouredNoise):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Noise
-from noisereg.noises.params import WhiteParams
+from noisereg.noises import WhiteParams
 
 
 class WhiteNoise(Noise):

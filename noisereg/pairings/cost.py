@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Pairing
-from noisereg.pairings.params import PairingParams
+from noisereg.pairings import PairingParams
 
 
 class DistancePairing(Pairing):

@@ -110,7 +110,7 @@ def noisereg_denoisers() -> Iterable[Component]:
 
     Example:
 
-        from noisereg.denoisers.params import MLPParams
+        from noisereg.denoisers import MLPParams
 
         @hookimpl
         def noisereg_denoisers():
@@ -126,7 +126,7 @@ def noisereg_datasets() -> Iterable[Component]:
 
     Example:
 
-        from noisereg.datasets.params import PointsParams
+        from noisereg.datasets import PointsParams
 
         @hookimpl
         def noisereg_datasets():

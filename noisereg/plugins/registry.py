@@ -7,6 +7,7 @@ implementation is called on its own, so that one that fails is reported and stop
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 
 from noisereg.api import API_VERSION, Component, Context, Params, RegularizerParams
 from noisereg.errors import NoiseregError, nearest
-from noisereg.plugins import hookspecs
+from noisereg.plugins import builtins, hookspecs
 from noisereg.plugins.sources import FileSource, cause, files_of, holds_torch, is_file, refuse_run_folders, sha256_of
 from noisereg.plugins.validation import validation_message
 
@@ -186,8 +187,9 @@ class Registry:
         self._noted: set[str] = set()
         from noisereg import __version__
 
-        own = Plugin("built-in", BUILTIN, __version__, "noisereg.plugins.builtins")
-        self._import(own, lambda: importlib.import_module(own.source))
+        for module in builtins.MODULES:
+            own = Plugin("built-in", BUILTIN, __version__, module)
+            self._import(own, functools.partial(importlib.import_module, module))
         if self.policy.entry_points:
             self._load_entry_points()
         if self.policy.strict:

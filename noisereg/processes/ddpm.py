@@ -9,7 +9,7 @@ from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
 from noisereg.diffusion.bound import decoder_log_std, discretised_nll, gaussian_nll, posterior, step_kl
-from noisereg.processes.params import DDPMParams
+from noisereg.processes import DDPMParams
 from noisereg.processes.weighting import loss_weight
 
 NEEDS_ZERO_SNR = 0.1

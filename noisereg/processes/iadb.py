@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from noisereg.api import Context, Process, per_sample
-from noisereg.processes.params import IADBParams
+from noisereg.processes import IADBParams
 from noisereg.processes.weighting import loss_weight
 
 

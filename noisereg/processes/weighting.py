@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from noisereg.processes.params import WeightingParams
+from noisereg.processes import WeightingParams
 
 
 def loss_weight(params: WeightingParams, signal: Tensor, noise: Tensor, gain: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Noise, NoiseregError, Regularizer, TrainStep, per_sample
-from noisereg.regularizers.params import IsotropyParams
+from noisereg.regularizers import IsotropyParams
 
 MAX_GAIN = 5.0
 """Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target near t = 0)."""

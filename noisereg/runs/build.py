@@ -68,7 +68,7 @@ def assemble(
     Raises:
         NoiseregError: for anything unknown, out of range, or that does not go together, before training starts.
     """
-    from noisereg.denoisers.params import auto_denoiser
+    from noisereg.denoisers import auto_denoiser
     from noisereg.exchange.from_diffusers import denoiser_spec as denoiser_spec_of
 
     config = complete(config, registry)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from noisereg.api import Batch, Context, Task
 from noisereg.errors import NoiseregError
-from noisereg.tasks.params import ClassParams
+from noisereg.tasks import ClassParams
 
 
 class ClassLabel(Task):

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from noisereg.api import Batch, Context, Task
 from noisereg.errors import NoiseregError
-from noisereg.tasks.params import SuperresParams
+from noisereg.tasks import SuperresParams
 
 
 class SuperResolution(Task):

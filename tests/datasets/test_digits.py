@@ -7,8 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from noisereg.api import Context
+from noisereg.datasets import ImageParams
 from noisereg.datasets.digits import Digits
-from noisereg.datasets.params import ImageParams
 from noisereg.datasets.splits import holdout
 
 

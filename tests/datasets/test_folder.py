@@ -11,9 +11,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from noisereg.api import Context
-from noisereg.datasets import images
+from noisereg.datasets import FolderParams, images
 from noisereg.datasets.folder import Folder, find_images
-from noisereg.datasets.params import FolderParams
 from noisereg.errors import NoiseregError
 
 

@@ -19,8 +19,8 @@ from torchvision_files import (
 )
 
 from noisereg.api import Context
+from noisereg.datasets import FlippedParams, PhotoParams, TorchvisionParams
 from noisereg.datasets import torchvision_sets as sets
-from noisereg.datasets.params import FlippedParams, PhotoParams, TorchvisionParams
 from noisereg.errors import NoiseregError
 
 

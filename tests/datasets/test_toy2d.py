@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import ks_2samp
 
 from noisereg.api import Context
-from noisereg.datasets.params import PointsParams
+from noisereg.datasets import PointsParams
 from noisereg.datasets.toy2d import CentralBanana, MoonCircles, Points, ScatteredMoon, SwissRoll
 
 SETS = [SwissRoll, ScatteredMoon, MoonCircles, CentralBanana]

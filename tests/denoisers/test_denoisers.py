@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from noisereg.api import Context, Noise, Process, Task
+from noisereg.denoisers import DenseParams, MLPParams, UNetParams, auto_denoiser
 from noisereg.denoisers.dense import Dense
 from noisereg.denoisers.mlp import MLP
-from noisereg.denoisers.params import DenseParams, MLPParams, UNetParams, auto_denoiser
 from noisereg.denoisers.unet import UNet
 from noisereg.errors import NoiseregError
 

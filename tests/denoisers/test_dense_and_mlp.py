@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from noisereg.api import Context
+from noisereg.denoisers import DenseParams, MLPParams
 from noisereg.denoisers.dense import Dense
 from noisereg.denoisers.mlp import MLP
-from noisereg.denoisers.params import DenseParams, MLPParams
 
 
 def count(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from noisereg.api import Context
-from noisereg.denoisers.params import PRESETS, UNetParams
+from noisereg.denoisers import PRESETS, UNetParams
 from noisereg.denoisers.unet import UNet, padding
 from noisereg.errors import NoiseregError
 

@@ -21,8 +21,8 @@ from PIL import Image
 import noisereg
 from noisereg.api import Context
 from noisereg.cli.main import run
+from noisereg.datasets import ImageParams
 from noisereg.datasets.digits import Digits
-from noisereg.datasets.params import ImageParams
 from noisereg.evaluation import samples as sampling
 from noisereg.evaluation.reference import read_split
 from noisereg.metrics.fidelity import frechet_distance

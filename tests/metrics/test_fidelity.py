@@ -12,15 +12,13 @@ import torch_fidelity
 from torch.utils.data import Dataset
 
 from noisereg.api import Context, Features
+from noisereg.datasets import ImageParams, PointsParams
 from noisereg.datasets.digits import Digits
-from noisereg.datasets.params import ImageParams, PointsParams
 from noisereg.datasets.toy2d import SwissRoll
 from noisereg.errors import NoiseregError
 from noisereg.features.classifier import Classifier
 from noisereg.features.spaces import Inception, Pixels, RandomVgg16, Space, unit_range
-from noisereg.metrics import fidelity
-from noisereg.metrics.paired import PSNR, SSIM
-from noisereg.metrics.params import (
+from noisereg.metrics import (
     ClassifierParams,
     FidParams,
     FrechetParams,
@@ -32,7 +30,9 @@ from noisereg.metrics.params import (
     PsnrParams,
     RandomVgg16Params,
     SsimParams,
+    fidelity,
 )
+from noisereg.metrics.paired import PSNR, SSIM
 
 
 class Images(Dataset):

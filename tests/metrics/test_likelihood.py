@@ -11,6 +11,7 @@ from noisereg import python as noisereg
 from noisereg.api import Context, Noise, NoiseregError
 from noisereg.cli.main import run as command
 from noisereg.diffusion.sampler import Prediction, default_grid, time_grid
+from noisereg.metrics import NllParams
 from noisereg.metrics.likelihood import (
     NegativeLogLikelihood,
     bits_per_dim,
@@ -18,7 +19,6 @@ from noisereg.metrics.likelihood import (
     flow_nll,
     variational_bound,
 )
-from noisereg.metrics.params import NllParams
 from noisereg.python import build
 from noisereg.testing.oracle import GaussianOracle, noise_matrix, smooth_covariance
 

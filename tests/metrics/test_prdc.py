@@ -12,8 +12,7 @@ from prdc import compute_prdc
 
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
-from noisereg.metrics import prdc
-from noisereg.metrics.params import PrdcParams
+from noisereg.metrics import PrdcParams, prdc
 from noisereg.metrics.prdc import Prdc, manifolds, package_memory, package_prdc
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from noisereg.api import Context
+from noisereg.noises import MaskParams, TimeVaryingParams
 from noisereg.noises.analysis import (
     SECTORS,
     autocovariance,
@@ -17,7 +18,6 @@ from noisereg.noises.analysis import (
 from noisereg.noises.blue import BlueNoise
 from noisereg.noises.covariance import circulant, unit_mean
 from noisereg.noises.factors import SpectralFactor
-from noisereg.noises.params import MaskParams, TimeVaryingParams
 from noisereg.noises.time_varying import BlueTimeVarying
 from noisereg.noises.white import WhiteNoise
 

@@ -7,12 +7,12 @@ import torch
 import noisereg.noises.factors as factors
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.noises import MaskParams, PowerLawParams, TimeVaryingParams
 from noisereg.noises.analysis import chi2_limits, periodogram, rings
 from noisereg.noises.blue import BlueNoise, PowerLawNoise, RedNoise
 from noisereg.noises.colours import even_parts
 from noisereg.noises.covariance import circulant, resize, with_jitter
 from noisereg.noises.factors import CholeskyFactor, SpectralFactor
-from noisereg.noises.params import MaskParams, PowerLawParams, TimeVaryingParams
 from noisereg.noises.spectrum_file import shipped
 from noisereg.noises.time_varying import BlueTimeVarying
 from noisereg.noises.white import WhiteNoise

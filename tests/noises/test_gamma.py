@@ -6,8 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from noisereg.noises import Gamma, MaskParams, PowerLawParams, TimeVaryingParams
 from noisereg.noises.gamma import GammaCurve
-from noisereg.noises.params import Gamma, MaskParams, PowerLawParams, TimeVaryingParams
 
 CURVES = [
     {},

@@ -8,8 +8,8 @@ import torch
 from noisereg import python as noisereg
 from noisereg.diffusion.sampler import time_grid
 from noisereg.errors import NoiseregError
+from noisereg.noises import LEARNED_BOX, Gamma, sigmoid_limits
 from noisereg.noises.gamma import GammaCurve, max_rate, mean
-from noisereg.noises.params import LEARNED_BOX, Gamma, sigmoid_limits
 from noisereg.python import build
 from noisereg.testing.oracle import GaussianOracle, bayes_risk, output_covariance, relative_error, smooth_covariance
 

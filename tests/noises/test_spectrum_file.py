@@ -9,9 +9,9 @@ import pytest
 
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.noises import MaskParams
 from noisereg.noises.blue import BlueNoise
 from noisereg.noises.build import CHUNK, build_spectrum
-from noisereg.noises.params import MaskParams
 from noisereg.noises.spectrum_file import FORMAT, SHIPPED, decode, encode, read, shipped
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from noisereg.api import Context, NoiseregError, Process
+from noisereg.noises import MaskParams, TimeVaryingParams
 from noisereg.noises.blue import BlueNoise
 from noisereg.noises.gamma import GammaCurve
-from noisereg.noises.params import MaskParams, TimeVaryingParams
 from noisereg.noises.time_varying import BlueTimeVarying, RedTimeVarying
 
 SHAPE = (2, 8, 8)

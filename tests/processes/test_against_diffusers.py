@@ -7,9 +7,9 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from noisereg.api import Context, Noise
 from noisereg.diffusion.sampler import Prediction, time_grid, trajectory
+from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
-from noisereg.processes.params import DDPMParams, IADBParams
 
 SHAPE = (1, 4, 4)
 

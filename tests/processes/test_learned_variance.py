@@ -7,8 +7,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from noisereg.api import Context, NoiseregError, TrainStep
+from noisereg.processes import DDPMParams
 from noisereg.processes.ddpm import DDPM
-from noisereg.processes.params import DDPMParams
 from noisereg.python import build
 
 SHAPE = (1, 4, 4)

@@ -5,9 +5,9 @@ import torch
 from pydantic import ValidationError
 
 from noisereg.api import Context
+from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
-from noisereg.processes.params import DDPMParams, IADBParams
 
 T = torch.linspace(0.001, 1, 400, dtype=torch.float64)
 SHAPE = (1, 2, 2)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from noisereg.api import Context, Noise, NoiseregError, TrainStep
+from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
-from noisereg.processes.params import DDPMParams, IADBParams
+from noisereg.regularizers import IsotropyParams
 from noisereg.regularizers.isotropy import Isotropy
-from noisereg.regularizers.params import IsotropyParams
 
 SHAPE = (2, 3, 3)
 N = 18

@@ -18,8 +18,8 @@ from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
 from noisereg.runs.objective import as_model
 from noisereg.runs.runtime import Runtime
+from noisereg.tasks import ClassParams
 from noisereg.tasks.class_label import ClassLabel
-from noisereg.tasks.params import ClassParams
 
 SMALL = {"task": "class", "denoiser": "mlp:width=32", "runtime": {"device": "cpu"}, "sample": {"steps": 3}}
 

@@ -10,7 +10,7 @@ from noisereg import python as noisereg
 from noisereg.api import Batch, Context
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
-from noisereg.tasks.params import SuperresParams
+from noisereg.tasks import SuperresParams
 from noisereg.tasks.superres import SuperResolution
 
 SHAPE = (2, 8, 12)
