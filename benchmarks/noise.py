@@ -1,10 +1,12 @@
 """Time and memory of a batch of coloured noise, and its share of a training step.
 
-    python benchmarks/noise.py [--threads 2] [--device cpu|cuda] [--repeat 7] [--step] [--step-batch 2]
+    python benchmarks/noise.py [--threads 2] [--device cpu|cuda] [--repeat 7] [--step]
+    [--step-batch 2]
 
-Each row runs in a process of its own, so that the peak memory is its own. ``dense Cholesky`` is the plain product with all
-of L; ``cholesky`` is ours, which skips the zeros above the diagonal. ``--step`` also times one training step (forward,
-backward, Adam) of the DDPM U-Net at 3×64×64 and states what share the noise has of it at the same batch size.
+Each row runs in a process of its own, so that the peak memory is its own. ``dense Cholesky`` is
+the plain product with all of L; ``cholesky`` is ours, which skips the zeros above the diagonal.
+``--step`` also times one training step (forward, backward, Adam) of the DDPM U-Net at 3×64×64 and
+states what share the noise has of it at the same batch size.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from pathlib import Path
 from typing import Any
 
 BATCHES = ((128, 3, 64, 64), (32, 3, 128, 128))
-ROWS = ("torch.randn", "spectral", "cholesky", "dense Cholesky", "whiten spectral", "whiten cholesky")
+ROWS = (
+    "torch.randn",
+    "spectral",
+    "cholesky",
+    "dense Cholesky",
+    "whiten spectral",
+    "whiten cholesky",
+)
 
 
 def reset_peak(device: str) -> float:
@@ -40,7 +49,11 @@ def peak_mib(device: str) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated() / 2**20
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 1024
 
 
@@ -58,7 +71,9 @@ def fastest_ms(call: Callable[[], Any], repeat: int, device: str) -> float:
     return min(times)
 
 
-def row(name: str, shape: tuple[int, ...], threads: int, device: str, repeat: int) -> dict[str, float]:
+def row(
+    name: str, shape: tuple[int, ...], threads: int, device: str, repeat: int
+) -> dict[str, float]:
     """One row, in this process."""
     import torch
 
@@ -67,7 +82,9 @@ def row(name: str, shape: tuple[int, ...], threads: int, device: str, repeat: in
     z = torch.randn(shape, device=device)
     t = torch.rand(batch, dtype=torch.float64, device=device)
     side = shape[-1] if "spectral" in name else min(shape[-1], 64)
-    numbers = {"torch.randn": 0}.get(name, side * (side // 2 + 1) if "spectral" in name else side**4)
+    numbers = {"torch.randn": 0}.get(
+        name, side * (side // 2 + 1) if "spectral" in name else side**4
+    )
     call = prepared(name, z, t)
     call()
     before = reset_peak(device)
@@ -98,7 +115,9 @@ def prepared(name: str, z: Any, t: Any) -> Callable[[], Any]:
 
 
 def training_step(batch: int, threads: int, device: str, repeat: int) -> dict[str, float]:
-    """One step of the DDPM U-Net (35.7 M parameters) at 3×64×64, and the noise alone, at one batch size."""
+    """One step of the DDPM U-Net (35.7 M parameters) at 3×64×64, and the noise alone, at one batch
+    size.
+    """
     import torch
 
     import noisereg
@@ -111,9 +130,15 @@ def training_step(batch: int, threads: int, device: str, repeat: int) -> dict[st
     white = noisereg.build("noise", "white", shape=shape)
     ddpm = noisereg.build("process", "ddpm", shape=shape, noise=white)
     task = noisereg.build("task", "unconditional", shape=shape)
-    net = UNet(UNetParams(preset="ddpm-cifar10"), Context(shape=shape, process=ddpm, noise=white, task=task)).to(device)
+    net = UNet(
+        UNetParams(preset="ddpm-cifar10"),
+        Context(shape=shape, process=ddpm, noise=white, task=task),
+    ).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-4)
-    x, t = torch.randn(batch, *shape, device=device), torch.rand(batch, dtype=torch.float64, device=device)
+    x, t = (
+        torch.randn(batch, *shape, device=device),
+        torch.rand(batch, dtype=torch.float64, device=device),
+    )
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
@@ -125,18 +150,24 @@ def training_step(batch: int, threads: int, device: str, repeat: int) -> dict[st
     result = {"step": fastest_ms(step, max(2, repeat // 5), device)}
     for factor in ("spectral", "cholesky"):
         noise = noisereg.build("noise", f"blue-tv:factor={factor}", shape=shape)
-        result[factor] = fastest_ms(lambda n=noise: (n.color({"z": x}, t), n.basis({"z": x})), repeat, device)
+        result[factor] = fastest_ms(
+            lambda n=noise: (n.color({"z": x}, t), n.basis({"z": x})), repeat, device
+        )
     return result
 
 
 def fresh(arguments: list[str]) -> dict[str, float]:
     """The JSON that this script prints with ``arguments``, in a process of its own."""
-    out = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
+    ).stdout
     return json.loads(out.splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeat", type=int, default=7)
@@ -144,14 +175,27 @@ def main() -> None:
     parser.add_argument("--step-batch", type=int, default=2)
     parser.add_argument("--row", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    common = ["--threads", str(given.threads), "--device", given.device, "--repeat", str(given.repeat)]
+    common = [
+        "--threads",
+        str(given.threads),
+        "--device",
+        given.device,
+        "--repeat",
+        str(given.repeat),
+    ]
     common += ["--step-batch", str(given.step_batch)]
     if given.row == ["step"]:
-        print(json.dumps(training_step(given.step_batch, given.threads, given.device, given.repeat)))
+        print(
+            json.dumps(training_step(given.step_batch, given.threads, given.device, given.repeat))
+        )
         return
     if given.row:
         name, *shape = given.row
-        print(json.dumps(row(name, tuple(map(int, shape)), given.threads, given.device, given.repeat)))
+        print(
+            json.dumps(
+                row(name, tuple(map(int, shape)), given.threads, given.device, given.repeat)
+            )
+        )
         return
     print(f"{given.device}, {given.threads} threads, float32, fastest of {given.repeat}\n")
     print("| batch | noise | ms | factor, MiB | transient, MiB |\n|---|---|---:|---:|---:|")
@@ -159,14 +203,22 @@ def main() -> None:
         for name in ROWS:
             got = fresh([*common, "--row", name, *map(str, shape)])
             size = "×".join(map(str, shape))
-            print(f"| {size} | {name} | {got['ms']:.1f} | {got['factor']:.2f} | {got['transient']:.0f} |", flush=True)
+            print(
+                f"| {size} | {name} | {got['ms']:.1f} | {got['factor']:.2f} | "
+                f"{got['transient']:.0f} |",
+                flush=True,
+            )
     if given.step:
         got = fresh([*common, "--row", "step"])
         print(
-            f"\nDDPM U-Net, {given.step_batch}×3×64×64: a step takes {got['step']:,.0f} ms; blue-tv (ε and its head):"
+            f"\nDDPM U-Net, {given.step_batch}×3×64×64: a step takes {got['step']:,.0f} ms; "
+            "blue-tv (ε and its head):"
         )
         for factor in ("spectral", "cholesky"):
-            print(f"- {factor}: {got[factor]:.1f} ms, {100 * got[factor] / got['step']:.2f} % of the step")
+            print(
+                f"- {factor}: {got[factor]:.1f} ms, {100 * got[factor] / got['step']:.2f} % of "
+                "the step"
+            )
 
 
 if __name__ == "__main__":

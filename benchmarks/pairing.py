@@ -2,9 +2,10 @@
 
     python benchmarks/pairing.py [--batch 256] [--threads 1] [--repeat 5] [--json]
 
-Distances and assignment are timed together, as the trainer calls them, on random images and white noise (the assignment
-takes longest where all distances are alike, which noise of many dimensions makes them). The step is forward, backward and
-Adam of the network that ``--denoiser auto`` takes for that shape, timed at a smaller batch where it would take minutes.
+Distances and assignment are timed together, as the trainer calls them, on random images and white
+noise (the assignment takes longest where all distances are alike, which noise of many dimensions
+makes them). The step is forward, backward and Adam of the network that ``--denoiser auto`` takes
+for that shape, timed at a smaller batch where it would take minutes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def step_ms(shape: tuple[int, ...], batch: int, repeat: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
@@ -80,7 +83,9 @@ def main() -> None:
     rows = []
     for shape in SHAPES:
         row: dict[str, object] = {"shape": "×".join(map(str, shape)), "batch": given.batch}
-        row |= {name: round(pairing_ms(name, shape, given.batch, given.repeat), 2) for name in PAIRINGS}
+        row |= {
+            name: round(pairing_ms(name, shape, given.batch, given.repeat), 2) for name in PAIRINGS
+        }
         row["training step"] = round(step_ms(shape, given.batch, given.repeat), 1)
         rows.append(row)
         if not given.json:

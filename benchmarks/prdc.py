@@ -1,12 +1,14 @@
-"""Time and memory of PRDC in two blocked passes, against the ``prdc`` package where its matrices fit.
+"""Time and memory of PRDC in two blocked passes, against the ``prdc`` package where its matrices
+fit.
 
-    python benchmarks/prdc.py [--sizes 2000,5000,20000] [--dimension 2048] [--package-up-to 10000] [--threads 2]
+    python benchmarks/prdc.py [--sizes 2000,5000,20000] [--dimension 2048] [--package-up-to 10000]
+    [--threads 2]
                               [--device cpu|cuda] [--json FILE]
 
-N points against N, k = 5, in float32 and in uint8. Each row runs in a process of its own; its memory is the peak beyond
-what the features themselves take. Where both run, their numbers are compared. The last lines give the package's peak by
-its formula (14 bytes a pair in float32: a matrix of distances, argpartition's int64 indices of it, working space) and our
-time at 50,000.
+N points against N, k = 5, in float32 and in uint8. Each row runs in a process of its own; its
+memory is the peak beyond what the features themselves take. Where both run, their numbers are
+compared. The last lines give the package's peak by its formula (14 bytes a pair in float32: a
+matrix of distances, argpartition's int64 indices of it, working space) and our time at 50,000.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ def peak_bytes(device: str) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated()
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -40,7 +46,9 @@ def reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def measure(backend: str, n: int, dimension: int, dtype: str, device: str, threads: int) -> dict[str, Any]:
+def measure(
+    backend: str, n: int, dimension: int, dtype: str, device: str, threads: int
+) -> dict[str, Any]:
     """One row, in this process."""
     import numpy as np
     import torch
@@ -51,13 +59,17 @@ def measure(backend: str, n: int, dimension: int, dtype: str, device: str, threa
     rng = np.random.default_rng(0)
 
     def features(shift: float) -> torch.Tensor:
-        """Pixel-like features: a few directions carry most of the spread, as in Inception's space."""
+        """Pixel-like features: a few directions carry most of the spread, as in Inception's
+        space.
+        """
         x = np.empty((n, dimension), np.float32)
         basis = rng.standard_normal((32, dimension), dtype=np.float32)
         for start in range(0, n, 1000):
             rows = min(1000, n - start)
             low = rng.standard_normal((rows, 32), dtype=np.float32) @ basis
-            x[start : start + rows] = low + 0.5 * rng.standard_normal((rows, dimension), dtype=np.float32) + shift
+            x[start : start + rows] = (
+                low + 0.5 * rng.standard_normal((rows, dimension), dtype=np.float32) + shift
+            )
         if dtype == "uint8":
             return torch.from_numpy(np.clip(x * 10 + 128, 0, 255).astype(np.uint8))
         return torch.from_numpy(x)
@@ -68,7 +80,11 @@ def measure(backend: str, n: int, dimension: int, dtype: str, device: str, threa
         torch.cuda.synchronize()
     reset_peak(device)
     before, began = peak_bytes(device), time.perf_counter()
-    numbers = package_prdc(real, fake, 5) if backend == "package" else manifolds(real, fake, 5, device).numbers()
+    numbers = (
+        package_prdc(real, fake, 5)
+        if backend == "package"
+        else manifolds(real, fake, 5, device).numbers()
+    )
     seconds = time.perf_counter() - began
     return {
         "backend": backend,
@@ -81,18 +97,26 @@ def measure(backend: str, n: int, dimension: int, dtype: str, device: str, threa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default="2000,5000,20000")
     parser.add_argument("--dimension", type=int, default=2048)
     parser.add_argument("--package-up-to", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--row", nargs=3, metavar=("BACKEND", "N", "DTYPE"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--row", nargs=3, metavar=("BACKEND", "N", "DTYPE"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.row:
         backend, n, dtype = options.row
-        print(json.dumps(measure(backend, int(n), options.dimension, dtype, options.device, options.threads)))
+        print(
+            json.dumps(
+                measure(backend, int(n), options.dimension, dtype, options.device, options.threads)
+            )
+        )
         return
     rows = []
     for dtype in ("float32", "uint8"):
@@ -118,7 +142,8 @@ def main() -> None:
                     row["largest_difference"] = gap
                 rows.append(row)
                 print(
-                    f"{dtype:<8} {n:>7,} × {options.dimension:,}  {backend:<8} {row['seconds']:>7.1f} s  "
+                    f"{dtype:<8} {n:>7,} × {options.dimension:,}  {backend:<8} "
+                    f"{row['seconds']:>7.1f} s  "
                     f"{row['peak_gib']:>6.2f} GiB{same}",
                     flush=True,
                 )
@@ -135,11 +160,14 @@ def main() -> None:
         largest = max(timed, key=lambda r: r["n"])
         seconds = largest["seconds"] * (50_000 / largest["n"]) ** 2
         print(
-            f"float32   50,000: blocked, by formula: {flops:.2g} multiply-adds, {seconds / 60:.0f} min at the rate "
+            f"float32   50,000: blocked, by formula: {flops:.2g} multiply-adds, "
+            f"{seconds / 60:.0f} min at the rate "
             f"of {largest['n']:,}, whose memory was {largest['peak_gib']:.2f} GiB"
         )
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "package_gib": formula}, indent=1) + "\n")
+        options.json.write_text(
+            json.dumps({"rows": rows, "package_gib": formula}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
     python docs/make_composition.py
 
-Every feature is put with each of {ddpm, iadb} × {white, blue-tv} × {none, isotropy}, and features with one another on
-ddpm, blue-tv and isotropy, and trained for two steps on digits (or a small set of latents) with a tiny network; then two
-samples are drawn in two steps, and the feature itself is used where it is something else than training (a bound, an
-export). What raises noisereg's own error is refused, and its line is
-the reason in the table; any other exception, and any value that is not finite, stops the script.
+Every feature is put with each of {ddpm, iadb} × {white, blue-tv} × {none, isotropy}, and features
+with one another on ddpm, blue-tv and isotropy, and trained for two steps on digits (or a small set
+of latents) with a tiny network; then two samples are drawn in two steps, and the feature itself is
+used where it is something else than training (a bound, an export). What raises noisereg's own
+error is refused, and its line is the reason in the table; any other exception, and any value that
+is not finite, stops the script.
 """
 
 from __future__ import annotations
@@ -72,13 +73,17 @@ class Feature:
     def with_(self, other: Feature) -> Feature | None:
         """Both at once; None where they set one key."""
         both = self.touches | other.touches
-        if self.touches & other.touches or ("noise" in both and any(key.startswith("noise.") for key in both)):
+        if self.touches & other.touches or (
+            "noise" in both and any(key.startswith("noise.") for key in both)
+        ):
             return None
         params = {
             section: {**self.params.get(section, {}), **other.params.get(section, {})}
             for section in self.params | other.params
         }
-        return Feature("", "", layer(self.sections, other.sections), params, (*self.use, *other.use))
+        return Feature(
+            "", "", layer(self.sections, other.sections), params, (*self.use, *other.use)
+        )
 
 
 def measured(name: str) -> Callable[[Parts], None]:
@@ -94,7 +99,9 @@ def measured(name: str) -> Callable[[Parts], None]:
 def exported(parts: Parts) -> None:
     pipeline = pipeline_of(parts)
     pipeline.set_progress_bar_config(disable=True)
-    assert np.isfinite(pipeline(batch_size=1, num_inference_steps=2, output_type="np").images).all()
+    assert np.isfinite(
+        pipeline(batch_size=1, num_inference_steps=2, output_type="np").images
+    ).all()
 
 
 def features(folder: Path) -> list[Feature]:
@@ -109,32 +116,56 @@ def features(folder: Path) -> list[Feature]:
             short="learned variance",
         ),
         Feature(
-            "bits/dim by the bound", "`eval --metric nll:by=bound`", use=(measured(NLL.format("bound")),), short="bound"
+            "bits/dim by the bound",
+            "`eval --metric nll:by=bound`",
+            use=(measured(NLL.format("bound")),),
+            short="bound",
         ),
-        Feature("bits/dim by the flow", "`eval --metric nll:by=ode`", use=(measured(NLL.format("ode")),), short="flow"),
+        Feature(
+            "bits/dim by the flow",
+            "`eval --metric nll:by=ode`",
+            use=(measured(NLL.format("ode")),),
+            short="flow",
+        ),
         Feature(
             "the power of ε̂ over t",
             "`eval --metric isotropy`",
             use=(measured("isotropy:num=2,times=2"),),
             short="power",
         ),
-        Feature("Heun's step", "`sample --solver heun`", {"sample": {"solver": "heun"}}, short="Heun"),
-        Feature("grid uniform in log(a/b)", "`sample --grid logsnr`", {"sample": {"grid": "logsnr"}}),
+        Feature(
+            "Heun's step", "`sample --solver heun`", {"sample": {"solver": "heun"}}, short="Heun"
+        ),
+        Feature(
+            "grid uniform in log(a/b)", "`sample --grid logsnr`", {"sample": {"grid": "logsnr"}}
+        ),
         Feature("EDM's grid", "`sample --grid edm`", {"sample": {"grid": "edm"}}),
         Feature("deterministic steps", "`sample --eta 0`", {"sample": {"eta": 0.0}}),
         Feature("stochastic steps", "`sample --eta 1`", {"sample": {"eta": 1.0}}, short="η 1"),
         Feature("greedy pairing", "`--pairing greedy`", {"pairing": "greedy"}),
         Feature("optimal pairing", "`--pairing optimal`", {"pairing": "optimal"}, short="pairing"),
-        Feature("… with its noised cost", "`--pairing optimal:cost=noised`", {"pairing": "optimal:cost=noised"}),
+        Feature(
+            "… with its noised cost",
+            "`--pairing optimal:cost=noised`",
+            {"pairing": "optimal:cost=noised"},
+        ),
         Feature(
             "γ that learns",
             "`--noise blue-tv:gamma.learn=true`",
             params={"noise": {"gamma": {"learn": True}}},
             short="learned γ",
         ),
-        Feature("super-resolution", "`--task superres:factor=2`", {"task": "superres:factor=2"}, short="superres"),
         Feature(
-            "labels, with guidance", "`--task class`", {"task": "class", "sample": {"guidance": 2.0}}, short="labels"
+            "super-resolution",
+            "`--task superres:factor=2`",
+            {"task": "superres:factor=2"},
+            short="superres",
+        ),
+        Feature(
+            "labels, with guidance",
+            "`--task class`",
+            {"task": "class", "sample": {"guidance": 2.0}},
+            short="labels",
         ),
         Feature(
             "a schedule of λ",
@@ -142,18 +173,33 @@ def features(folder: Path) -> list[Feature]:
             params={"reg": {"schedule": "cosine"}},
             short="λ schedule",
         ),
-        Feature("whitened isotropy", "`--reg isotropy:space=whitened`", params={"reg": {"space": "whitened"}}),
+        Feature(
+            "whitened isotropy",
+            "`--reg isotropy:space=whitened`",
+            params={"reg": {"space": "whitened"}},
+        ),
         Feature(
             "min-SNR weights",
             "`--process …:weighting=min-snr`",
             params={"process": {"weighting": "min-snr"}},
             short="min-SNR",
         ),
-        Feature("P2 weights", "`--process …:weighting=p2`", params={"process": {"weighting": "p2"}}),
-        Feature("antithetic times", "`--set train.antithetic=true`", {"train": {"antithetic": True}}),
+        Feature(
+            "P2 weights", "`--process …:weighting=p2`", params={"process": {"weighting": "p2"}}
+        ),
+        Feature(
+            "antithetic times", "`--set train.antithetic=true`", {"train": {"antithetic": True}}
+        ),
         Feature("U-Net of one's own", "`--denoiser unet:channels=…`", UNET),
-        Feature("export to diffusers", "`export --to diffusers`", UNET, use=(exported,), short="export"),
-        Feature("start from diffusers", "`--init DIR`", {"init": str(pretrained), "denoiser": "auto"}, short="init"),
+        Feature(
+            "export to diffusers", "`export --to diffusers`", UNET, use=(exported,), short="export"
+        ),
+        Feature(
+            "start from diffusers",
+            "`--init DIR`",
+            {"init": str(pretrained), "denoiser": "auto"},
+            short="init",
+        ),
         Feature("static blue noise", "`--noise blue`", {"noise": "blue"}, short="static blue"),
         Feature(
             "transport by L",
@@ -161,7 +207,12 @@ def features(folder: Path) -> list[Feature]:
             params={"noise": {"transport": "whiten"}},
             short="whiten",
         ),
-        Feature("latents as data", "`--data latents:path=…`", {"data": f"latents:path={latents}"}, short="latents"),
+        Feature(
+            "latents as data",
+            "`--data latents:path=…`",
+            {"data": f"latents:path={latents}"},
+            short="latents",
+        ),
     ]
 
 
@@ -201,7 +252,9 @@ class Bench:
         self.datasets: dict[str, Any] = {}
 
     def attempt(self, feature: Feature, process: str, noise: str, reg: str) -> str | None:
-        """The empty string where it works, the reason where it is refused, None where there is nothing to try."""
+        """The empty string where it works, the reason where it is refused, None where there is
+        nothing to try.
+        """
         if "reg" in feature.params and reg == "none":
             return None
         chosen: dict[str, Any] = {"process": {"name": process}, "noise": {"name": noise}}
@@ -226,7 +279,16 @@ class Bench:
         parts = assemble(config, self.registry, self.runtime, dataset=self.datasets[key])
         initialise(parts)
         split = parts.dataset.split("train")  # type: ignore[union-attr]
-        feed = Feed(parts.config, split, parts.shape, False, parts.task, parts.noise, parts.process.T, self.runtime)
+        feed = Feed(
+            parts.config,
+            split,
+            parts.shape,
+            False,
+            parts.task,
+            parts.noise,
+            parts.process.T,
+            self.runtime,
+        )
         optimizer = make_optimizer(parts.config, parts)
         parts.objective.train()
         for step in range(STEPS):
@@ -274,7 +336,9 @@ def second_table(bench: Bench, rows: list[Feature], reasons: Reasons) -> list[st
         cells = [""] * i
         for other in rows[i + 1 :]:
             both = feature.with_(other)
-            cells.append(reasons.cell(bench.attempt(both, "ddpm", "blue-tv", "isotropy") if both else None))
+            cells.append(
+                reasons.cell(bench.attempt(both, "ddpm", "blue-tv", "isotropy") if both else None)
+            )
         lines.append(f"| {' | '.join([feature.short, *cells])} |")
     return lines
 
@@ -292,9 +356,12 @@ def page() -> str:
             "",
             "<!-- made by docs/make_composition.py -->",
             "",
-            f"✓ was trained for {STEPS} steps and sampled (and used, where a feature is used after training); a number in "
-            "parentheses was refused with one line, which stands below; – has nothing to try: a parameter of a regularizer "
-            "that is not there, or two values of one key. `python docs/make_composition.py` makes the page, and a test makes "
+            f"✓ was trained for {STEPS} steps and sampled (and used, where a feature is used "
+            "after training); a number in "
+            "parentheses was refused with one line, which stands below; – has nothing to try: a "
+            "parameter of a regularizer "
+            "that is not there, or two values of one key. `python docs/make_composition.py` makes "
+            "the page, and a test makes "
             "it again.",
             "",
             "## Each feature with process, noise and regularizer",

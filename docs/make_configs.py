@@ -1,4 +1,5 @@
-"""Writes docs/configs.md: every shipped configuration, from its own head comment and what it would train.
+"""Writes docs/configs.md: every shipped configuration, from its own head comment and what it would
+train.
 
 python docs/make_configs.py
 """
@@ -59,7 +60,11 @@ def row(name: str) -> str:
     values = read_config(name)
     grid = read_grid(values.pop("sweep", None))
     configs = [cell.config for cell in make_cells(values, grid)]
-    runs = f"{len(configs) // grid.seeds} × {grid.seeds} seeds" if grid.seeds > 1 else str(len(configs))
+    runs = (
+        f"{len(configs) // grid.seeds} × {grid.seeds} seeds"
+        if grid.seeds > 1
+        else str(len(configs))
+    )
     data = "; ".join(dict.fromkeys(data_of(config) for config in configs))
     steps = thousands({config.train.steps for config in configs})
     batch = thousands({config.train.batch_size for config in configs})
@@ -72,7 +77,10 @@ def page() -> str:
     folders = [*FOLDERS, *sorted({n.rpartition("/")[0] for n in names} - FOLDERS.keys())]
     for folder in folders:
         rows = [row(name) for name in names if name.rpartition("/")[0] == folder]
-        head = ["| `--config` | what it is | data | runs | steps of a batch |", "|---|---|---|---|---|"]
+        head = [
+            "| `--config` | what it is | data | runs | steps of a batch |",
+            "|---|---|---|---|---|",
+        ]
         parts.append("\n".join([f"## {FOLDERS.get(folder, folder)}", "", *head, *rows, ""]))
     return "\n".join(parts)
 

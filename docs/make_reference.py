@@ -1,4 +1,5 @@
-"""Writes docs/reference.md from the code: every configuration key, every built-in component, every command.
+"""Writes docs/reference.md from the code: every configuration key, every built-in component, every
+command.
 
 python docs/make_reference.py
 """
@@ -29,14 +30,25 @@ def table(rows: list[dict]) -> list[str]:
     lines = ["| key | default | limits | meaning |", "|---|---|---|---|"]
     for row in rows:
         default = "required" if row["required"] else f"`{json.dumps(row['default'], default=str)}`"
-        lines.append(f"| `{row['name']}` | {cell(default)} | {cell(row['limits'])} | {cell(row['description'])} |")
+        lines.append(
+            f"| `{row['name']}` | {cell(default)} | {cell(row['limits'])} | "
+            f"{cell(row['description'])} |"
+        )
     return lines
 
 
 def configuration() -> list[str]:
     lines = ["## Configuration", ""]
-    lines += ["Sections that hold components take a spec (`name` or `name:key=value`) or a mapping with `name`.", ""]
-    plain = [row for row in parameters(Config) if row["name"].partition(".")[0] not in (*SECTION_KIND, "plugins")]
+    lines += [
+        "Sections that hold components take a spec (`name` or `name:key=value`) or a mapping with "
+        "`name`.",
+        "",
+    ]
+    plain = [
+        row
+        for row in parameters(Config)
+        if row["name"].partition(".")[0] not in (*SECTION_KIND, "plugins")
+    ]
     return [*lines, *table(plain), ""]
 
 
@@ -46,7 +58,11 @@ def components() -> list[str]:
     for kind in KINDS:
         for entry in registry.entries(kind):
             component = entry.component
-            lines += [f"### {kind}: `{component.name}`", "", f"{component.summary[:1].upper()}{component.summary[1:]}."]
+            lines += [
+                f"### {kind}: `{component.name}`",
+                "",
+                f"{component.summary[:1].upper()}{component.summary[1:]}.",
+            ]
             if component.cite:
                 lines += ["", f"Source: {component.cite}."]
             rows = parameters(component.params)
@@ -60,7 +76,9 @@ def commands() -> list[str]:
 
     def walk(command: object, path: str) -> None:
         context = type(command).context_class(command, info_name=path)  # type: ignore[attr-defined]
-        lines.extend([f"### `{path}`", "", "```text", command.get_help(context).rstrip(), "```", ""])  # type: ignore[attr-defined]
+        lines.extend(
+            [f"### `{path}`", "", "```text", command.get_help(context).rstrip(), "```", ""]
+        )  # type: ignore[attr-defined]
         for name, child in getattr(command, "commands", {}).items():
             walk(child, f"{path} {name}")
 

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Config", "NoiseregError", "Run", "__version__", "build", "evaluate", "load", "register", "train"]
+__all__ = [
+    "Config",
+    "NoiseregError",
+    "Run",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "register",
+    "train",
+]
 
 if TYPE_CHECKING:
     from noisereg.errors import NoiseregError

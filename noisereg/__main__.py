@@ -9,8 +9,9 @@ def main() -> None:
 
     code = run(sys.argv[1:])
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        # Under torchrun the interpreter's own end now and then aborts a rank whose work is done ("terminate called
-        # without an active exception", torch 2.15 with gloo), and torchrun then takes the run for a failed one.
+        # Under torchrun the interpreter's own end now and then aborts a rank whose work is done
+        # ("terminate called without an active exception", torch 2.15 with gloo), and torchrun then
+        # takes the run for a failed one.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

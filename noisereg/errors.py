@@ -9,7 +9,8 @@ from collections.abc import Iterable
 class NoiseregError(Exception):
     """What was wrong, what was expected and what to type instead, in one line.
 
-    The command line prints it as ``noisereg: error: …`` and exits with 2; from Python it is an ordinary exception.
+    The command line prints it as ``noisereg: error: …`` and exits with 2; from Python it is an
+    ordinary exception.
     """
 
 

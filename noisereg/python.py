@@ -27,9 +27,10 @@ def train(
 ) -> Run:
     """Train a run and return it.
 
-    ``sections`` are those of a configuration file (``noise="blue-tv"``, ``reg=["isotropy:weight=0.1"]``,
-    ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over ``config`` or the defaults. ``out`` is the run's folder,
-    by default ``runs/<date>-…``; ``resume`` goes on with the run that is there.
+    ``sections`` are those of a configuration file (``noise="blue-tv"``,
+    ``reg=["isotropy:weight=0.1"]``, ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over
+    ``config`` or the defaults. ``out`` is the run's folder, by default ``runs/<date>-…``;
+    ``resume`` goes on with the run that is there.
 
     Raises:
         NoiseregError: for a mistake; nothing is written then.
@@ -42,7 +43,11 @@ def train(
             values[section] = [values[section]]
     complete = validate(load_plugins(registry(), values))
     return engine_train(
-        complete, Path(out) if out else default_out(complete), resume, registry(), reporter or Reporter()
+        complete,
+        Path(out) if out else default_out(complete),
+        resume,
+        registry(),
+        reporter or Reporter(),
     )
 
 
@@ -55,8 +60,12 @@ def load(path: str | Path) -> Run:
     return Run.open(path, registry())
 
 
-def evaluate(paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any) -> list[dict[str, Any]]:
-    """The rows of the ablation table of runs, sweeps and image folders, as ``noisereg eval`` makes it."""
+def evaluate(
+    paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any
+) -> list[dict[str, Any]]:
+    """The rows of the ablation table of runs, sweeps and image folders, as ``noisereg eval`` makes
+    it.
+    """
     from noisereg.evaluation.evaluate import evaluate as run_evaluation
 
     return run_evaluation(paths, metrics, **options)
@@ -71,12 +80,16 @@ def build(kind: Kind, spec: str, *, shape: Sequence[int] = (), **context: Any) -
         NoiseregError: for an unknown name or parameter.
     """
     parsed = Spec.parse(spec)
-    ctx = Context(**{"shape": tuple(shape), "dtype": torch.float32, "cache_dir": cache_dir(), **context})
+    ctx = Context(
+        **{"shape": tuple(shape), "dtype": torch.float32, "cache_dir": cache_dir(), **context}
+    )
     return registry().build(kind, parsed.name, parsed.params, ctx)
 
 
 def register(component: Component, kind: Kind | None = None) -> None:
-    """Add a component for this session; its kind is read off its class where that extends a base of noisereg.api."""
+    """Add a component for this session; its kind is read off its class where that extends a base
+    of noisereg.api.
+    """
     registry().register(component, kind)
 
 

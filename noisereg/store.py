@@ -1,7 +1,8 @@
 """Arrays on disk by the hash of what they were computed from.
 
-A file is a SHA-256 of key and contents, then the contents. It is written beside and renamed, so that two processes at
-once, or a kill, leave a whole file or none; one that does not match its checksum is computed again.
+A file is a SHA-256 of key and contents, then the contents. It is written beside and renamed, so
+that two processes at once, or a kill, leave a whole file or none; one that does not match its
+checksum is computed again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _said: set[str] = set()
 
 def cache_dir() -> Path:
     """``NOISEREG_CACHE``, or the platform's folder."""
-    return Path(os.environ.get("NOISEREG_CACHE") or platformdirs.user_cache_dir("noisereg")).expanduser()
+    return Path(
+        os.environ.get("NOISEREG_CACHE") or platformdirs.user_cache_dir("noisereg")
+    ).expanduser()
 
 
 def _say_once(text: str) -> None:
@@ -41,9 +44,11 @@ def _digest(key: str, data: NDArray[np.uint8]) -> bytes:
 def cached_array(
     folder: Path, key: str, shape: tuple[int, ...], compute: Callable[[], NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """The float32 array of ``shape`` stored under ``key``, computed and stored where it is missing or damaged.
+    """The float32 array of ``shape`` stored under ``key``, computed and stored where it is missing
+    or damaged.
 
-    A folder that cannot be written costs the time of computing again, and one line on stderr a process.
+    A folder that cannot be written costs the time of computing again, and one line on stderr a
+    process.
     """
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.bin"
     found = _load(path, key, shape)
@@ -53,7 +58,10 @@ def cached_array(
     try:
         _store(path, key, array)
     except OSError as error:
-        _say_once(f"the cache folder {folder} cannot be written ({error.strerror}); computing again each time")
+        _say_once(
+            f"the cache folder {folder} cannot be written ({error.strerror}); computing again "
+            "each time"
+        )
     return array
 
 
@@ -62,7 +70,9 @@ def _load(path: Path, key: str, shape: tuple[int, ...]) -> NDArray[np.float32] |
         raw = np.fromfile(path, dtype=np.uint8)
     except OSError:
         return None
-    if raw.size == _DIGEST + 4 * int(np.prod(shape)) and raw[:_DIGEST].tobytes() == _digest(key, raw[_DIGEST:]):
+    if raw.size == _DIGEST + 4 * int(np.prod(shape)) and raw[:_DIGEST].tobytes() == _digest(
+        key, raw[_DIGEST:]
+    ):
         return raw[_DIGEST:].view(np.float32).reshape(shape)
     _say_once(f"{path} is damaged and is computed again")
     return None

@@ -1,4 +1,6 @@
-"""Shared by all tests: one thread (two slow cores run two workers), a cache and a registry of their own."""
+"""Shared by all tests: one thread (two slow cores run two workers), a cache and a registry of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ pytest_plugins = ["sweep_fixtures"]
 @pytest.fixture(autouse=True)
 def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads the user's cache, plugins or environment."""
-    for name in ("NOISEREG_PLUGINS", "NOISEREG_BLOCK", "NOISEREG_ALLOW", "NOISEREG_NO_PLUGINS", "NOISEREG_STRICT"):
+    for name in (
+        "NOISEREG_PLUGINS",
+        "NOISEREG_BLOCK",
+        "NOISEREG_ALLOW",
+        "NOISEREG_NO_PLUGINS",
+        "NOISEREG_STRICT",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -37,12 +37,18 @@ class Packages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, name: str, code: str, version: str = "1.0", entry: str | None = None) -> Path:
-        """A distribution ``name`` whose module is ``code``, registered in the entry-point group noisereg."""
+    def install(
+        self, name: str, code: str, version: str = "1.0", entry: str | None = None
+    ) -> Path:
+        """A distribution ``name`` whose module is ``code``, registered in the entry-point group
+        noisereg.
+        """
         module = name.replace("-", "_")
         info = self.folder / f"{module}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
         (info / "entry_points.txt").write_text(f"[noisereg]\n{name} = {entry or module}\n")
         path = self.folder / f"{module}.py"
         path.write_text(textwrap.dedent(code))

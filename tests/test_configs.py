@@ -1,4 +1,5 @@
-"""The shipped configurations: each loads by its name, does what its head comment says, and trains in small.
+"""The shipped configurations: each loads by its name, does what its head comment says, and trains
+in small.
 
 Found by what is in ``configs/``: a new file is tested without a word here.
 """
@@ -29,7 +30,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
 PAPERS = {"blue-noise": ["2402.04930"], "iso-diffusion": ["2403.16790"]}
 """What a folder's files are about; every other file is about both papers."""
-PHOTOGRAPHS = ("folder", "flowers102", "oxford-pets", "celeba", "cifar10", "cifar100", "fashion-mnist", "mnist")
+PHOTOGRAPHS = (
+    "folder",
+    "flowers102",
+    "oxford-pets",
+    "celeba",
+    "cifar10",
+    "cifar100",
+    "fashion-mnist",
+    "mnist",
+)
 
 
 def comment(name: str) -> str:
@@ -40,9 +50,15 @@ def comment(name: str) -> str:
 
 
 def commands(name: str) -> list[list[str]]:
-    """The commands of the comment, in words; what stands to the right of one, after a gap, explains it."""
+    """The commands of the comment, in words; what stands to the right of one, after a gap,
+    explains it.
+    """
     joined = re.sub(r"\\\n *", "", comment(name))
-    lines = [re.sub(r" {6,}.*", "", line.strip()) for line in joined.splitlines() if line.startswith("  noisereg ")]
+    lines = [
+        re.sub(r" {6,}.*", "", line.strip())
+        for line in joined.splitlines()
+        if line.startswith("  noisereg ")
+    ]
     return [shlex.split(line)[1:] for line in lines]
 
 
@@ -81,10 +97,16 @@ def test_the_comments_numbers_are_the_files(name: str) -> None:
     said, cells = comment(name), cells_of(name)
     for runs in re.findall(r"(\d+) runs\b", said)[:1]:
         assert int(runs) == len(cells)
-    counted = re.findall(r"^([\d,]+) epochs × ([\d,]+) images / ([\d,]+) a batch = ([\d,]+) steps\.$", said, re.M)
-    for epochs, images, batch, steps in ([int(n.replace(",", "")) for n in found] for found in counted):
+    counted = re.findall(
+        r"^([\d,]+) epochs × ([\d,]+) images / ([\d,]+) a batch = ([\d,]+) steps\.$", said, re.M
+    )
+    for epochs, images, batch, steps in (
+        [int(n.replace(",", "")) for n in found] for found in counted
+    ):
         assert abs(epochs * images / batch - steps) <= 0.5
-        assert {(c.config.train.steps, c.config.train.batch_size) for c in cells} == {(steps, batch)}
+        assert {(c.config.train.steps, c.config.train.batch_size) for c in cells} == {
+            (steps, batch)
+        }
     assert counted or " epochs ×" not in said
 
 
@@ -117,12 +139,16 @@ def shape_of(config: Config) -> tuple[int, int, int]:
     return channels, side, side
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if cells_of(n)[0].config.denoiser.name == "unet"])
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if cells_of(n)[0].config.denoiser.name == "unet"]
+)
 def test_the_networks_are_as_large_as_the_comment_says(name: str) -> None:
     """Built without memory, on the meta device."""
     config = cells_of(name)[0].config
     with torch.device("meta"):
-        network = registry().build("denoiser", "unet", config.denoiser.params, Context(shape=shape_of(config)))
+        network = registry().build(
+            "denoiser", "unet", config.denoiser.params, Context(shape=shape_of(config))
+        )
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     if stated := re.search(r"\(([\d.]+) M\s+parameters\)", comment(name)):
         assert f"{millions:.1f}" == stated[1]
@@ -152,19 +178,34 @@ def option(words: list[str], name: str) -> str | None:
 
 
 def in_small(name: str, words: list[str], root: Path) -> list[str]:
-    """``words`` with the stand-ins for data, images of 16×16, a tiny network and two steps of four."""
+    """``words`` with the stand-ins for data, images of 16×16, a tiny network and two steps of
+    four.
+    """
     values = read_config(name)
     data, denoiser = (
         Spec.model_validate(option(words, f"--{section}") or values.get(section, default)).name
         for section, default in (("data", "digits"), ("denoiser", "auto"))
     )
-    words = [word.replace("path=DIR", f"path={root / 'photos'}").replace("root=DIR", f"root={root}") for word in words]
+    words = [
+        word.replace("path=DIR", f"path={root / 'photos'}").replace("root=DIR", f"root={root}")
+        for word in words
+    ]
     sets = ["runtime.device=cpu", "sample.steps=2"]
     if data in PHOTOGRAPHS:
-        sets += ["data.size=16", f"data.path={root / 'photos'}" if data == "folder" else f"data.root={root}"]
+        sets += [
+            "data.size=16",
+            f"data.path={root / 'photos'}" if data == "folder" else f"data.root={root}",
+        ]
     if denoiser == "unet":
         sets += ["denoiser.channels=[8, 8]", "denoiser.layers=1", "denoiser.attention=[1]"]
-    return [*words, "--steps", "2", "--batch-size", "4", *(word for s in sets for word in ("--set", s))]
+    return [
+        *words,
+        "--steps",
+        "2",
+        "--batch-size",
+        "4",
+        *(word for s in sets for word in ("--set", s)),
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,7 +217,9 @@ def test_the_comments_commands_build_what_they_train(
         if words[0] not in ("train", "sweep"):
             continue
         words[words.index("--out") + 1] = str(tmp_path / "S")
-        assert main.run([*in_small(name, words, stand_ins), "--dry-run"]) == 0, capsys.readouterr().err
+        assert main.run([*in_small(name, words, stand_ins), "--dry-run"]) == 0, (
+            capsys.readouterr().err
+        )
         said = capsys.readouterr()
         assert "nothing written" in said.out + said.err
     assert list(tmp_path.iterdir()) == []
@@ -186,7 +229,8 @@ def varied(cell: Cell) -> set[str]:
     """The components that a cell is made of, and its other values."""
     config = cell.config
     one = {
-        f"{section} {getattr(config, section).label()}" for section in ("data", "noise", "pairing", "process", "task")
+        f"{section} {getattr(config, section).label()}"
+        for section in ("data", "noise", "pairing", "process", "task")
     }
     return one | {f"reg {'+'.join(spec.label() for spec in config.reg)}"}
 
@@ -202,10 +246,15 @@ def covering(cells: list[Cell]) -> list[Cell]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_trains(name: str, stand_ins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_trains(
+    name: str, stand_ins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "S"
     if not is_sweep(name):
-        assert main.run(in_small(name, ["train", "--config", name, "--out", str(out)], stand_ins)) == 0
+        assert (
+            main.run(in_small(name, ["train", "--config", name, "--out", str(out)], stand_ins))
+            == 0
+        )
         runs = [out]
     else:
         words = ["sweep", "--config", name, "--out", str(out), "--seeds", "1", "--print-commands"]
@@ -214,7 +263,9 @@ def test_it_trains(name: str, stand_ins: Path, tmp_path: Path, capsys: pytest.Ca
         cells = cells_of(name)[: len(printed)]
         runs = [out / "cells" / cell.name for cell in covering(cells)]
         for run in runs:
-            (command,) = (words for words in printed if words[words.index("--out") + 1] == str(run))
+            (command,) = (
+                words for words in printed if words[words.index("--out") + 1] == str(run)
+            )
             assert main.run(command) == 0, capsys.readouterr().err
     for run in runs:
         assert json.loads((run / "status.json").read_text())["status"] == "finished"

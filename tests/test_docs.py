@@ -16,10 +16,14 @@ def generator(name):
 
 
 def test_the_reference_is_up_to_date():
-    """Keys and components to the letter; of the commands the names, since help texts wrap by typer's version."""
+    """Keys and components to the letter; of the commands the names, since help texts wrap by
+    typer's version.
+    """
     written = (DOCS / "reference.md").read_text(encoding="utf-8")
     made = generator("make_reference").page()
-    assert written.partition("## Commands")[0] == made.partition("## Commands")[0], "run python docs/make_reference.py"
+    assert written.partition("## Commands")[0] == made.partition("## Commands")[0], (
+        "run python docs/make_reference.py"
+    )
     assert re.findall(r"^### .*", written, re.M) == re.findall(r"^### .*", made, re.M), (
         "run python docs/make_reference.py"
     )

@@ -1,4 +1,6 @@
-"""Plugins as users install them: a virtual environment over this one's packages, pip, the commands as they are printed."""
+"""Plugins as users install them: a virtual environment over this one's packages, pip, the commands
+as they are printed.
+"""
 
 import json
 import os
@@ -28,21 +30,31 @@ class Environment:
         shared = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
         (site,) = folder.glob("lib/python*/site-packages")
         # addsitedir and no plain path, so that an editable install's own .pth is followed
-        (site / "shared.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in shared))
+        (site / "shared.pth").write_text(
+            "".join(f"import site; site.addsitedir({path!r})\n" for path in shared)
+        )
         for name, module, function in (
             ("noisereg", "noisereg.__main__", "main"),
             ("pytest", "pytest", "console_main"),
             ("pip", "pip._internal.cli.main", "main"),
         ):
             script = self.bin / name
-            script.write_text(SCRIPT.format(python=self.bin / "python", module=module, function=function))
+            script.write_text(
+                SCRIPT.format(python=self.bin / "python", module=module, function=function)
+            )
             script.chmod(0o755)
 
     def sh(self, line: str, folder: Path) -> subprocess.CompletedProcess:
         """A line as one types it, in an activated environment."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-        env |= {"PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-        return subprocess.run(line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+        env |= {
+            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "WANDB_MODE": "offline",
+        }
+        return subprocess.run(
+            line, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        )
 
     def ok(self, line: str, folder: Path) -> str:
         done = self.sh(line, folder)
@@ -71,7 +83,9 @@ FAST = "--set sample.steps=2 --set sample.num=4 --set runtime.device=cpu --batch
 
 
 def test_what_plugins_new_prints_installs_passes_its_tests_and_trains(environment, tmp_path):
-    """noisereg plugins new my-noise --kind noise --out D && pip install ./D && pytest D && noisereg train …"""
+    """noisereg plugins new my-noise --kind noise --out D && pip install ./D && pytest D &&
+    noisereg train …
+    """
     out = environment.ok("noisereg plugins new my-noise --kind noise --out D", tmp_path)
     install, test, train = (line.strip() for line in out.splitlines()[-3:])
     assert (install, test) == ("pip install ./D", "pytest D")
@@ -94,7 +108,11 @@ def test_what_plugins_new_prints_installs_passes_its_tests_and_trains(environmen
 
 def test_every_package_of_plugins_is_listed_and_in_order(environment, installed):
     listed = json.loads(environment.ok("noisereg --strict-plugins plugins list --json", installed))
-    found = {(r["distribution"], r["kind"], r["name"]): r["status"] for r in listed if r["distribution"] != "noisereg"}
+    found = {
+        (r["distribution"], r["kind"], r["name"]): r["status"]
+        for r in listed
+        if r["distribution"] != "noisereg"
+    }
     assert found == {
         ("noisereg-equal-snr", "noise", "equal-snr"): "ok",
         ("noisereg-heavy-tail", "noise", "student-t"): "ok",
@@ -111,7 +129,8 @@ def test_with_all_of_them_help_stays_free_of_torch_and_the_list_is_quick(environ
     for command, seconds in (("--help", 0.5), ("plugins list", 1.0)):
         code = (
             "import sys, time; from noisereg.cli.main import run; code = run(sys.argv[1:]); "
-            "assert 'torch' not in sys.modules; print(time.process_time(), file=sys.stderr); sys.exit(code)"
+            "assert 'torch' not in sys.modules; print(time.process_time(), file=sys.stderr); "
+            "sys.exit(code)"
         )
         done = environment.sh(f'python -c "{code}" {command}', installed)
         assert done.returncode == 0, done.stderr

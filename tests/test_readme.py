@@ -24,7 +24,9 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
     from noisereg import python
 
     real = python.train
-    monkeypatch.setattr(python, "train", lambda **given: real(train=SHORT, sample={"steps": 2}, **given))
+    monkeypatch.setattr(
+        python, "train", lambda **given: real(train=SHORT, sample={"steps": 2}, **given)
+    )
     (code,) = blocks("python")
     names: dict = {}
     for statement in re.sub(r"\n\n+", "\n", code).strip().splitlines():
@@ -32,23 +34,34 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
     assert names["images"].shape == (64, 1, 8, 8)
     assert names["images"].dtype == torch.uint8
     z = {"z": torch.randn(2, 3, 64, 64)}
-    assert names["noise"].color(z, torch.tensor([0.0, 1.0], dtype=torch.float64)).shape == (2, 3, 64, 64)
+    assert names["noise"].color(z, torch.tensor([0.0, 1.0], dtype=torch.float64)).shape == (
+        2,
+        3,
+        64,
+        64,
+    )
 
 
 def commands():
-    lines = [line.split("  #")[0].strip() for block in blocks("console") for line in block.splitlines()]
+    lines = [
+        line.split("  #")[0].strip() for block in blocks("console") for line in block.splitlines()
+    ]
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ noisereg")]
 
 
 def test_the_commands_of_the_readme(tmp_path, monkeypatch, capsys):
-    """In order, in one folder; training is cut to three steps, and ./photos is six small pictures."""
+    """In order, in one folder; training is cut to three steps, and ./photos is six small
+    pictures.
+    """
     import numpy as np
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for k in range(6):
-        Image.fromarray(np.random.default_rng(k).integers(0, 255, (70, 80, 3), dtype=np.uint8)).save(f"photos/{k}.jpg")
+        Image.fromarray(
+            np.random.default_rng(k).integers(0, 255, (70, 80, 3), dtype=np.uint8)
+        ).save(f"photos/{k}.jpg")
     ran = commands()
     assert len(ran) >= 4
     for line in ran:

@@ -1,4 +1,6 @@
-"""The results pages: each table is what its JSON file gives, and every cell and seed that a page claims is in the file."""
+"""The results pages: each table is what its JSON file gives, and every cell and seed that a page
+claims is in the file.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,16 @@ def make() -> ModuleType:
 def test_pages_agree_with_their_files(make: ModuleType) -> None:
     for path in make.PAGES:
         text = path.read_text(encoding="utf-8")
-        assert make.page(text) == text, f"{path.name} is not what its files give: python docs/results/make.py"
+        assert make.page(text) == text, (
+            f"{path.name} is not what its files give: python docs/results/make.py"
+        )
     shown = sum(len(make.BLOCK.findall(path.read_text(encoding="utf-8"))) for path in make.PAGES)
-    used = {name for p in make.PAGES for name in RESULTS.glob("*.json") if name.name in p.read_text(encoding="utf-8")}
+    used = {
+        name
+        for p in make.PAGES
+        for name in RESULTS.glob("*.json")
+        if name.name in p.read_text(encoding="utf-8")
+    }
     assert shown > 0
     assert used == set(RESULTS.glob("*.json"))  # no file that no page shows
 
@@ -76,7 +85,9 @@ def test_every_cell_and_seed_is_there(name: str) -> None:
 
 
 def check_numbers(table: Table) -> None:
-    """Every number of every seed is finite, every mean is its seeds' mean, and no source lies on somebody's machine."""
+    """Every number of every seed is finite, every mean is its seeds' mean, and no source lies on
+    somebody's machine.
+    """
     for row in table.rows:
         assert set(row.cells) == set(table.metrics)
         for cell in row.cells.values():

@@ -103,7 +103,9 @@ def test_a_failed_write_leaves_nothing_behind(folder, monkeypatch, capsys):
 
 def _race(folder, start, out):
     start.wait()
-    made = cached_array(folder, "key", (64, 64), lambda: np.full((64, 64), os.getpid(), dtype=np.float32))
+    made = cached_array(
+        folder, "key", (64, 64), lambda: np.full((64, 64), os.getpid(), dtype=np.float32)
+    )
     out.put(float(made[0, 0]) if (made == made[0, 0]).all() else -1.0)
 
 

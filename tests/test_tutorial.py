@@ -23,7 +23,10 @@ def test_the_tutorials_own_noise_trains(tmp_path, monkeypatch, capsys):
     Path("mine.py").write_text(code)
     line = "train --plugin mine.py --noise loud --reg isotropy --steps 300 --out runs/loud"
     assert f"$ noisereg {line}" in TUTORIAL
-    assert run([*line.replace("300", "2").split(), "--set", "sample.steps=2", "--batch-size", "8"]) == 0
+    assert (
+        run([*line.replace("300", "2").split(), "--set", "sample.steps=2", "--batch-size", "8"])
+        == 0
+    )
     assert "file/loud" in Path("runs/loud/config.yaml").read_text()
     assert run(["sample", "runs/loud", "--num", "2", "--out", "s.npz"]) == 0
     capsys.readouterr()

@@ -1,9 +1,11 @@
-"""Brings the results pages and README's front table up to date with the JSON files beside this script, and draws the
-pictures that need no trained model, from these files or from the data sets: ``python docs/results/make.py``.
+"""Brings the results pages and README's front table up to date with the JSON files beside this
+script, and draws the pictures that need no trained model, from these files or from the data sets:
+``python docs/results/make.py``.
 
-Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command prints, run in this folder;
-between ``<!-- against the paper: FILE.json METRIC SEEDS -->`` and ``<!-- end -->`` the paper's Table 1 beside ours, at the λ
-that the metric picks on these seeds; with one λ in place of both, at that on all seeds. A test runs the same and compares.
+Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
+prints, run in this folder; between ``<!-- against the paper: FILE.json METRIC SEEDS -->`` and
+``<!-- end -->`` the paper's Table 1 beside ours, at the λ that the metric picks on these seeds;
+with one λ in place of both, at that on all seeds. A test runs the same and compares.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from noisereg.tables.table import Row, Table
 
 HERE = Path(__file__).parent
 PAGES = [*sorted(HERE.glob("*.md")), HERE.parent.parent / "README.md"]
-BLOCK = re.compile(r"(<!-- (noisereg eval|against the paper:) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- (noisereg eval|against the paper:) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 PAPER = {
     "swiss-roll": {
@@ -69,14 +73,24 @@ def block(kind: str, arguments: str) -> str:
     if kind == "against the paper:":
         file, *how = words
         if len(how) == 1:
-            return against_the_paper([at(table, float(how[0])) for table in read_json(HERE / file)])
+            return against_the_paper(
+                [at(table, float(how[0])) for table in read_json(HERE / file)]
+            )
         metric, seeds = how
         pick_on = [int(seed) for seed in seeds.split(",")]
         picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in read_json(HERE / file)]
         return against_the_paper([table.rows for table in picked if table is not None])
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        code = run(["eval", *(str(HERE / Path(word).name) if word.endswith(".json") else word for word in words)])
+        code = run(
+            [
+                "eval",
+                *(
+                    str(HERE / Path(word).name) if word.endswith(".json") else word
+                    for word in words
+                ),
+            ]
+        )
     if code:
         raise SystemExit(f"noisereg eval {arguments}: exit code {code}")
     return out.getvalue()
@@ -92,10 +106,12 @@ def weight_of(row: Row) -> float:
 
 
 def against_the_paper(tables: Sequence[Sequence[Row]]) -> str:
-    """The 16 cells of the paper's Table 1, each with its change and ours; of each set the baseline and one other row.
+    """The 16 cells of the paper's Table 1, each with its change and ours; of each set the baseline
+    and one other row.
 
-    A cell *agrees* if our 95 % interval of the difference (paired over seeds, Student, each for itself) lies wholly on the
-    paper's side of 0, *contradicts* it if wholly on the other, and is *undecided* if it holds 0.
+    A cell *agrees* if our 95 % interval of the difference (paired over seeds, Student, each for
+    itself) lies wholly on the paper's side of 0, *contradicts* it if wholly on the other, and is
+    *undecided* if it holds 0.
     """
     lines = [
         "| set · λ | number | paper | ours | the cell | paper's size in our interval |",
@@ -108,17 +124,27 @@ def against_the_paper(tables: Sequence[Sequence[Row]]) -> str:
         for number, (before, after) in PAPER[name].items():
             mean, half, level = change(own, base, number)
             there = after - before
-            verdict = "undecided" if abs(mean) <= half else "agrees" if mean * there > 0 else "contradicts"
+            verdict = (
+                "undecided"
+                if abs(mean) <= half
+                else "agrees"
+                if mean * there > 0
+                else "contradicts"
+            )
             inside = "yes" if abs(level * there / before - mean) <= half else "no"
             lines.append(
-                f"| {name} · {weight_of(own):g} | {number} | {signed(100 * there / before, 2)} % | "
-                f"{signed(100 * mean / level, 2)} ± {decimal(100 * half / level, 2)} % | {verdict} | {inside} |"
+                f"| {name} · {weight_of(own):g} | {number} | {signed(100 * there / before, 2)} % "
+                "| "
+                f"{signed(100 * mean / level, 2)} ± {decimal(100 * half / level, 2)} % | "
+                f"{verdict} | {inside} |"
             )
     return "\n".join(lines)
 
 
 def change(own: Row, base: Row, number: str) -> tuple[float, float, float]:
-    """The mean difference over shared seeds, half its 95 % interval, and the baseline's mean over those seeds."""
+    """The mean difference over shared seeds, half its 95 % interval, and the baseline's mean over
+    those seeds.
+    """
     a, b = own.cells[number].values, base.cells[number].values
     shared = [seed for seed in a if seed in b]
     differences = [a[s] - b[s] for s in shared]
@@ -133,7 +159,9 @@ def signed(x: float, places: int) -> str:
 
 
 def figure_2(folder: Path) -> None:
-    """Iso-Diffusion's Figure 2: E‖x_t‖² of the four sets along DDPM's forward process, measured on their own points."""
+    """Iso-Diffusion's Figure 2: E‖x_t‖² of the four sets along DDPM's forward process, measured on
+    their own points.
+    """
     import torch
 
     import noisereg
@@ -143,7 +171,9 @@ def figure_2(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     lines: dict[str, Mapping[str, list[float]]] = {}
     for name in PAPER:
-        points = noisereg.build("dataset", f"{name}:n=5000").split("train").batch(torch.arange(5000)).x
+        points = (
+            noisereg.build("dataset", f"{name}:n=5000").split("train").batch(torch.arange(5000)).x
+        )
         x0 = points.repeat(40, 1)  # 200,000 draws of the noise: ± 0.5 %
         eps = torch.randn(x0.shape, generator=generator)
         a, b = (f(times)[:, None, None] for f in (process.signal_scale, process.noise_scale))

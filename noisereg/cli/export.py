@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli.options import CheckpointStep, Json, NoPlugins, Plugins, RawWeights, open_registry
+from noisereg.cli.options import (
+    CheckpointStep,
+    Json,
+    NoPlugins,
+    Plugins,
+    RawWeights,
+    open_registry,
+)
 from noisereg.errors import NoiseregError
 
 
@@ -30,4 +37,6 @@ def export(
     from noisereg.runs.run import Run
 
     pipeline = to_diffusers(Run.open(run, registry), out.expanduser(), checkpoint, not raw_weights)
-    print(json.dumps({"folder": str(out), "pipeline": pipeline}) if as_json else f"{out}: {pipeline}")
+    print(
+        json.dumps({"folder": str(out), "pipeline": pipeline}) if as_json else f"{out}: {pipeline}"
+    )

@@ -36,16 +36,24 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
     allow_plugin: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Of the installed plugins load only these. [NOISEREG_ALLOW]"),
+        typer.Option(
+            metavar="NAME", help="Of the installed plugins load only these. [NOISEREG_ALLOW]"
+        ),
     ] = None,
     block_plugin: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Do not load this plugin. [NOISEREG_BLOCK]")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Do not load this plugin. [NOISEREG_BLOCK]"),
     ] = None,
     strict_plugins: Annotated[
-        bool, typer.Option("--strict-plugins", help="A plugin that is not in order is an error. [NOISEREG_STRICT]")
+        bool,
+        typer.Option(
+            "--strict-plugins", help="A plugin that is not in order is an error. [NOISEREG_STRICT]"
+        ),
     ] = False,
 ) -> None:
     # By environment, so that the processes of a sweep are under the same policy.

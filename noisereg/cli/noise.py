@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from noisereg.noises.analysis import Look
     from noisereg.plugins.registry import Registry
 
-app = typer.Typer(help="Noises: make a spectrum from masks, look at any installed noise.", no_args_is_help=True)
+app = typer.Typer(
+    help="Noises: make a spectrum from masks, look at any installed noise.", no_args_is_help=True
+)
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -34,7 +36,8 @@ def parse_size(text: str) -> tuple[int, int]:
     height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if height < 1 or width < 1:
         raise NoiseregError(
-            f"--size {text!r}: expected a whole number of pixels from 1, such as 64, or 24x40 (height x width)"
+            f"--size {text!r}: expected a whole number of pixels from 1, such as 64, or 24x40 "
+            "(height x width)"
         )
     return height, width
 
@@ -50,7 +53,9 @@ def parse_times(text: str) -> list[float]:
     except ValueError:
         times = []
     if not times or not all(0 <= t <= 1 for t in times):
-        raise NoiseregError(f"--t {text!r}: expected times from 0 (data) to 1 (noise), such as 0,0.5,1")
+        raise NoiseregError(
+            f"--t {text!r}: expected times from 0 (data) to 1 (noise), such as 0,0.5,1"
+        )
     return times
 
 
@@ -69,7 +74,9 @@ def build(
     jobs: Annotated[int | None, typer.Option(help="Processes. [one a core]")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a blue-noise spectrum: void-and-cluster masks, Gaussian by rank, averaged over all shifts."""
+    """Make a blue-noise spectrum: void-and-cluster masks, Gaussian by rank, averaged over all
+    shifts.
+    """
     height, width = parse_size(size)
     _writable(out)
     from noisereg.cli.progress import ConsoleReporter, duration
@@ -104,32 +111,48 @@ def build(
 
 @app.command()
 def show(
-    noise: Annotated[str, typer.Argument(metavar="SPEC", help="A noise, such as blue-tv:gamma.tau=0.2.")],
-    size: Annotated[str | None, typer.Option(metavar="N|HxW", help="Pixels a side. [32, or the data's]")] = None,
+    noise: Annotated[
+        str, typer.Argument(metavar="SPEC", help="A noise, such as blue-tv:gamma.tau=0.2.")
+    ],
+    size: Annotated[
+        str | None, typer.Option(metavar="N|HxW", help="Pixels a side. [32, or the data's]")
+    ] = None,
     channels: Annotated[int | None, typer.Option(help="Channels. [1, or the data's]")] = None,
-    t: Annotated[str, typer.Option(metavar="T,T,…", help="Times, 0 = data, 1 = noise.")] = "0,0.5,1",
+    t: Annotated[
+        str, typer.Option(metavar="T,T,…", help="Times, 0 = data, 1 = noise.")
+    ] = "0,0.5,1",
     draws: Annotated[int, typer.Option(help="Draws that the numbers are means over.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
     data: Annotated[
-        str | None, typer.Option(metavar="SPEC|PATH", help="Data for a noise that learns from them.")
+        str | None,
+        typer.Option(metavar="SPEC|PATH", help="Data for a noise that learns from them."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FIG.png", help="A picture: .png, .pdf or .svg.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FIG.png", help="A picture: .png, .pdf or .svg.")
+    ] = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     as_json: Json = False,
 ) -> None:
-    """Look at a noise: draws, power, covariance, mean square over t, pixel variance, anisotropy."""
+    """Look at a noise: draws, power, covariance, mean square over t, pixel variance,
+    anisotropy.
+    """
     times = parse_times(t)
     shape: tuple[int, ...] = (1 if channels is None else channels, *parse_size(size or "32"))
     if shape[0] < 1:
         raise NoiseregError(f"--channels {channels}: expected a whole number from 1")
     if draws < 2:
-        raise NoiseregError(f"--draws {draws}: expected at least 2, for there to be a mean and its error")
+        raise NoiseregError(
+            f"--draws {draws}: expected at least 2, for there to be a mean and its error"
+        )
     if out is not None:
         _writable(out)
         kind = out.suffix.removeprefix(".").lower()
         if kind not in FORMATS:
-            raise NoiseregError(f"--out {out}: expected a name that ends in .png, .pdf or .svg{nearest(kind, FORMATS)}")
+            raise NoiseregError(
+                f"--out {out}: expected a name that ends in .png, .pdf or "
+                f".svg{nearest(kind, FORMATS)}"
+            )
     registry = open_registry(no_plugins, plugin)
     import torch
 
@@ -148,10 +171,23 @@ def show(
         title = f"{noise} at {shape[1]}×{shape[2]}, {looks[0].draws:,} draws"
         summary = getattr(built, "summary", "")
         write_atomically(
-            out, draw(f"{title}\n{summary}" if summary else title, looks, over.numpy(), declared.numpy(), kind)
+            out,
+            draw(
+                f"{title}\n{summary}" if summary else title,
+                looks,
+                over.numpy(),
+                declared.numpy(),
+                kind,
+            ),
         )
     if as_json:
-        print(json.dumps(_finite(_numbers(noise, built, shape, seed, looks, over.tolist(), declared.tolist()))))
+        print(
+            json.dumps(
+                _finite(
+                    _numbers(noise, built, shape, seed, looks, over.tolist(), declared.tolist())
+                )
+            )
+        )
     else:
         _print_table(noise, built, shape, looks)
         if out is not None:
@@ -170,12 +206,16 @@ def _build(
     ctx = Context(shape=shape, cache_dir=cache_dir())
     if data is not None:
         if sized:
-            raise NoiseregError("--data has a size and channels of its own; leave out --size and --channels")
+            raise NoiseregError(
+                "--data has a size and channels of its own; leave out --size and --channels"
+            )
         ctx = _with_data(registry, data, ctx)
     noise = registry.build("noise", parsed.name, parsed.params, ctx)
     if type(noise).fit is not Noise.fit:
         if ctx.batches is None:
-            raise NoiseregError(f"{parsed.name} learns from data; give --data digits, or the data it is meant for")
+            raise NoiseregError(
+                f"{parsed.name} learns from data; give --data digits, or the data it is meant for"
+            )
         noise.fit(ctx.batches("train"))
     return noise, ctx.shape
 
@@ -189,7 +229,10 @@ def _with_data(registry: Registry, data: str, ctx: Context) -> Context:
     spec = validate({"data": data}).data
     dataset = registry.build("dataset", spec.name, spec.params, replace(ctx, shape=()))
     if len(dataset.shape) != 3:
-        raise NoiseregError(f"noise show looks at images; {spec.name} has points of {math.prod(dataset.shape)} numbers")
+        raise NoiseregError(
+            f"noise show looks at images; {spec.name} has points of {math.prod(dataset.shape)} "
+            "numbers"
+        )
     return replace(ctx, shape=tuple(dataset.shape), batches=lambda split: batches(dataset, split))
 
 
@@ -224,18 +267,24 @@ def _finite(value: Any) -> Any:
 
 def _print_table(spec: str, noise: Noise, shape: tuple[int, ...], looks: list[Look]) -> None:
     summary = getattr(noise, "summary", "")
-    print(f"{spec}{f': {summary}' if summary else ''} · {shape[1]}×{shape[2]} · {looks[0].draws:,} draws")
     print(
-        f"{'t':>6}  {'mean square':>11}  {'measured':>15}  {'power |f|<0.1':>13}  {'pixel variance':>14}  {'anisotropy':>10}"
+        f"{spec}{f': {summary}' if summary else ''} · {shape[1]}×{shape[2]} · {looks[0].draws:,} "
+        "draws"
+    )
+    print(
+        f"{'t':>6}  {'mean square':>11}  {'measured':>15}  {'power |f|<0.1':>13}  "
+        f"{'pixel variance':>14}  {'anisotropy':>10}"
     )
     for one in looks:
         measured = f"{one.measured:.4f} ± {2.58 * one.error:.4f}"
         spread = f"{one.variance.min():.2f} to {one.variance.max():.2f}"
         print(
-            f"{one.t:>6g}  {one.declared:>11.4f}  {measured:>15}  {one.low_power:>13.4f}  {spread:>14}  {one.anisotropy:>10.2f}"
+            f"{one.t:>6g}  {one.declared:>11.4f}  {measured:>15}  {one.low_power:>13.4f}  "
+            f"{spread:>14}  {one.anisotropy:>10.2f}"
         )
     noisy = 100 * (2 / looks[0].draws) ** 0.5
     print(
-        f"± is 99 %; power over the mean; a pixel's variance has {noisy:.1f} % of sampling error (one sd); anisotropy is the "
+        f"± is 99 %; power over the mean; a pixel's variance has {noisy:.1f} % of sampling error "
+        "(one sd); anisotropy is the "
         "largest over the smallest power at 0.25 to 0.5 cycles a pixel by direction"
     )

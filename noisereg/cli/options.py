@@ -13,18 +13,33 @@ from noisereg.runs.config import Config, apply_set, layer, load_plugins, read_ru
 
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", metavar="FILE|MODULE", help="A plugin that is not installed; repeat for several."),
+    typer.Option(
+        "--plugin",
+        metavar="FILE|MODULE",
+        help="A plugin that is not installed; repeat for several.",
+    ),
 ]
-NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugin: built-ins alone.")]
+NoPlugins = Annotated[
+    bool, typer.Option("--no-plugins", help="Load no installed plugin: built-ins alone.")
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the configuration: noise.gamma.tau=0.2."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the configuration: noise.gamma.tau=0.2.",
+    ),
 ]
 ConfigFile = Annotated[
-    str | None, typer.Option("--config", metavar="FILE|NAME", help="A YAML file, or a shipped configuration's name.")
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE|NAME", help="A YAML file, or a shipped configuration's name."
+    ),
 ]
 CheckpointStep = Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")]
-RawWeights = Annotated[bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")]
+RawWeights = Annotated[
+    bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -51,7 +66,8 @@ def make_config(
     plugins: Sequence[str] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> Config:
-    """default < base (a run to be resumed) < config file < flags < ``--set``; nothing is validated against components.
+    """default < base (a run to be resumed) < config file < flags < ``--set``; nothing is validated
+    against components.
 
     Raises:
         NoiseregError: for an unknown key or a value out of range, or a file that holds a sweep.

@@ -12,17 +12,27 @@ from noisereg.plugins.validation import model_of
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
-def parameters(model: type[BaseModel], prefix: str = "", filled: BaseModel | None = None) -> list[dict[str, Any]]:
-    """Name (dotted), default, limits and description of every parameter; ``required`` where there is no default.
+def parameters(
+    model: type[BaseModel], prefix: str = "", filled: BaseModel | None = None
+) -> list[dict[str, Any]]:
+    """Name (dotted), default, limits and description of every parameter; ``required`` where there
+    is no default.
 
-    ``filled`` is the model's own default instance, whose values (γ's s, e and τ by its form) are what a user gets.
+    ``filled`` is the model's own default instance, whose values (γ's s, e and τ by its form) are
+    what a user gets.
     """
     found: list[dict[str, Any]] = []
     for name, info in model.model_fields.items():
         nested = model_of(info.annotation)
-        default = None if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
+        default = (
+            None
+            if info.is_required()
+            else info.get_default(call_default_factory=True, validated_data={})
+        )
         if nested is not None:
-            found += parameters(nested, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None)
+            found += parameters(
+                nested, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None
+            )
             continue
         if filled is not None:
             default = getattr(filled, name)
@@ -42,7 +52,10 @@ def parameter_lines(model: type[BaseModel]) -> list[str]:
     """``gamma.tau=0.2   the slope [> 0]`` for every parameter of a params model."""
     rows = [(f"{p['name']}={_text(p)}", p["description"], p["limits"]) for p in parameters(model)]
     width = min(40, max((len(first) for first, _, _ in rows), default=0))
-    return [f"{first:<{width}}  {said}{f' [{limits}]' if limits else ''}".rstrip() for first, said, limits in rows]
+    return [
+        f"{first:<{width}}  {said}{f' [{limits}]' if limits else ''}".rstrip()
+        for first, said, limits in rows
+    ]
 
 
 def _text(parameter: dict[str, Any]) -> str:
@@ -58,7 +71,12 @@ def _text(parameter: dict[str, Any]) -> str:
 def _limits(info: FieldInfo) -> str:
     if choices := _choices(info.annotation):
         return "|".join(choices)
-    bounds = [f"{sign} {getattr(m, k):g}" for m in info.metadata for k, sign in SIGNS.items() if hasattr(m, k)]
+    bounds = [
+        f"{sign} {getattr(m, k):g}"
+        for m in info.metadata
+        for k, sign in SIGNS.items()
+        if hasattr(m, k)
+    ]
     return ", ".join(bounds)
 
 

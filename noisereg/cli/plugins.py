@@ -1,4 +1,6 @@
-"""``noisereg plugins list``, ``show``, ``check`` and ``new``. Lists and shows without importing torch."""
+"""``noisereg plugins list``, ``show``, ``check`` and ``new``. Lists and shows without importing
+torch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.registry import BUILTIN, FILE, KINDS, Entry, Kind, Plugin, Policy, Registry
 
 app = typer.Typer(
-    help="Plugins: which there are, what one takes, whether it is right, and how to begin one.", no_args_is_help=True
+    help="Plugins: which there are, what one takes, whether it is right, and how to begin one.",
+    no_args_is_help=True,
 )
 
 app.command("check")(plugins_check.check)
@@ -55,14 +58,18 @@ def as_kind(text: str | None) -> Kind | None:
 @app.command("list")
 def list_(
     kind: KindOption = None,
-    timings: Annotated[bool, typer.Option("--timings", help="Also how long each plugin took to import.")] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Also how long each plugin took to import.")
+    ] = False,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     as_json: Json = False,
 ) -> None:
-    """Every component with its plugin and status: ok, slow, broken, conflict, blocked or incompatible.
+    """Every component with its plugin and status: ok, slow, broken, conflict, blocked or
+    incompatible.
 
-    With NOISEREG_STRICT or --strict-plugins, exits with 1 if one is broken, in conflict or incompatible.
+    With NOISEREG_STRICT or --strict-plugins, exits with 1 if one is broken, in conflict or
+    incompatible.
     """
     wanted = as_kind(kind)
     registry = _lenient(plugin, no_plugins)
@@ -72,26 +79,39 @@ def list_(
     else:
         table = [["kind", "name", "distribution", "version", "status", ""]]
         table += [
-            [r["kind"] or "-", r["name"], r["distribution"], r["version"], r["status"], r["reason"] or r["summary"]]
+            [
+                r["kind"] or "-",
+                r["name"],
+                r["distribution"],
+                r["version"],
+                r["status"],
+                r["reason"] or r["summary"],
+            ]
             for r in rows
         ]
         _print_table(table)
         if timings:
             print()
             loaded = sorted(registry.plugins, key=lambda p: -p.seconds)
-            _print_table([["plugin", "import"]] + [[p.source, f"{p.seconds * 1000:.0f} ms"] for p in loaded])
+            _print_table(
+                [["plugin", "import"]] + [[p.source, f"{p.seconds * 1000:.0f} ms"] for p in loaded]
+            )
     if Policy.from_environment().strict and registry.problems():
         raise typer.Exit(1)
 
 
 def _lenient(references: list[str] | None, no_plugins: bool) -> Registry:
-    """The registry even where a strict policy would stop it: someone is looking for what is wrong."""
+    """The registry even where a strict policy would stop it: someone is looking for what is
+    wrong.
+    """
     if os.environ.get("NOISEREG_STRICT", "") in ("", "0"):
         registry = open_registry(no_plugins)
     else:
         policy = Policy.from_environment()
         registry = Registry(
-            dataclasses.replace(policy, strict=False, entry_points=policy.entry_points and not no_plugins)
+            dataclasses.replace(
+                policy, strict=False, entry_points=policy.entry_points and not no_plugins
+            )
         )
     for reference in references or []:
         registry.load(reference)
@@ -99,15 +119,21 @@ def _lenient(references: list[str] | None, no_plugins: bool) -> Registry:
 
 
 def _rows(registry: Registry, kind: Kind | None) -> list[dict[str, Any]]:
-    """One a component, in the order of the kinds, and one for each plugin that has none to show."""
+    """One a component, in the order of the kinds, and one for each plugin that has none to
+    show.
+    """
     entries = sorted(
-        registry.entries(kind), key=lambda e: (KINDS.index(e.kind), e.distribution != BUILTIN, e.qualified)
+        registry.entries(kind),
+        key=lambda e: (KINDS.index(e.kind), e.distribution != BUILTIN, e.qualified),
     )
     rows = []
     for entry in entries:
         status, reason = registry.status(entry)
         plugin = registry.plugin_of(entry)
-        rows.append(_row(entry.kind, entry.name, plugin, status, reason) | {"summary": entry.component.summary})
+        rows.append(
+            _row(entry.kind, entry.name, plugin, status, reason)
+            | {"summary": entry.component.summary}
+        )
     rows += [_row(None, p.name, p, p.status, p.reason) for p in registry.plugins if not p.entries]
     return rows
 
@@ -129,18 +155,24 @@ def _row(kind: Kind | None, name: str, plugin: Plugin, status: str, reason: str)
 def _print_table(rows: list[list[str]]) -> None:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A component: name, or package/name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A component: name, or package/name.")
+    ],
     kind: KindOption = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     as_json: Json = False,
 ) -> None:
-    """What a component is: summary, citation, parameters with defaults and limits, where its code is, a line to paste."""
+    """What a component is: summary, citation, parameters with defaults and limits, where its code
+    is, a line to paste.
+    """
     registry = open_registry(no_plugins, plugin)
     found = find_all(registry, name, as_kind(kind))
     described = [_describe(registry, entry) for entry in found]
@@ -148,12 +180,17 @@ def show(
         print(json.dumps(described, indent=1, default=str))
         return
     for number, (entry, what) in enumerate(zip(found, described, strict=True)):
-        print("\n" * bool(number) + f"{entry.name}  {entry.kind} of {what['distribution']} {what['version']}".rstrip())
+        print(
+            "\n" * bool(number)
+            + f"{entry.name}  {entry.kind} of {what['distribution']} {what['version']}".rstrip()
+        )
         if what["summary"]:
             print(f"  {what['summary']}")
         status = what["status"] + (f": {what['reason']}" if what["reason"] else "")
         lines = {"cite": what["cite"], "status": status, "code": what["code"]}
-        lines["revision"] = f"{what['revision']} (a run resumes on the revision it was started with)"
+        lines["revision"] = (
+            f"{what['revision']} (a run resumes on the revision it was started with)"
+        )
         for label, text in lines.items():
             if text:
                 print(f"  {label:<10} {text}")
@@ -171,7 +208,11 @@ def find_all(registry: Registry, name: str, kind: Kind | None = None) -> list[En
     """
     if kind is not None:
         return [registry.find(kind, name)]
-    found = [registry.find(k, name) for k in KINDS if any(name in (e.name, e.qualified) for e in registry.entries(k))]
+    found = [
+        registry.find(k, name)
+        for k in KINDS
+        if any(name in (e.name, e.qualified) for e in registry.entries(k))
+    ]
     if not found:
         raise NoiseregError(registry.unknown(None, name))
     return found
@@ -206,7 +247,9 @@ def _describe(registry: Registry, entry: Entry) -> dict[str, Any]:
 
 
 def where(entry: Entry) -> str:
-    """``file:line`` of a component's class, found without importing it; the file alone where the class is not in it."""
+    """``file:line`` of a component's class, found without importing it; the file alone where the
+    class is not in it.
+    """
     from noisereg.plugins.sources import files_of
 
     impl = entry.component.impl

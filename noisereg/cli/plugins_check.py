@@ -41,18 +41,24 @@ class Source:
 def check(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|PATH]", help="A component, a package, a .py file or a package's folder. [all]"),
+        typer.Argument(
+            metavar="[NAME|PATH]",
+            help="A component, a package, a .py file or a package's folder. [all]",
+        ),
     ] = None,
     plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
-    """Run the conformance kit on a plugin's components, each in a fresh process; also its import and declared bounds.
+    """Run the conformance kit on a plugin's components, each in a fresh process; also its import
+    and declared bounds.
 
     Exits with 1 if something failed. Without NAME: all plugins that are installed or given.
     """
     registry = open_registry(plugins=plugin)
     results = [
-        _check(source, entry, as_json) for source in _sources(registry, name, plugin or []) for entry in source.entries
+        _check(source, entry, as_json)
+        for source in _sources(registry, name, plugin or [])
+        for entry in source.entries
     ]
     if as_json:
         print(json.dumps(results, indent=1))
@@ -65,7 +71,9 @@ def _sources(registry: Registry, name: str | None, given: list[str]) -> Iterator
     Raises:
         NoiseregError: for what is neither a component, a package, a file nor a folder.
     """
-    if name is not None and (name.endswith(".py") or (os.sep in name and Path(name).expanduser().exists())):
+    if name is not None and (
+        name.endswith(".py") or (os.sep in name and Path(name).expanduser().exists())
+    ):
         path = Path(name).expanduser()
         if path.is_dir():
             yield _folder(path)
@@ -76,11 +84,16 @@ def _sources(registry: Registry, name: str | None, given: list[str]) -> Iterator
     if name is None:
         entries = [e for e in entries if e.distribution != BUILTIN]
         if not entries:
-            raise NoiseregError("no plugin is installed; give a component, a .py file or a package's folder to check")
+            raise NoiseregError(
+                "no plugin is installed; give a component, a .py file or a package's folder to "
+                "check"
+            )
     elif any(p.distribution == canonical(name) for p in registry.plugins):
         plugin = next(p for p in registry.plugins if p.distribution == canonical(name))
         if plugin.status == "broken":
-            raise NoiseregError(f"the plugin {plugin.name} ({plugin.distribution}) is broken: {plugin.reason}")
+            raise NoiseregError(
+                f"the plugin {plugin.name} ({plugin.distribution}) is broken: {plugin.reason}"
+            )
         entries = [e for e in entries if e.distribution == canonical(name)]
     else:
         from noisereg.cli.plugins import find_all
@@ -91,14 +104,17 @@ def _sources(registry: Registry, name: str | None, given: list[str]) -> Iterator
 
 
 def _folder(path: Path) -> Source:
-    """A package that need not be installed: its modules are those of its pyproject's entry points."""
+    """A package that need not be installed: its modules are those of its pyproject's entry
+    points.
+    """
     file = path / "pyproject.toml"
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
         modules = list(project["entry-points"]["noisereg"].values())
     except OSError as error:
         raise NoiseregError(
-            f"{file}: {error.strerror}; expected a package with an entry point in the group noisereg"
+            f"{file}: {error.strerror}; expected a package with an entry point in the group "
+            "noisereg"
         ) from None
     except (tomllib.TOMLDecodeError, KeyError, AttributeError) as error:
         raise NoiseregError(
@@ -112,7 +128,9 @@ def _folder(path: Path) -> Source:
         entries = [e for module in modules for e in fresh.load(module.partition(":")[0]).entries]
     finally:
         sys.path[:] = before
-    return Source(entries, [m.partition(":")[0] for m in modules], folders, project.get("dependencies", []))
+    return Source(
+        entries, [m.partition(":")[0] for m in modules], folders, project.get("dependencies", [])
+    )
 
 
 def _requirements(distribution: str) -> list[str] | None:
@@ -127,11 +145,23 @@ def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "noisereg.testing", entry.kind, entry.qualified]
     if source.references:
         command += ["--plugin", *source.references]
-    result: dict[str, Any] = {"kind": entry.kind, "name": entry.qualified, "version": entry.version, "checks": []}
+    result: dict[str, Any] = {
+        "kind": entry.kind,
+        "name": entry.qualified,
+        "version": entry.version,
+        "checks": [],
+    }
     if not quiet:
-        print(f"{entry.name}  {entry.kind} of {entry.distribution} {entry.version}".rstrip(), flush=True)
+        print(
+            f"{entry.name}  {entry.kind} of {entry.distribution} {entry.version}".rstrip(),
+            flush=True,
+        )
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": paths}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": paths},
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -147,7 +177,10 @@ def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
                 result["checks"].append(one)
                 if not quiet:
                     said = one["message"] if one["status"] != "passed" else ""
-                    print(f"  {MARK[one['status']]:<14}  {one['check']:<36}  {said}".rstrip(), flush=True)
+                    print(
+                        f"  {MARK[one['status']]:<14}  {one['check']:<36}  {said}".rstrip(),
+                        flush=True,
+                    )
                     if one["status"] == "failed" and one.get("explanation"):
                         print(f"{'':<18}{one['explanation']} ({one['confidence']})")
     if process.returncode not in (0, 2):
@@ -157,7 +190,11 @@ def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
             print(f"  {MARK['failed']:<14}  {died['check']:<36}  {died['message']}")
     if not quiet:
         count = {s: sum(a["status"] == s for a in result["checks"]) for s in MARK}
-        imported = f", imported in {result['import_seconds'] * 1000:.0f} ms" if "import_seconds" in result else ""
+        imported = (
+            f", imported in {result['import_seconds'] * 1000:.0f} ms"
+            if "import_seconds" in result
+            else ""
+        )
         print(f"  {', '.join(f'{n} {s}' for s, n in count.items() if n)}{imported}")
     return result
 
@@ -180,13 +217,18 @@ def _package(source: Source, entry: Entry, imported: dict[str, Any]) -> list[dic
     if entry.distribution not in (BUILTIN, FILE):
         slow = imported["reason"] if imported["status"] == "slow" else ""
         if not slow and imported["seconds"] > SLOWEST_IMPORT:
-            slow = (
-                f"importing it takes {imported['seconds']:.1f} s, and every command that resolves a name waits for it"
-            )
+            slow = f"importing it takes {imported['seconds']:.1f} s, and every command that resolves a name waits for it"
         answers.append(_answer("imports_quickly", slow))
     if source.requirements is not None:
-        bound = any(re.match(r"noisereg\b[^;]*(>=|==|~=|>)", line.replace(" ", "")) for line in source.requirements)
-        missing = "" if bound else 'the package does not say which noisereg it needs: dependencies = ["noisereg>=0.1"]'
+        bound = any(
+            re.match(r"noisereg\b[^;]*(>=|==|~=|>)", line.replace(" ", ""))
+            for line in source.requirements
+        )
+        missing = (
+            ""
+            if bound
+            else 'the package does not say which noisereg it needs: dependencies = ["noisereg>=0.1"]'
+        )
         answers.append(_answer("declares_its_bounds", missing))
     if imported["status"] in ("conflict", "incompatible"):
         answers.append(_answer("has_a_name_of_its_own", imported["reason"]))

@@ -1,4 +1,6 @@
-"""``noisereg plugins new``: a plugin that installs, passes the kit and trains before its author has written a line."""
+"""``noisereg plugins new``: a plugin that installs, passes the kit and trains before its author
+has written a line.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,27 @@ TENSOR = "from torch import Tensor"
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it will be called, such as my-noise.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What it will be called, such as my-noise.")
+    ],
     kind: Annotated[str, typer.Option("--kind", metavar="KIND", help=" | ".join(KINDS))] = "noise",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="A new folder, or a new .py file. [./NAME]")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="A new folder, or a new .py file. [./NAME]"),
     ] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="One file for --plugin instead of a package.")
     ] = False,
 ) -> None:
-    """Write a new plugin: a package with one working component, a parameter, its tests and a README.
+    """Write a new plugin: a package with one working component, a parameter, its tests and a
+    README.
 
     Needs no network. What it prints next can be typed as it is.
     """
     if kind not in KINDS:
-        raise NoiseregError(f"--kind {kind}: expected one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+        raise NoiseregError(
+            f"--kind {kind}: expected one of {', '.join(KINDS)}{nearest(kind, KINDS)}"
+        )
     module = _module_name(name, kind)
     single_file = single_file or (out is not None and out.suffix == ".py")
     if single_file:
@@ -45,7 +53,9 @@ def new(
     else:
         target = out or Path(name)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise NoiseregError(f"--out {target} is there already and not empty; expected a new folder")
+            raise NoiseregError(
+                f"--out {target} is there already and not empty; expected a new folder"
+            )
         parts = {
             "pyproject.toml": "pyproject.toml",
             "README.md": "README.md",
@@ -53,7 +63,10 @@ def new(
             f"{module}/{kind}.py": "impl.py",
             f"tests/test_{module}.py": "test.py",
         }
-        files = {target / path: _fill(template, name, kind, module, target) for path, template in parts.items()}
+        files = {
+            target / path: _fill(template, name, kind, module, target)
+            for path, template in parts.items()
+        }
     for path in files:
         if path.exists():
             raise NoiseregError(f"{path} is there already; give another --out")
@@ -73,23 +86,30 @@ def _module_name(name: str, kind: str) -> str:
     """
     if not NAME.fullmatch(name) or name in ("none", "auto"):
         raise NoiseregError(
-            f"a component cannot be called {name!r}: expected [a-z][a-z0-9-]*, other than 'none' and 'auto'"
+            f"a component cannot be called {name!r}: expected [a-z][a-z0-9-]*, other than 'none' "
+            "and 'auto'"
         )
     builtin = Registry(Policy(entry_points=False))
     if any(e.name == name and e.distribution == BUILTIN for e in builtin.entries(kind)):  # type: ignore[arg-type]
-        raise NoiseregError(f"{name!r} is a built-in {CALLED[kind]}; choose another name, such as my-{name}")
+        raise NoiseregError(
+            f"{name!r} is a built-in {CALLED[kind]}; choose another name, such as my-{name}"
+        )
     module = name.replace("-", "_")
     if (
         keyword.iskeyword(module)
         or module in sys.stdlib_module_names
         or module in ("noisereg", "torch", "numpy", "tests")
     ):
-        raise NoiseregError(f"{name!r} would need a module called {module!r}, which Python has; try my-{name}")
+        raise NoiseregError(
+            f"{name!r} would need a module called {module!r}, which Python has; try my-{name}"
+        )
     return module
 
 
 def _read(name: str) -> str:
-    return (importlib.resources.files("noisereg.cli") / "templates" / f"{name}.txt").read_text(encoding="utf-8")
+    return (importlib.resources.files("noisereg.cli") / "templates" / f"{name}.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def _sections(kind: str) -> dict[str, str]:
@@ -98,7 +118,9 @@ def _sections(kind: str) -> dict[str, str]:
     found = {"summary": first.removeprefix("summary:").strip()}
     for part in rest:
         title, _, text = part.partition("\n")
-        found[title.strip()] = text.rstrip("\n") + "\n" if title.strip() in ("params", "code") else text.strip("\n")
+        found[title.strip()] = (
+            text.rstrip("\n") + "\n" if title.strip() in ("params", "code") else text.strip("\n")
+        )
     return found
 
 
@@ -114,12 +136,17 @@ def _fill(template: str, name: str, kind: str, module: str, target: Path) -> str
         names += ["Component", "Field", base, "hookimpl"]
         imports = [line for line in imports if line]
         abc = "from collections.abc import "
-        imports = [f"{abc}Iterator, Mapping" if line == f"{abc}Mapping" else line for line in imports]
+        imports = [
+            f"{abc}Iterator, Mapping" if line == f"{abc}Mapping" else line for line in imports
+        ]
         imports += [] if any(abc in line for line in imports) else [f"{abc}Iterator"]
         if [line for line in imports if "torch" in line] == [
             TENSOR
         ]:  # for annotations alone: not worth importing torch
-            imports = [*(line for line in imports if line != TENSOR), "from typing import TYPE_CHECKING"]
+            imports = [
+                *(line for line in imports if line != TENSOR),
+                "from typing import TYPE_CHECKING",
+            ]
             checked = f"\n\nif TYPE_CHECKING:\n    {TENSOR}"
     words = {
         "name": name,
@@ -135,10 +162,15 @@ def _fill(template: str, name: str, kind: str, module: str, target: Path) -> str
         "api": str(API_VERSION),
         "use": _use(name, kind),
         "path": str(target),
-        "imports": _sorted_imports([*imports, f"from noisereg.api import {', '.join(sorted(set(names), key=_order))}"])
+        "imports": _sorted_imports(
+            [*imports, f"from noisereg.api import {', '.join(sorted(set(names), key=_order))}"]
+        )
         + checked,
     }
-    inner = {key: Template(parts[key]).substitute(words).rstrip("\n") + "\n" for key in ("params", "code")}
+    inner = {
+        key: Template(parts[key]).substitute(words).rstrip("\n") + "\n"
+        for key in ("params", "code")
+    }
     text = Template(_read(template)).substitute({**words, **inner})
     return text.rstrip("\n") + "\n"
 
@@ -153,14 +185,22 @@ def _sorted_imports(lines: list[str]) -> str:
     def key(line: str) -> tuple[bool, str]:
         return line.startswith("from"), line.split()[1]
 
-    own = [line for line in lines if line and line.split()[1].partition(".")[0] in sys.stdlib_module_names]
+    own = [
+        line
+        for line in lines
+        if line and line.split()[1].partition(".")[0] in sys.stdlib_module_names
+    ]
     other = [line for line in lines if line and line not in own]
     return "\n\n".join("\n".join(sorted(block, key=key)) for block in (own, other) if block)
 
 
 def _use(name: str, kind: str) -> str:
     flag = {"dataset": "data", "regularizer": "reg"}.get(kind, kind)
-    return f"noisereg eval RUN --metric {name}" if kind == "metric" else f"noisereg train --{flag} {name}"
+    return (
+        f"noisereg eval RUN --metric {name}"
+        if kind == "metric"
+        else f"noisereg train --{flag} {name}"
+    )
 
 
 def _next(name: str, kind: str, target: Path, single_file: bool) -> list[str]:

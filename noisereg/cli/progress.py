@@ -79,7 +79,9 @@ class ConsoleReporter(Reporter):
     def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
         now = time.monotonic()
         left = ""
-        if done > self._from:  # by all that was done since the beginning: rich's own guess knows the last 30 s alone
+        if (
+            done > self._from
+        ):  # by all that was done since the beginning: rich's own guess knows the last 30 s alone
             left = f"{duration((now - self._began) / (done - self._from) * (self._total - done))} left"
         if self._bar is not None:
             fields = {"columns": _columns(metrics)} if metrics else {}

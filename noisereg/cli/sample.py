@@ -8,30 +8,58 @@ from typing import Annotated
 
 import typer
 
-from noisereg.cli.options import CheckpointStep, Json, NoPlugins, Plugins, RawWeights, open_registry
+from noisereg.cli.options import (
+    CheckpointStep,
+    Json,
+    NoPlugins,
+    Plugins,
+    RawWeights,
+    open_registry,
+)
 from noisereg.errors import NoiseregError
 
 
 def sample(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    num: Annotated[int | None, typer.Option(help="How many samples. [the run's sample.num]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps. [the run's sample.steps]")] = None,
-    eta: Annotated[float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the run's]")] = None,
-    solver: Annotated[str | None, typer.Option(help="euler or heun (two evaluations a step, η 0). [the run's]")] = None,
-    grid: Annotated[str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the run's]")] = None,
+    num: Annotated[
+        int | None, typer.Option(help="How many samples. [the run's sample.num]")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps. [the run's sample.steps]")
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the run's]")
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="euler or heun (two evaluations a step, η 0). [the run's]")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the run's]")
+    ] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance of a --task class run; 1: off. [the run's]")
+        float | None,
+        typer.Option(help="Classifier-free guidance of a --task class run; 1: off. [the run's]"),
     ] = None,
     label: Annotated[
-        list[int] | None, typer.Option(help="The label to draw; repeat for several, in turn. [all labels in turn]")
+        list[int] | None,
+        typer.Option(help="The label to draw; repeat for several, in turn. [all labels in turn]"),
     ] = None,
     input_: Annotated[
         Path | None,
-        typer.Option("--input", metavar="FOLDER", help="Small images to enlarge (--task superres), sorted by path."),
+        typer.Option(
+            "--input",
+            metavar="FOLDER",
+            help="Small images to enlarge (--task superres), sorted by path.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Sample i of a seed is the same whatever --num is.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Sample i of a seed is the same whatever --num is.")
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A .png grid, an .npz, or a folder of PNGs. [RUN/samples/…png]")
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="A .png grid, an .npz, or a folder of PNGs. [RUN/samples/…png]"
+        ),
     ] = None,
     checkpoint: CheckpointStep = None,
     raw_weights: RawWeights = False,
@@ -50,7 +78,8 @@ def sample(
     check_out(target)
     if len(opened.shape) != 3 and not target.suffix:
         raise NoiseregError(
-            f"--out {target}: points have no single pictures; expected a .png (a scatter plot) or an .npz"
+            f"--out {target}: points have no single pictures; expected a .png (a scatter plot) or "
+            "an .npz"
         )
     samples = opened.sample(
         num,
@@ -70,4 +99,8 @@ def sample(
 
     if rank() == 0:
         write_samples(samples, target)
-        print(json.dumps({"samples": str(target), "num": len(samples), "seed": seed}) if as_json else target)
+        print(
+            json.dumps({"samples": str(target), "num": len(samples), "seed": seed})
+            if as_json
+            else target
+        )

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from noisereg.cli.options import ConfigFile, Json, NoPlugins, Plugins, Set, component_flags, open_registry
+from noisereg.cli.options import (
+    ConfigFile,
+    Json,
+    NoPlugins,
+    Plugins,
+    Set,
+    component_flags,
+    open_registry,
+)
 from noisereg.errors import NoiseregError
 
 if TYPE_CHECKING:
@@ -20,44 +28,73 @@ if TYPE_CHECKING:
 def sweep(
     out: Annotated[
         Path | None,
-        typer.Option(metavar="SWEEP", help="The sweep's folder; a cell is a run in it. [required to train]"),
+        typer.Option(
+            metavar="SWEEP", help="The sweep's folder; a cell is a run in it. [required to train]"
+        ),
     ] = None,
-    noise: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
+    noise: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")
+    ] = None,
     reg: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis: a spec, none, or A+B; repeat.")
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="One value of this axis: a spec, none, or A+B; repeat."),
     ] = None,
-    pairing: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
-    process: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")] = None,
+    pairing: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")
+    ] = None,
+    process: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="One value of this axis; repeat.")
+    ] = None,
     axis: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="One value of any other key: train.batch_size=64; repeat."),
+        typer.Option(
+            metavar="KEY=VALUE", help="One value of any other key: train.batch_size=64; repeat."
+        ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each cell, counted from --seed. [1]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Runs of each cell, counted from --seed. [1]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed. [0]")] = None,
-    data: Annotated[str | None, typer.Option(metavar="SPEC|PATH", help="As in train. [digits]")] = None,
-    denoiser: Annotated[str | None, typer.Option(metavar="SPEC", help="As in train. [auto]")] = None,
-    task: Annotated[str | None, typer.Option(metavar="SPEC", help="As in train. [unconditional]")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SPEC|PATH", help="As in train. [digits]")
+    ] = None,
+    denoiser: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="As in train. [auto]")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="As in train. [unconditional]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each run. [4000]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch. [128]")] = None,
-    log: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")
+    ] = None,
     config: ConfigFile = None,
     sets: Set = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once; each sees one GPU.")] = 1,
     cell: Annotated[
-        int | None, typer.Option(metavar="K", help="Train the K-th cell alone, from 0: for array jobs.")
+        int | None,
+        typer.Option(metavar="K", help="Train the K-th cell alone, from 0: for array jobs."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and a guess at the time.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells and a guess at the time.")
+    ] = False,
     print_commands: Annotated[
-        bool, typer.Option("--print-commands", help="Write the cells' configurations and print a command for each.")
+        bool,
+        typer.Option(
+            "--print-commands",
+            help="Write the cells' configurations and print a command for each.",
+        ),
     ] = False,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     as_json: Json = False,
 ) -> None:
-    """Train the grid noise × regularizer × pairing × process × axes × seeds; the same command goes on with it.
+    """Train the grid noise × regularizer × pairing × process × axes × seeds; the same command goes
+    on with it.
 
-    A YAML file may hold the grid under the key ``sweep``, beside the sections of a run. A cell that fails is reported at
-    the end; the others are trained.
+    A YAML file may hold the grid under the key ``sweep``, beside the sections of a run. A cell
+    that fails is reported at the end; the others are trained.
     """
     from noisereg.runs.config import apply_set, layer, load_plugins, read_config, validate
     from noisereg.sweeps.grid import COMPONENT_AXES, make_cells, parse_axes, read_grid
@@ -72,7 +109,9 @@ def sweep(
         flags["train"] = train
     given: dict[str, Any] = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
     updates = {k: v for k, v in given.items() if v}
-    updates["axes"] = _axes(grid.axes, parse_axes(axis or []), [*flags, *(f"train.{key}" for key in train)])
+    updates["axes"] = _axes(
+        grid.axes, parse_axes(axis or []), [*flags, *(f"train.{key}" for key in train)]
+    )
     if seeds is not None:
         updates["seeds"] = seeds
     grid = read_grid(grid.model_dump() | updates | {"cells": []})
@@ -81,7 +120,10 @@ def sweep(
         varied = [*(name for name in COMPONENT_AXES if getattr(grid, name)), *grid.axes]
         for key in (assignment.partition("=")[0] for assignment in sets):
             if any(f"{key}.".startswith(f"{name}.") for name in varied):
-                raise NoiseregError(f"--set {key} would change an axis of the sweep; give it in the axis's own values")
+                raise NoiseregError(
+                    f"--set {key} would change an axis of the sweep; give it in the axis's own "
+                    "values"
+                )
         base = apply_set(base, sets)
     validate(base)
     cells = make_cells(base, grid)
@@ -94,7 +136,9 @@ def sweep(
     from noisereg.sweeps.grid import check_continues, write
     from noisereg.sweeps.resolve import resolve
 
-    resolved = resolve(cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run)
+    resolved = resolve(
+        cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run
+    )
     reporter = ConsoleReporter()
     for note in resolved.notes:
         reporter.note(note)
@@ -113,15 +157,20 @@ def sweep(
     _train(written, chosen, jobs, extra, reporter, as_json)
 
 
-def _axes(file: dict[str, list[Any]], typed: dict[str, list[Any]], flags: list[str]) -> dict[str, list[Any]]:
-    """The other axes: the file's, but for those that ``--axis`` or a flag of that key (``--data``) replaces.
+def _axes(
+    file: dict[str, list[Any]], typed: dict[str, list[Any]], flags: list[str]
+) -> dict[str, list[Any]]:
+    """The other axes: the file's, but for those that ``--axis`` or a flag of that key (``--data``)
+    replaces.
 
     Raises:
         NoiseregError: for a key given both ways.
     """
     for key in flags:
         if key in typed:
-            raise NoiseregError(f"--axis {key}=… and the flag of {key} were given; expected one of them")
+            raise NoiseregError(
+                f"--axis {key}=… and the flag of {key} were given; expected one of them"
+            )
     return {key: values for key, values in file.items() if key not in flags} | typed
 
 
@@ -135,22 +184,33 @@ def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> Non
     seconds = sum(resolved.seconds[cell.combination] for cell in left)
     if as_json:
         listed = [
-            {"cell": k, "name": c.name, "state": states[c.name], "seconds": resolved.seconds[c.combination]}
+            {
+                "cell": k,
+                "name": c.name,
+                "state": states[c.name],
+                "seconds": resolved.seconds[c.combination],
+            }
             for k, c in enumerate(resolved.cells)
         ]
         print(json.dumps({"cells": listed, "seconds": seconds, "jobs": jobs}))
         return
     width = max(len(c.name) for c in resolved.cells)
     for k, c in enumerate(resolved.cells):
-        print(f"{k:>4}  {c.name:<{width}}  about {duration(resolved.seconds[c.combination])}  {states[c.name]}")
+        print(
+            f"{k:>4}  {c.name:<{width}}  about {duration(resolved.seconds[c.combination])}  "
+            f"{states[c.name]}"
+        )
     at_once = f" with {jobs} at once" if jobs > 1 else ""
     print(
-        f"{len(resolved.cells)} cells, {len(left)} to train: about {duration(seconds / min(jobs, max(1, len(left))))} of "
+        f"{len(resolved.cells)} cells, {len(left)} to train: about "
+        f"{duration(seconds / min(jobs, max(1, len(left))))} of "
         f"training{at_once}, and some seconds a cell to start · nothing written"
     )
 
 
-def _train(sweep: Sweep, cells: list[Cell], jobs: int, arguments: list[str], reporter: Any, as_json: bool) -> None:
+def _train(
+    sweep: Sweep, cells: list[Cell], jobs: int, arguments: list[str], reporter: Any, as_json: bool
+) -> None:
     from noisereg.sweeps.launcher import Launcher, Stopped, visible_gpus
 
     try:

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from noisereg.cli.options import ConfigFile, Json, NoPlugins, Plugins, Set, component_flags, make_config, open_registry
+from noisereg.cli.options import (
+    ConfigFile,
+    Json,
+    NoPlugins,
+    Plugins,
+    Set,
+    component_flags,
+    make_config,
+    open_registry,
+)
 from noisereg.cli.parameters import parameter_lines
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
@@ -21,32 +30,50 @@ from noisereg.runs.config import SECTION_KIND, Config
 def train(
     ctx: typer.Context,
     noise: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="The noise: name or name:key=value,… [white]")
+        str | None,
+        typer.Option(metavar="SPEC", help="The noise: name or name:key=value,… [white]"),
     ] = None,
     reg: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="A regularizer; repeat to add several. [none]")
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="A regularizer; repeat to add several. [none]"),
     ] = None,
-    data: Annotated[str | None, typer.Option(metavar="SPEC|PATH", help="The data set, or a folder. [digits]")] = None,
-    process: Annotated[str | None, typer.Option(metavar="SPEC", help="ddpm or iadb. [ddpm]")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="SPEC|PATH", help="The data set, or a folder. [digits]")
+    ] = None,
+    process: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="ddpm or iadb. [ddpm]")
+    ] = None,
     denoiser: Annotated[
         str | None, typer.Option(metavar="SPEC", help="The network. [auto: by the data's shape]")
     ] = None,
     pairing: Annotated[
         str | None, typer.Option(metavar="SPEC", help="Which noise goes with which image. [none]")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="SPEC", help="What it is conditioned on. [unconditional]")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="What it is conditioned on. [unconditional]")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps. [4000]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Global batch. [128]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes weights, data order, t and latents. [0]")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="RUN", help="The run's folder. [runs/<date>-…]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Fixes weights, data order, t and latents. [0]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run's folder. [runs/<date>-…]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")
+    ] = False,
     config: ConfigFile = None,
     sets: Set = None,
     init: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Start from a pretrained diffusers U-Net, or a pipeline's folder."),
+        typer.Option(
+            metavar="DIR", help="Start from a pretrained diffusers U-Net, or a pipeline's folder."
+        ),
     ] = None,
-    log: Annotated[list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")
+    ] = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     dry_run: Annotated[
@@ -54,7 +81,11 @@ def train(
     ] = False,
     as_json: Json = False,
     help_: Annotated[
-        bool, typer.Option("--help", help="Show this; with a component, its parameters too: --noise blue-tv --help.")
+        bool,
+        typer.Option(
+            "--help",
+            help="Show this; with a component, its parameters too: --noise blue-tv --help.",
+        ),
     ] = False,
 ) -> None:
     """Train a model, or go on training it; the result is a run folder.
@@ -96,7 +127,9 @@ def train(
     _train(full, out, resume, registry, as_json)
 
 
-def _train(config: Config, out: Path | None, resume: bool, registry: Registry, as_json: bool) -> None:
+def _train(
+    config: Config, out: Path | None, resume: bool, registry: Registry, as_json: bool
+) -> None:
     from noisereg.cli.progress import ConsoleReporter, duration
     from noisereg.runs.run import default_out
     from noisereg.runs.train import Interrupted
@@ -108,7 +141,9 @@ def _train(config: Config, out: Path | None, resume: bool, registry: Registry, a
     try:
         run = engine_train(config, out, resume, registry, reporter)
     except Interrupted as stopped:
-        reporter.note(f"{stopped}; the checkpoint is written. To go on: noisereg train --resume --out {out}")
+        reporter.note(
+            f"{stopped}; the checkpoint is written. To go on: noisereg train --resume --out {out}"
+        )
         raise typer.Exit(128 + stopped.signum) from None
     if run.registry is None:  # not rank 0
         return
@@ -138,9 +173,13 @@ def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     for text in parts.notes:
         reporter.note(text)
     reporter.fact(
-        "", f"{runtime.describe()} · {config.train.steps:,} steps of {config.train.batch_size} · nothing written"
+        "",
+        f"{runtime.describe()} · {config.train.steps:,} steps of {config.train.batch_size} · "
+        "nothing written",
     )
-    sys.stdout.write(json.dumps(parts.config.dump()) + "\n" if as_json else write_yaml(parts.config.dump()))
+    sys.stdout.write(
+        json.dumps(parts.config.dump()) + "\n" if as_json else write_yaml(parts.config.dump())
+    )
 
 
 def _component_help(named: dict[str, Any], plugins: list[str] | None, no_plugins: bool) -> None:

@@ -27,28 +27,49 @@ Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
 class PointsParams(Params):
     """A two-dimensional set of Iso-Diffusion (arXiv 2403.16790)."""
 
-    version: Version = Field(1, description="1: the authors' first public code; 2: their later one")
-    n: int = Field(10_000, ge=2, le=10_000_000, description="how many training points; a tenth as many are held out")
-    seed: int = Field(0, ge=0, lt=2**32, description="what the training points are drawn from, whatever the run's seed")
+    version: Version = Field(
+        1, description="1: the authors' first public code; 2: their later one"
+    )
+    n: int = Field(
+        10_000,
+        ge=2,
+        le=10_000_000,
+        description="how many training points; a tenth as many are held out",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="what the training points are drawn from, whatever the run's seed",
+    )
 
 
 class ImageParams(Params):
     """What every image data set takes."""
 
     size: int | None = Field(
-        None, gt=0, le=MAX_SIZE, description="side in pixels: the shorter side is resized to it, the centre cut out"
+        None,
+        gt=0,
+        le=MAX_SIZE,
+        description="side in pixels: the shorter side is resized to it, the centre cut out",
     )
-    channels: Channels | None = Field(None, description="1 grey, 3 colour; unset: as the images are")
+    channels: Channels | None = Field(
+        None, description="1 grey, 3 colour; unset: as the images are"
+    )
     flip: bool = Field(False, description="mirror half of the training images left to right")
     memory: Literal["auto", "resident", "stream"] = Field(
-        "auto", description="resident: decoded once, held as uint8; stream: decoded for each batch; auto: what fits"
+        "auto",
+        description="resident: decoded once, held as uint8; stream: decoded for each batch; auto: "
+        "what fits",
     )
 
 
 class TorchvisionParams(ImageParams):
     """A data set that torchvision reads."""
 
-    root: UserPath = Field(Path("data"), description="the folder torchvision keeps its data sets in")
+    root: UserPath = Field(
+        Path("data"), description="the folder torchvision keeps its data sets in"
+    )
     download: bool = Field(False, description="fetch the data into root if they are not there")
 
 
@@ -62,26 +83,39 @@ class PhotoParams(FlippedParams):
     """Photographs of different sizes."""
 
     size: int = Field(
-        64, gt=0, le=MAX_SIZE, description="side in pixels: the shorter side is resized to it, the centre cut out"
+        64,
+        gt=0,
+        le=MAX_SIZE,
+        description="side in pixels: the shorter side is resized to it, the centre cut out",
     )
 
 
 class FolderParams(ImageParams):
     """A folder of images."""
 
-    path: UserPath = Field(description="searched for images at any depth; two or more folders in it are classes")
-    heldout: float = Field(0.1, ge=0, lt=1, description="share of the images that is not trained on")
+    path: UserPath = Field(
+        description="searched for images at any depth; two or more folders in it are classes"
+    )
+    heldout: float = Field(
+        0.1, ge=0, lt=1, description="share of the images that is not trained on"
+    )
 
 
 class LatentsParams(Params):
     """Latents of an autoencoder, computed beforehand."""
 
-    path: UserPath = Field(description="an .npz with latents (N, C, H, W), and scale and labels if there are any")
+    path: UserPath = Field(
+        description="an .npz with latents (N, C, H, W), and scale and labels if there are any"
+    )
     scale: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        "auto", description="multiplies the latents; auto: the file's own, or 1 over their standard deviation"
+        "auto",
+        description="multiplies the latents; auto: the file's own, or 1 over their standard "
+        "deviation",
     )
     decoder: UserPath | None = Field(
-        None, description="folder of the diffusers autoencoder that decodes them; unset: samples stay latents"
+        None,
+        description="folder of the diffusers autoencoder that decodes them; unset: samples stay "
+        "latents",
     )
 
 

@@ -15,15 +15,19 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) once a camera's orientation tag is applied. Reads all of a PNG, where the tag may come last."""
+    """(width, height) once a camera's orientation tag is applied. Reads all of a PNG, where the
+    tag may come last.
+    """
     turned = image.getexif().get(0x0112, 1) >= 5
     return (image.height, image.width) if turned else image.size
 
 
 def to_pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
-    """uint8 (C, H, W): upright, on white where it is transparent, its shorter side resized to ``size``, centre cut out.
+    """uint8 (C, H, W): upright, on white where it is transparent, its shorter side resized to
+    ``size``, centre cut out.
 
-    Resizing is Pillow's bicubic, which averages over the source pixels when it shrinks (antialiasing).
+    Resizing is Pillow's bicubic, which averages over the source pixels when it shrinks
+    (antialiasing).
 
     Raises:
         OSError, ValueError, SyntaxError: for an image that cannot be decoded.

@@ -19,22 +19,43 @@ from noisereg.errors import NoiseregError
 
 T = TypeVar("T")
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+    ".avif",
+)
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image below ``folder``, by its ending, sorted by path; hidden files and folders are passed over.
+    """Every image below ``folder``, by its ending, sorted by path; hidden files and folders are
+    passed over.
 
     Raises:
         NoiseregError: if the folder is missing, is no folder, cannot be listed, or holds no image.
     """
     if not folder.exists():
-        raise NoiseregError(f"there is no folder {folder}; expected path= to name a folder of images")
+        raise NoiseregError(
+            f"there is no folder {folder}; expected path= to name a folder of images"
+        )
     if not folder.is_dir():
-        raise NoiseregError(f"{folder} is a file; expected a folder of images, such as path={folder.parent}")
+        raise NoiseregError(
+            f"{folder} is a file; expected a folder of images, such as path={folder.parent}"
+        )
 
     def refused(error: OSError) -> None:
-        raise NoiseregError(f"{error.filename} cannot be listed: {error.strerror}; expected a folder of images")
+        raise NoiseregError(
+            f"{error.filename} cannot be listed: {error.strerror}; expected a folder of images"
+        )
 
     found: list[Path] = []
     seen: set[str] = set()  # linked folders are followed, once
@@ -52,13 +73,16 @@ def find_images(folder: Path) -> list[Path]:
         ]
     if not found:
         raise NoiseregError(
-            f"there are no images in {folder}; expected files that end in .png, .jpg, .webp or the like, at any depth"
+            f"there are no images in {folder}; expected files that end in .png, .jpg, .webp or "
+            "the like, at any depth"
         )
     return sorted(found)
 
 
 def class_names(folder: Path, files: list[Path]) -> list[str]:
-    """The first-level subfolders, if there are two or more and every image is in one; else none."""
+    """The first-level subfolders, if there are two or more and every image is in one; else
+    none.
+    """
     parts = [file.relative_to(folder).parts for file in files]
     names = sorted({p[0] for p in parts})
     return names if len(names) > 1 and all(len(p) > 1 for p in parts) else []
@@ -68,7 +92,8 @@ class Folder(ImageDataset):
     """Images of any size and kind; a tenth is held out, unless ``heldout`` says otherwise.
 
     Raises:
-        NoiseregError: names an image that cannot be read; images of different sizes and no ``size``.
+        NoiseregError: names an image that cannot be read; images of different sizes and no
+        ``size``.
     """
 
     def __init__(self, params: FolderParams, ctx: Context) -> None:
@@ -80,7 +105,9 @@ class Folder(ImageDataset):
         self._labels = [number.get(file.relative_to(params.path).parts[0]) for file in self.files]
         with Decoders() as readers:  # what is no image is named before training starts
             if params.size is None:
-                width, height = self._common_size(list(readers.map(_read(upright_size), self.files)))
+                width, height = self._common_size(
+                    list(readers.map(_read(upright_size), self.files))
+                )
             else:
                 width = height = params.size
             grey = all(list(readers.map(_read(is_grey), self.files)))
@@ -98,7 +125,8 @@ class Folder(ImageDataset):
             other = next(i for i, size in enumerate(sizes) if size != (width, height))
             raise NoiseregError(
                 f"the images differ in size (most are {width}×{height}, {self.files[other]} is "
-                f"{sizes[other][0]}×{sizes[other][1]}); type size=64 or the like to bring them to one"
+                f"{sizes[other][0]}×{sizes[other][1]}); type size=64 or the like to bring them to "
+                "one"
             )
         return sizes[0]
 

@@ -1,4 +1,6 @@
-"""Images: decoded once and held as uint8, or decoded for each batch; one class for every source of them."""
+"""Images: decoded once and held as uint8, or decoded for each batch; one class for every source of
+them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
 
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
-"""How much of the free memory data may take: on a GPU the network and its activations need the rest."""
+"""How much of the free memory data may take: on a GPU the network and its activations need the
+rest.
+"""
 
 
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -65,21 +69,29 @@ class Part:
         try:
             image, label = self.source[index]
             with image:
-                return to_pixels(image, self.size, self.channels), -1 if label is None else int(label)
+                return to_pixels(image, self.size, self.channels), -1 if label is None else int(
+                    label
+                )
         except UNREADABLE as error:
             raise unreadable(self.name(index), error) from None
 
 
 def unreadable(name: str, error: Exception) -> NoiseregError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return NoiseregError(f"{name} cannot be read as an image ({reason}); repair it or take it away")
+    return NoiseregError(
+        f"{name} cannot be read as an image ({reason}); repair it or take it away"
+    )
 
 
 class Decoders(ThreadPoolExecutor):
     """Threads that decode: Pillow lets go of the interpreter's lock while it does."""
 
     def __init__(self) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         super().__init__(max(1, min(16, cores // ranks)), thread_name_prefix="decode")
 
@@ -87,7 +99,9 @@ class Decoders(ThreadPoolExecutor):
 class StreamedSplit:
     """Images decoded for each batch."""
 
-    def __init__(self, part: Part, labelled: bool, decoders: Decoders, device: torch.device | str) -> None:
+    def __init__(
+        self, part: Part, labelled: bool, decoders: Decoders, device: torch.device | str
+    ) -> None:
         self.part = part
         self.labelled = labelled
         self.decoders = decoders
@@ -103,7 +117,9 @@ class StreamedSplit:
 
 
 class ImageDataset(TwoSplits):
-    """Base of the image data sets: a subclass finds the images, this class decodes, holds and splits them."""
+    """Base of the image data sets: a subclass finds the images, this class decodes, holds and
+    splits them.
+    """
 
     params: ImageParams
     levels = 256
@@ -131,7 +147,11 @@ class ImageDataset(TwoSplits):
                 splits.append(StreamedSplit(part, labelled, decoders, self.device))
             else:
                 pixels, labels = self._decode(part, decoders)
-                splits.append(ResidentSplit(pixels.to(where), labels.to(where) if labelled else None, self.device))
+                splits.append(
+                    ResidentSplit(
+                        pixels.to(where), labels.to(where) if labelled else None, self.device
+                    )
+                )
         self.train, self.heldout = splits
         if where is not None:
             decoders.shutdown()
@@ -154,7 +174,9 @@ class ImageDataset(TwoSplits):
         return pixels, torch.from_numpy(labels)
 
     def _place(self, needed: int) -> tuple[torch.device | None, str]:
-        """Where ``needed`` bytes of pixels are held (None: nowhere, they are streamed), and how the summary says it."""
+        """Where ``needed`` bytes of pixels are held (None: nowhere, they are streamed), and how
+        the summary says it.
+        """
         memory = self.params.memory
         if memory == "stream":
             return None, "streamed"
@@ -168,6 +190,7 @@ class ImageDataset(TwoSplits):
         if memory == "resident":
             raise NoiseregError(
                 f"memory=resident: the images take {needed / 2**30:.1f} GiB and there is room for "
-                f"{room / 2**30:.1f} GiB; make size smaller or type memory=auto, which streams them"
+                f"{room / 2**30:.1f} GiB; make size smaller or type memory=auto, which streams "
+                "them"
             )
         return None, "streamed (more than fits in memory)"

@@ -1,4 +1,6 @@
-"""Precomputed latents of an autoencoder, as in BNDM's latent variant (Huang et al. 2024, arXiv 2402.04930)."""
+"""Precomputed latents of an autoencoder, as in BNDM's latent variant (Huang et al. 2024, arXiv
+2402.04930).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from noisereg.errors import NoiseregError
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 """diffusers' classes that decode one latent image into one image."""
 AT_ONCE = 16
-"""Latents decoded together: an autoencoder takes much more memory than the diffusion of its latents."""
+"""Latents decoded together: an autoencoder takes much more memory than the diffusion of its
+latents.
+"""
 
 
 class LatentSplit:
@@ -35,17 +39,23 @@ class LatentSplit:
 
     def batch(self, indices: Tensor) -> Batch:
         indices = indices.to(self.latents.device)
-        return Batch(self.latents[indices].float() * self.scale, None if self.labels is None else self.labels[indices])
+        return Batch(
+            self.latents[indices].float() * self.scale,
+            None if self.labels is None else self.labels[indices],
+        )
 
 
 class Latents(TwoSplits):
-    """An .npz with ``latents`` (N, C, H, W), and, if there are any, ``scale`` and ``labels`` (N,). A tenth is held out.
+    """An .npz with ``latents`` (N, C, H, W), and, if there are any, ``scale`` and ``labels`` (N,).
+    A tenth is held out.
 
-    ``scale`` multiplies the latents, so that their standard deviation is about 1, as the noise's is (diffusers' name for
-    it is ``scaling_factor``); what a user sees is divided by it again and decoded.
+    ``scale`` multiplies the latents, so that their standard deviation is about 1, as the noise's
+    is (diffusers' name for it is ``scaling_factor``); what a user sees is divided by it again and
+    decoded.
 
     Raises:
-        NoiseregError: for a file that is not there or not of this form, and a decoder that does not fit it.
+        NoiseregError: for a file that is not there or not of this form, and a decoder that does
+        not fit it.
     """
 
     def __init__(self, params: LatentsParams, ctx: Context) -> None:
@@ -55,7 +65,9 @@ class Latents(TwoSplits):
         elif scale is None:
             deviation = float(latents.astype(np.float64).std())
             if deviation == 0:
-                raise NoiseregError(f"{params.path}: all latents are equal, so that no scale can be found for them")
+                raise NoiseregError(
+                    f"{params.path}: all latents are equal, so that no scale can be found for them"
+                )
             scale = 1 / deviation
         self.params = params.model_copy(update={"scale": scale})
         self.shape = latents.shape[1:]
@@ -63,18 +75,20 @@ class Latents(TwoSplits):
         splits = []
         for indices in holdout(len(latents)):
             own = None if labels is None else torch.from_numpy(labels[indices]).to(ctx.device)
-            splits.append(LatentSplit(torch.from_numpy(latents[indices]).to(ctx.device), own, scale))
+            splits.append(
+                LatentSplit(torch.from_numpy(latents[indices]).to(ctx.device), own, scale)
+            )
         self.train, self.heldout = splits
         self.decode = self.decoder(self.params, Context(shape=self.shape, device=ctx.device))
         size = "×".join(map(str, self.shape))
         seen = f"decoded by {params.decoder}" if params.decoder else "without a decoder"
-        self.summary = (
-            f"{len(self.train):,} latents of {size} ({len(self.heldout):,} held out), scale {scale:.4g}, {seen}"
-        )
+        self.summary = f"{len(self.train):,} latents of {size} ({len(self.heldout):,} held out), scale {scale:.4g}, {seen}"
 
     @classmethod
     def decoder(cls, params: Params, ctx: Context) -> Callable[[Tensor], Tensor]:
-        """Scaled latents to uint8 images by the autoencoder, or, without one, to the latents as the file has them."""
+        """Scaled latents to uint8 images by the autoencoder, or, without one, to the latents as
+        the file has them.
+        """
         assert isinstance(params, LatentsParams)
         scale = params.scale
         if scale == "auto":
@@ -87,7 +101,10 @@ class Latents(TwoSplits):
             from noisereg.runs.output import to_uint8
 
             with torch.inference_mode():
-                parts = [to_uint8(autoencoder.decode(some.float() / scale).sample) for some in x.split(AT_ONCE)]
+                parts = [
+                    to_uint8(autoencoder.decode(some.float() / scale).sample)
+                    for some in x.split(AT_ONCE)
+                ]
             return torch.cat(parts)
 
         return decode
@@ -97,22 +114,27 @@ def load_autoencoder(folder: Path, ctx: Context) -> Any:
     """A diffusers autoencoder from its folder; no pickled weights, nothing is downloaded.
 
     Raises:
-        NoiseregError: for a folder that holds none, or one whose latents have another number of channels.
+        NoiseregError: for a folder that holds none, or one whose latents have another number of
+        channels.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config["_class_name"]
     except (OSError, ValueError, KeyError, TypeError):
         raise NoiseregError(
-            f"latents:decoder={folder} is no folder of a diffusers autoencoder (it has no config.json); expected what "
+            f"latents:decoder={folder} is no folder of a diffusers autoencoder (it has no "
+            "config.json); expected what "
             "AutoencoderKL.save_pretrained writes"
         ) from None
     if name not in AUTOENCODERS:
-        raise NoiseregError(f"latents:decoder={folder} is a {name}; expected one of {', '.join(AUTOENCODERS)}")
+        raise NoiseregError(
+            f"latents:decoder={folder} is a {name}; expected one of {', '.join(AUTOENCODERS)}"
+        )
     channels = config.get("latent_channels")
     if channels != ctx.shape[0]:
         raise NoiseregError(
-            f"latents:decoder={folder} decodes latents of {channels} channels, and these have {ctx.shape[0]}; expected the "
+            f"latents:decoder={folder} decodes latents of {channels} channels, and these have "
+            f"{ctx.shape[0]}; expected the "
             "autoencoder that made them"
         )
     import diffusers
@@ -122,7 +144,9 @@ def load_autoencoder(folder: Path, ctx: Context) -> Any:
             folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise NoiseregError(f"latents:decoder={folder} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise NoiseregError(
+            f"latents:decoder={folder} cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from None
     return loaded.to(ctx.device).eval().requires_grad_(False)
 
 
@@ -131,7 +155,9 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, float | None]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile) or "latents" not in archive:
-                raise NoiseregError(f"{path} holds no latents; {expected}, and scale and labels if there are any")
+                raise NoiseregError(
+                    f"{path} holds no latents; {expected}, and scale and labels if there are any"
+                )
             latents = archive["latents"]
             labels = archive.get("labels")
             scale = float(archive["scale"]) if "scale" in archive else None
@@ -140,10 +166,13 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, float | None]:
     except NoiseregError:
         raise
     except Exception as error:  # a cut or foreign file: zipfile, numpy and the system each say it in their own way
-        raise NoiseregError(f"{path} cannot be read ({' '.join(str(error).split())}); {expected}") from None
+        raise NoiseregError(
+            f"{path} cannot be read ({' '.join(str(error).split())}); {expected}"
+        ) from None
     if latents.ndim != 4 or not len(latents) or latents.dtype.kind != "f":
         raise NoiseregError(
-            f"{path}: latents are {latents.dtype} of shape {latents.shape}; expected floats (N, C, H, W)"
+            f"{path}: latents are {latents.dtype} of shape {latents.shape}; expected floats (N, "
+            "C, H, W)"
         )
     if not np.isfinite(latents).all():
         raise NoiseregError(f"{path}: some latents are not finite")

@@ -12,7 +12,8 @@ GUESS = 4 * 2**30
 
 
 def free_host_memory(root: Path = Path("/")) -> int:
-    """Bytes of RAM this process may still take: its share of the node's, and no more than its container or job allows.
+    """Bytes of RAM this process may still take: its share of the node's, and no more than its
+    container or job allows.
 
     ``root`` is where ``proc`` and ``sys`` are.
     """
@@ -35,7 +36,9 @@ def _available(meminfo: Path) -> int:
 
 
 def _allowances(root: Path) -> list[int]:
-    """What each control group (version 2) that this process is in still allows: Slurm's and containers' limits."""
+    """What each control group (version 2) that this process is in still allows: Slurm's and
+    containers' limits.
+    """
     base = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -54,7 +57,9 @@ def _allowances(root: Path) -> list[int]:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         except (OSError, ValueError):  # no limit here ("max"), or no such group
             continue
-        allowances.append(limit - used + int(stat.get("inactive_file", 0)))  # the file cache gives way
+        allowances.append(
+            limit - used + int(stat.get("inactive_file", 0))
+        )  # the file cache gives way
     return allowances
 
 

@@ -11,10 +11,11 @@ from noisereg.errors import NoiseregError, nearest
 
 
 def holdout(n: int, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (train, held out) of ``n`` samples: ``share`` of them is held out, always the same ones; at least one of two,
-    unless it is 0, and never all.
+    """Indices (train, held out) of ``n`` samples: ``share`` of them is held out, always the same
+    ones; at least one of two, unless it is 0, and never all.
 
-    The draw is ``RandomState``'s: NumPy promises that stream for good, which it does not for ``Generator``'s.
+    The draw is ``RandomState``'s: NumPy promises that stream for good, which it does not for
+    ``Generator``'s.
     """
     count = min(max(1, round(n * share)), n - 1) if share > 0 else 0
     order = np.random.RandomState(0).permutation(n)
@@ -52,7 +53,11 @@ class ResidentSplit:
 
     def batch(self, indices: Tensor) -> Batch:
         pixels = self.pixels[indices.to(self.pixels.device)].to(self.device)
-        labels = None if self.labels is None else self.labels[indices.to(self.labels.device)].to(self.device)
+        labels = (
+            None
+            if self.labels is None
+            else self.labels[indices.to(self.labels.device)].to(self.device)
+        )
         return Batch(pixels_to_unit(pixels), labels)
 
 
@@ -70,6 +75,7 @@ class TwoSplits(Dataset):
         """
         if name not in ("train", "heldout"):
             raise NoiseregError(
-                f"no split is called {name!r}; expected 'train' or 'heldout'{nearest(name, ['train', 'heldout'])}"
+                f"no split is called {name!r}; expected 'train' or "
+                f"'heldout'{nearest(name, ['train', 'heldout'])}"
             )
         return self.train if name == "train" else self.heldout

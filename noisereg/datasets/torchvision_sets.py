@@ -33,7 +33,8 @@ class TorchvisionDataset(ImageDataset):
     """Held out is torchvision's test split; everything else is trained on.
 
     Raises:
-        NoiseregError: if the data are not there, damaged, or cannot be downloaded; says how to get them.
+        NoiseregError: if the data are not there, damaged, or cannot be downloaded; says how to get
+        them.
     """
 
     name: ClassVar[str]
@@ -55,7 +56,12 @@ class TorchvisionDataset(ImageDataset):
         side = params.size or self.native[1]
         train = Concatenated([self._read(arguments) for arguments in self.training])
         test = self._read(self.testing)
-        self.hold(self._part(train, "training", channels), self._part(test, "test", channels), height=side, width=side)
+        self.hold(
+            self._part(train, "training", channels),
+            self._part(test, "test", channels),
+            height=side,
+            width=side,
+        )
 
     def _part(self, source: Source, which: str, channels: int) -> Part:
         return Part(
@@ -71,8 +77,12 @@ class TorchvisionDataset(ImageDataset):
 
         root, download = self.params.root, self.params.download
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
-                return getattr(torchvision.datasets, self.reader)(root, download=download, **arguments)
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # torchvision prints; stdout is for results
+                return getattr(torchvision.datasets, self.reader)(
+                    root, download=download, **arguments
+                )
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             if download:
@@ -82,11 +92,13 @@ class TorchvisionDataset(ImageDataset):
                 ) from None
             if not (root / self.place).exists():
                 raise NoiseregError(
-                    f"{self.name} is not at {root / self.place}; type {self.name}:root={root},download=true to fetch it, "
+                    f"{self.name} is not at {root / self.place}; type "
+                    f"{self.name}:root={root},download=true to fetch it, "
                     "or root=DIR if it is elsewhere"
                 ) from None
             raise NoiseregError(
-                f"{self.name} at {root / self.place} is incomplete or damaged ({reason}); take it away and type "
+                f"{self.name} at {root / self.place} is incomplete or damaged ({reason}); take it "
+                "away and type "
                 f"{self.name}:root={root},download=true to fetch it again"
             ) from None
 

@@ -31,8 +31,12 @@ Levels = Annotated[tuple[int, ...] | None, BeforeValidator(_brackets)]
 class DenseParams(Params):
     """Iso-Diffusion's network for points (arXiv 2403.16790)."""
 
-    widths: Widths = Field((128, 128, 128), min_length=1, description="widths of the hidden layers")
-    embedding: int = Field(128, ge=2, le=65_536, multiple_of=2, description="length of the sinusoidal embedding of t")
+    widths: Widths = Field(
+        (128, 128, 128), min_length=1, description="widths of the hidden layers"
+    )
+    embedding: int = Field(
+        128, ge=2, le=65_536, multiple_of=2, description="length of the sinusoidal embedding of t"
+    )
     time_input: TimeInput = Field("step", description=TIME_INPUT)
 
 
@@ -41,8 +45,12 @@ class MLPParams(Params):
 
     width: int = Field(256, gt=0, le=65_536, description="width of the residual stream")
     blocks: int = Field(4, ge=1, le=1000, description="how many residual blocks")
-    embedding: int = Field(64, ge=2, le=65_536, multiple_of=2, description="length of the sinusoidal embedding of t")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of a block's hidden units dropped in training")
+    embedding: int = Field(
+        64, ge=2, le=65_536, multiple_of=2, description="length of the sinusoidal embedding of t"
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of a block's hidden units dropped in training"
+    )
     time_input: TimeInput = Field("step", description=TIME_INPUT)
 
 
@@ -58,7 +66,8 @@ class Preset(NamedTuple):
 
 
 PRESETS: Mapping[str, Preset] = {
-    # Ho et al. 2020, appendix B: attention at 16×16, which for 32×32 images is level 1; 35.7 M parameters.
+    # Ho et al. 2020, appendix B: attention at 16×16, which for 32×32 images is level 1; 35.7 M
+    # parameters.
     "ddpm-cifar10": Preset((128, 256, 256, 256), 2, (1,), 0, 0.1, "index"),
     # BNDM (2402.04930), supplement: diffusers' defaults but for the widths and the attention.
     "bndm-64": Preset((128, 128, 256, 256, 512, 512), 2, (4,), 8, 0.0, "unit"),
@@ -69,48 +78,65 @@ PRESETS: Mapping[str, Preset] = {
 
 
 AUTO_SMALL = 64
-"""The largest side for which ``preset=auto`` is the small network. It goes by the shape alone: a run trained on a GPU is
-the same network when it is sampled on a CPU."""
+"""The largest side for which ``preset=auto`` is the small network. It goes by the shape alone: a
+run trained on a GPU is the same network when it is sampled on a CPU."""
 
 
 class UNetParams(Params):
     """diffusers' ``UNet2DModel``. What is left out is the preset's."""
 
     preset: Literal["auto", "small", "ddpm-cifar10", "bndm-64", "bndm-128"] = Field(
-        "auto", description="the network to start from; auto: small up to 64×64 pixels, bndm-128 above"
+        "auto",
+        description="the network to start from; auto: small up to 64×64 pixels, bndm-128 above",
     )
-    channels: Widths | None = Field(None, min_length=1, description="width of each level, from full resolution down")
+    channels: Widths | None = Field(
+        None, min_length=1, description="width of each level, from full resolution down"
+    )
     layers: int | None = Field(None, ge=1, le=100, description="residual blocks a level")
     attention: Levels = Field(
-        None, description="levels with self-attention, 0 the full resolution; []: only the middle block has it"
+        None,
+        description="levels with self-attention, 0 the full resolution; []: only the middle block "
+        "has it",
     )
-    head_dim: int | None = Field(None, ge=0, description="channels of an attention head; 0: one head of all channels")
+    head_dim: int | None = Field(
+        None, ge=0, description="channels of an attention head; 0: one head of all channels"
+    )
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout in the residual blocks")
     time_input: TimeInput | None = Field(None, description=TIME_INPUT)
 
     def resolve(self, shape: tuple[int, ...]) -> tuple[str, Preset]:
-        """The preset that ``auto`` is for images of ``shape`` (C, H, W), and the network with what was given put in.
+        """The preset that ``auto`` is for images of ``shape`` (C, H, W), and the network with what
+        was given put in.
 
         Raises:
-            NoiseregError: for attention on a level that is not there, or heads that do not divide a level's channels.
+            NoiseregError: for attention on a level that is not there, or heads that do not divide
+            a level's channels.
         """
         name = self.preset
         if name == "auto":
             name = "small" if max(shape[1:]) <= AUTO_SMALL else "bndm-128"
-        given = {field: value for field in Preset._fields if (value := getattr(self, field)) is not None}
+        given = {
+            field: value for field in Preset._fields if (value := getattr(self, field)) is not None
+        }
         network = PRESETS[name]._replace(**given)
         depth = len(network.channels)
         for level in network.attention:
             if not 0 <= level < depth:
                 raise NoiseregError(
-                    f"unet: attention on level {level}, but channels={','.join(map(str, network.channels))} makes levels "
+                    f"unet: attention on level {level}, but "
+                    f"channels={','.join(map(str, network.channels))} makes levels "
                     f"0 to {depth - 1}; type attention={depth - 1} or attention=[]"
                 )
-        for level in {*network.attention, depth - 1}:  # the middle block attends with the deepest level's width
+        for level in {
+            *network.attention,
+            depth - 1,
+        }:  # the middle block attends with the deepest level's width
             if network.head_dim and network.channels[level] % network.head_dim:
                 raise NoiseregError(
-                    f"unet: head_dim={network.head_dim} does not divide the {network.channels[level]} channels of level "
-                    f"{level}; type head_dim=0 for one head, or widths that are multiples of {network.head_dim}"
+                    f"unet: head_dim={network.head_dim} does not divide the "
+                    f"{network.channels[level]} channels of level "
+                    f"{level}; type head_dim=0 for one head, or widths that are multiples of "
+                    f"{network.head_dim}"
                 )
         return name, network
 
@@ -119,7 +145,8 @@ class DiffusersUNetParams(Params):
     """A ``UNet2DModel`` of any architecture, as ``--init DIR`` finds it."""
 
     architecture: dict[str, Any] = Field(
-        description="UNet2DModel's arguments, as its config.json has them; what the data and the noise decide is left out"
+        description="UNet2DModel's arguments, as its config.json has them; what the data and the "
+        "noise decide is left out"
     )
     time_input: TimeInput = Field("index", description=TIME_INPUT)
 
@@ -127,8 +154,8 @@ class DiffusersUNetParams(Params):
 def auto_denoiser(shape: tuple[int, ...]) -> str:
     """The denoiser that ``--denoiser auto`` takes for samples of ``shape``.
 
-    Points get Iso-Diffusion's network; up to 16×16 pixels a convolution has little to share, and the residual MLP is a
-    hundred times faster on a CPU; larger images get a U-Net.
+    Points get Iso-Diffusion's network; up to 16×16 pixels a convolution has little to share, and
+    the residual MLP is a hundred times faster on a CPU; larger images get a U-Net.
     """
     if len(shape) == 1:
         return "dense"

@@ -1,4 +1,6 @@
-"""diffusers' ``UNet2DModel`` of any architecture: the network of a run that starts from a pretrained one."""
+"""diffusers' ``UNet2DModel`` of any architecture: the network of a run that starts from a
+pretrained one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ OURS = ("sample_size", "in_channels", "out_channels", "num_class_embeds")
 class DiffusersUNet(PaddedUNet):
     """
     Raises:
-        NoiseregError: for points, and for an architecture that is not told t, or that diffusers does not know.
+        NoiseregError: for points, and for an architecture that is not told t, or that diffusers
+        does not know.
     """
 
     default_lr = 1e-4
@@ -43,12 +46,17 @@ def check(architecture: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(UNet2DModel).parameters if name not in OURS]
     for name in architecture:
         if name not in known:
-            raise NoiseregError(f"diffusers-unet: UNet2DModel takes no {name!r} here{nearest(name, known)}")
+            raise NoiseregError(
+                f"diffusers-unet: UNet2DModel takes no {name!r} here{nearest(name, known)}"
+            )
     if "block_out_channels" not in architecture:
         raise NoiseregError("diffusers-unet: the architecture has no block_out_channels")
     if architecture.get("time_embedding_type", "positional") == "fourier":
-        raise NoiseregError("diffusers-unet: this network is told σ (time_embedding_type fourier), and not t")
+        raise NoiseregError(
+            "diffusers-unet: this network is told σ (time_embedding_type fourier), and not t"
+        )
     if architecture.get("class_embed_type") is not None:
         raise NoiseregError(
-            f"diffusers-unet: class_embed_type {architecture['class_embed_type']!r} takes no labels; expected null"
+            f"diffusers-unet: class_embed_type {architecture['class_embed_type']!r} takes no "
+            "labels; expected null"
         )

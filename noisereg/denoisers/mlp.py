@@ -1,7 +1,8 @@
 """A residual MLP for images as small as 8×8, where a convolution has little to share.
 
-Each block is modulated by time as in DiT (Peebles & Xie 2023, arXiv 2212.09748, "adaLN-Zero"): shift and scale after the
-normalisation, and a gate that starts at zero, so that the network starts as the identity on its residual stream.
+Each block is modulated by time as in DiT (Peebles & Xie 2023, arXiv 2212.09748, "adaLN-Zero"):
+shift and scale after the normalisation, and a gate that starts at zero, so that the network starts
+as the identity on its residual stream.
 """
 
 from __future__ import annotations
@@ -50,15 +51,20 @@ class MLP(nn.Module):
         self.pixels = tuple(ctx.shape[1:])
         if self.sizes.condition and not self.pixels:
             raise NoiseregError(
-                "mlp cannot condition points on an image; type --task unconditional or class, or take images"
+                "mlp cannot condition points on an image; type --task unconditional or class, or "
+                "take images"
             )
         area = math.prod(self.pixels)
         width, length = params.width, params.embedding
-        self.embed = nn.Sequential(Sinusoidal(length), nn.Linear(length, length), nn.SiLU(), nn.Linear(length, length))
+        self.embed = nn.Sequential(
+            Sinusoidal(length), nn.Linear(length, length), nn.SiLU(), nn.Linear(length, length)
+        )
         self.labels = nn.Embedding(self.sizes.classes + 1, length) if self.sizes.classes else None
         self.act = nn.SiLU()
         self.enter = nn.Linear((self.sizes.sample + self.sizes.condition) * area, width)
-        self.blocks = nn.ModuleList(Block(width, length, params.dropout) for _ in range(params.blocks))
+        self.blocks = nn.ModuleList(
+            Block(width, length, params.dropout) for _ in range(params.blocks)
+        )
         self.norm = nn.LayerNorm(width)
         self.leave = nn.Linear(width, self.sizes.outputs * area)
         nn.init.zeros_(self.leave.weight)

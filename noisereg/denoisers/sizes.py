@@ -11,7 +11,9 @@ from noisereg.api import Context
 
 @dataclass(frozen=True)
 class Sizes:
-    """Channels (for points: numbers) of the sample, of an image condition and of the output; and the labels."""
+    """Channels (for points: numbers) of the sample, of an image condition and of the output; and
+    the labels.
+    """
 
     sample: int
     condition: int
@@ -21,7 +23,9 @@ class Sizes:
     @classmethod
     def of(cls, ctx: Context) -> Sizes:
         """C, the task's channels, C·(1 + process heads + noise heads), the task's classes."""
-        heads = (ctx.process.extra_heads if ctx.process else 0) + (ctx.noise.extra_heads if ctx.noise else 0)
+        heads = (ctx.process.extra_heads if ctx.process else 0) + (
+            ctx.noise.extra_heads if ctx.noise else 0
+        )
         return cls(
             sample=ctx.shape[0],
             condition=ctx.task.channels if ctx.task else 0,

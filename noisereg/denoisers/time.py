@@ -11,7 +11,8 @@ from noisereg.denoisers import TimeInput
 
 
 def network_time(t: Tensor, time_input: TimeInput) -> Tensor:
-    """t in [0, 1], (B,), as the network counts it, float32: ``index`` 1000t − 1, ``step`` 1000t, ``unit`` t.
+    """t in [0, 1], (B,), as the network counts it, float32: ``index`` 1000t − 1, ``step`` 1000t,
+    ``unit`` t.
 
     Computed in float64, so that t = k/1000 gives exactly k − 1 and k.
     """
@@ -29,7 +30,9 @@ class Sinusoidal(nn.Module):
     def __init__(self, length: int) -> None:
         super().__init__()
         exponents = torch.arange(0, length, 2, dtype=torch.float64) / length
-        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * exponents).float(), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(-math.log(10_000) * exponents).float(), persistent=False
+        )
 
     def forward(self, time: Tensor) -> Tensor:
         phase = time[:, None] * self.frequencies

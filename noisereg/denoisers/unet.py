@@ -1,4 +1,6 @@
-"""diffusers' ``UNet2DModel`` with the presets of DDPM (arXiv 2006.11239) and BNDM (arXiv 2402.04930)."""
+"""diffusers' ``UNet2DModel`` with the presets of DDPM (arXiv 2006.11239) and BNDM (arXiv
+2402.04930).
+"""
 
 from __future__ import annotations
 
@@ -24,19 +26,28 @@ def require_images(ctx: Context, name: str) -> None:
         NoiseregError: for points.
     """
     if len(ctx.shape) != 3:
-        raise NoiseregError(f"{name} takes images, not points of {ctx.shape[0]} numbers; type --denoiser dense, or mlp")
+        raise NoiseregError(
+            f"{name} takes images, not points of {ctx.shape[0]} numbers; type --denoiser dense, "
+            "or mlp"
+        )
 
 
 class PaddedUNet(nn.Module):
-    """diffusers' ``UNet2DModel``, as ``unet``, for images of any height and width: what the levels do not divide is padded
-    with zeros and cut off again."""
+    """diffusers' ``UNet2DModel``, as ``unet``, for images of any height and width: what the levels
+    do not divide is padded with zeros and cut off again."""
 
-    def __init__(self, ctx: Context, architecture: Mapping[str, Any], time_input: TimeInput) -> None:
-        """``architecture``: ``UNet2DModel``'s arguments, but for what follows from the data, the task and the heads."""
+    def __init__(
+        self, ctx: Context, architecture: Mapping[str, Any], time_input: TimeInput
+    ) -> None:
+        """``architecture``: ``UNet2DModel``'s arguments, but for what follows from the data, the
+        task and the heads.
+        """
         super().__init__()
         self.time_input = time_input
         self.sizes = Sizes.of(ctx)
-        self.padding = padding(ctx.shape[1], ctx.shape[2], 2 ** (len(architecture["block_out_channels"]) - 1))
+        self.padding = padding(
+            ctx.shape[1], ctx.shape[2], 2 ** (len(architecture["block_out_channels"]) - 1)
+        )
         left, right, top, bottom = self.padding
         self.unet = UNet2DModel(
             sample_size=(ctx.shape[1] + top + bottom, ctx.shape[2] + left + right),
@@ -47,7 +58,9 @@ class PaddedUNet(nn.Module):
         )
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """(B, C·(1 + heads), H, W) from x_t (B, C, H, W), t (B,) and the task's image or labels."""
+        """(B, C·(1 + heads), H, W) from x_t (B, C, H, W), t (B,) and the task's image or
+        labels.
+        """
         if self.sizes.condition:
             x_t = torch.cat((x_t, self.sizes.required(cond)), 1)
         labels = self.sizes.required(cond) if self.sizes.classes else None
@@ -70,7 +83,9 @@ class UNet(PaddedUNet):
         require_images(ctx, "unet")
         name, network = params.resolve(ctx.shape)
         bndm = name.startswith("bndm")
-        super().__init__(ctx, {**blocks(network), **({} if bndm else DDPM_DETAILS)}, network.time_input)
+        super().__init__(
+            ctx, {**blocks(network), **({} if bndm else DDPM_DETAILS)}, network.time_input
+        )
         self.params = UNetParams.model_validate({"preset": name, **network._asdict()})
         self.summary = f"preset {name}, channels {'-'.join(map(str, network.channels))}"
         self.default_lr = 1e-4 if bndm else 1e-3 if name == "small" else 2e-4
@@ -79,8 +94,8 @@ class UNet(PaddedUNet):
 
 
 DDPM_DETAILS: dict[str, Any] = {
-    # Where diffusers' defaults differ from DDPM's code: the order and spacing of the sinusoids, padding of the strided
-    # convolutions on the right and below only, and the normalisation's ε.
+    # Where diffusers' defaults differ from DDPM's code: the order and spacing of the sinusoids,
+    # padding of the strided convolutions on the right and below only, and the normalisation's ε.
     "flip_sin_to_cos": False,
     "freq_shift": 1,
     "downsample_padding": 0,
@@ -106,12 +121,18 @@ def blocks(network: Preset) -> dict[str, Any]:
 def padding(height: int, width: int, multiple: int) -> tuple[int, int, int, int]:
     """(left, right, top, bottom) that brings both sides up to a multiple."""
     more_height, more_width = -height % multiple, -width % multiple
-    return more_width // 2, more_width - more_width // 2, more_height // 2, more_height - more_height // 2
+    return (
+        more_width // 2,
+        more_width - more_width // 2,
+        more_height // 2,
+        more_height - more_height // 2,
+    )
 
 
 def initialise_as_ddpm(unet: UNet2DModel) -> None:
-    """DDPM's initial weights: uniform with the mean of fan-in and fan-out, biases zero; and zero weights where a
-    residual branch and the network end, so that every block starts as the identity and the output as zero."""
+    """DDPM's initial weights: uniform with the mean of fan-in and fan-out, biases zero; and zero
+    weights where a residual branch and the network end, so that every block starts as the identity
+    and the output as zero."""
     for name, module in unet.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             ends = name == "conv_out" or name.endswith((".conv2", ".to_out.0"))

@@ -1,8 +1,9 @@
-"""The terms of the variational bound on −log p(x0), in nats (Ho et al. 2020, arXiv 2006.11239, eq. 5; theory, §7).
+"""The terms of the variational bound on −log p(x0), in nats (Ho et al. 2020, arXiv 2006.11239, eq.
+5; theory, §7).
 
-For a step from t to s, q(x_s | x_t, x0) = N(m, σ²L_sL_sᵀ) and the model's p(x_s | x_t) = N(m̂, σ̃²L_sL_sᵀ) share L_s, so
-everything is a function of u = L_s⁻¹(m − m̂)/σ and of ρ = log σ̃/σ. Both may be of any shape that broadcasts; sums are
-over all but the first dimension.
+For a step from t to s, q(x_s | x_t, x0) = N(m, σ²L_sL_sᵀ) and the model's p(x_s | x_t) = N(m̂,
+σ̃²L_sL_sᵀ) share L_s, so everything is a function of u = L_s⁻¹(m − m̂)/σ and of ρ = log σ̃/σ. Both
+may be of any shape that broadcasts; sums are over all but the first dimension.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ def step_kl(u: Tensor, log_ratio: Tensor) -> Tensor:
 
 
 def gaussian_nll(whitened: Tensor, log_std: Tensor, log_det: Tensor) -> Tensor:
-    """−log N(x; m, σ̃²LLᵀ), (B,), from L⁻¹(x − m) (B, *shape), log σ̃ and log|det L| (B,): a density's."""
+    """−log N(x; m, σ̃²LLᵀ), (B,), from L⁻¹(x − m) (B, *shape), log σ̃ and log|det L| (B,): a
+    density's.
+    """
     each = (whitened * (-log_std).exp()).square() / 2 + log_std + math.log(2 * math.pi) / 2
     return each.flatten(1).sum(1) + log_det
 
 
 def discretised_nll(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) -> Tensor:
-    """−log P(x), (B,), of x on ``levels`` values from −1 to 1: each integrates N(mean, σ̃²) over its bin, and the outer
-    two reach to infinity (2006.11239, eq. 13). Computed from the tail that is away from the mean, so it does not cancel.
+    """−log P(x), (B,), of x on ``levels`` values from −1 to 1: each integrates N(mean, σ̃²) over
+    its bin, and the outer two reach to infinity (2006.11239, eq. 13). Computed from the tail that
+    is away from the mean, so it does not cancel.
     """
     half = 1 / (levels - 1)
     scale, distance = (-log_std).exp(), (x - mean).abs()
@@ -47,21 +51,28 @@ def discretised_nll(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) -> Te
 def forward_variance(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """β_{t|s} = b_t² − (a_t/a_s)²·b_s², (B,) float64."""
     a_t, a_s = process.signal_scale(t), process.signal_scale(s)
-    return (process.noise_scale(t) ** 2 - (a_t / a_s) ** 2 * process.noise_scale(s) ** 2).clamp(min=0)
+    return (process.noise_scale(t) ** 2 - (a_t / a_s) ** 2 * process.noise_scale(s) ** 2).clamp(
+        min=0
+    )
 
 
 def posterior(process: Process, t: Tensor, s: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(σ, √(b_s² − σ²)) of the step from t to s, each (B,) float64: its noise, and how much of ε_s its mean keeps."""
+    """(σ, √(b_s² − σ²)) of the step from t to s, each (B,) float64: its noise, and how much of ε_s
+    its mean keeps.
+    """
     b_s = process.noise_scale(s)
     sigma = eta * forward_variance(process, t, s).sqrt() * b_s / process.noise_scale(t)
     return sigma, (b_s**2 - sigma**2).clamp(min=0).sqrt()
 
 
-def decoder_log_std(process: Process, before: Tensor, t: Tensor, fraction: Tensor | float) -> Tensor:
-    """log σ̃ of the last step, from t to 0, where β̃ is zero: that of the step from ``before`` to t at fraction 0, b_t at 1.
+def decoder_log_std(
+    process: Process, before: Tensor, t: Tensor, fraction: Tensor | float
+) -> Tensor:
+    """log σ̃ of the last step, from t to 0, where β̃ is zero: that of the step from ``before`` to
+    t at fraction 0, b_t at 1.
 
-    As improved DDPM clips its posterior variance (2102.09672, §2.2, and its code). Where t is 1 there is no step before
-    it, and it is b_t. Shape (B, 1, …), or the fraction's.
+    As improved DDPM clips its posterior variance (2102.09672, §2.2, and its code). Where t is 1
+    there is no step before it, and it is b_t. Shape (B, 1, …), or the fraction's.
     """
     b_t = process.noise_scale(t)
     posterior = forward_variance(process, before, t).sqrt() * b_t / process.noise_scale(before)

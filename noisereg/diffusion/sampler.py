@@ -1,4 +1,6 @@
-"""One step from t to s < t serves DDPM, DDIM, IADB and BNDM, with any noise (DESIGN §2; docs/theory.md, §3)."""
+"""One step from t to s < t serves DDPM, DDIM, IADB and BNDM, with any noise (DESIGN §2;
+docs/theory.md, §3).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from noisereg.api import Noise, Process, per_sample
 from noisereg.errors import NoiseregError
 
 WEAK = 0.1
-"""Below this ``power_floor`` a grid uniform in t converges hopelessly slowly (docs/theory.md, §5)."""
+"""Below this ``power_floor`` a grid uniform in t converges hopelessly slowly (docs/theory.md,
+§5).
+"""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ def step(
     eta: float,
     fraction: Tensor | float = 0.0,
 ) -> Tensor:
-    """x_s from (x̂0, ε̂_s): DDIM and IADB at eta 0, DDPM at eta 1; keeps N(a_s x0, b_s² L_s L_sᵀ). Theory, §3.
+    """x_s from (x̂0, ε̂_s): DDIM and IADB at eta 0, DDPM at eta 1; keeps N(a_s x0, b_s² L_s L_sᵀ).
+    Theory, §3.
 
-    The scales are (B, 1, …) or scalars; ``fresh`` is color(z', s) for new latents z' and may be None where eta is 0 or
-    b_s is. It is added with σ̃ = σ·(b_t/b_s)^fraction: 0 is the posterior's β̃, 1 is β_{t|s} (DDPM's two choices, §3.2
-    there), and log σ̃² lies linearly between (improved DDPM, 2102.09672, eq. 15).
+    The scales are (B, 1, …) or scalars; ``fresh`` is color(z', s) for new latents z' and may be
+    None where eta is 0 or b_s is. It is added with σ̃ = σ·(b_t/b_s)^fraction: 0 is the posterior's
+    β̃, 1 is β_{t|s} (DDPM's two choices, §3.2 there), and log σ̃² lies linearly between (improved
+    DDPM, 2102.09672, eq. 15).
     """
     beta = b_t**2 - (a_t / a_s) ** 2 * b_s**2
     sigma = eta * beta.clamp(min=0).sqrt() * b_s / b_t
@@ -66,10 +72,11 @@ def heun(
     moved: Tensor,
     moved_back: Tensor,
 ) -> Tensor:
-    """x_s by the trapezoidal rule on dx = x̂0 da + d(b ε̂), from the predictions at t and at the Euler step's end.
+    """x_s by the trapezoidal rule on dx = x̂0 da + d(b ε̂), from the predictions at t and at the
+    Euler step's end.
 
-    ``moved`` is ε̂_t carried to s, ``moved_back`` the other's ε̂_s carried to t. Second order (Karras et al. 2022,
-    arXiv 2206.00364, algorithm 1, in these coordinates).
+    ``moved`` is ε̂_t carried to s, ``moved_back`` the other's ε̂_s carried to t. Second order
+    (Karras et al. 2022, arXiv 2206.00364, algorithm 1, in these coordinates).
     """
     signal = (a_s - a_t) * (here.x0_hat + there.x0_hat) / 2
     noise = (b_s * moved - b_t * here.eps_hat + b_s * there.eps_hat - b_t * moved_back) / 2
@@ -79,10 +86,11 @@ def heun(
 def time_grid(process: Process, steps: int, grid: str = "uniform") -> Tensor:
     """Times from 1 to 0, (steps + 1,) float64.
 
-    ``uniform`` in t; ``logsnr``, uniform in log(a/b); ``edm``, b/a uniform to the power 1/7 (Karras et al. 2022, eq. 5).
-    The last two need a finite ratio: they run from t = 1 (or, where no signal is left there, 1 − 0.01/T) to 1/T, and the
-    ends are joined. A cut at 1 − 1/T would let signal through where static blue noise is weak: on Gaussian data IADB then
-    stays off by 1 % at jitter 1e-3 and by 69 % at 1e-6, where this one converges.
+    ``uniform`` in t; ``logsnr``, uniform in log(a/b); ``edm``, b/a uniform to the power 1/7
+    (Karras et al. 2022, eq. 5). The last two need a finite ratio: they run from t = 1 (or, where
+    no signal is left there, 1 − 0.01/T) to 1/T, and the ends are joined. A cut at 1 − 1/T would
+    let signal through where static blue noise is weak: on Gaussian data IADB then stays off by 1 %
+    at jitter 1e-3 and by 69 % at 1e-6, where this one converges.
     """
     if grid == "uniform" or steps <= 2:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
@@ -101,7 +109,11 @@ def time_grid(process: Process, steps: int, grid: str = "uniform") -> Tensor:
         wanted = -rho * (top + place * (low - top)).log()
     times = _invert(process, wanted, 1 / process.T, high)
     times[0], times[-1] = high, 1 / process.T
-    return torch.cat([one, times, torch.zeros(1, dtype=torch.float64)] if cut else [times, torch.zeros(1).double()])
+    return torch.cat(
+        [one, times, torch.zeros(1, dtype=torch.float64)]
+        if cut
+        else [times, torch.zeros(1).double()]
+    )
 
 
 def _log_ratio(process: Process, t: Tensor) -> Tensor:
@@ -129,14 +141,18 @@ def check(process: Process, noise: Noise, eta: float, solver: str, paired: bool 
     """
     if eta > 0 and not noise.gaussian:
         raise NoiseregError(
-            f"eta {eta:g} adds fresh noise to old, and the sum has the right law for Gaussian noise only; give eta 0"
+            f"eta {eta:g} adds fresh noise to old, and the sum has the right law for Gaussian "
+            "noise only; give eta 0"
         )
     if eta > 0 and paired:
         raise NoiseregError(
-            f"eta {eta:g} rests on noise independent of the data, which this run's pairing gave up; give eta 0"
+            f"eta {eta:g} rests on noise independent of the data, which this run's pairing gave "
+            "up; give eta 0"
         )
     if solver == "heun" and eta > 0:
-        raise NoiseregError(f"heun follows the deterministic path and eta is {eta:g}; give eta 0, or solver euler")
+        raise NoiseregError(
+            f"heun follows the deterministic path and eta is {eta:g}; give eta 0, or solver euler"
+        )
 
 
 def trajectory(
@@ -172,7 +188,9 @@ def trajectory(
         last = float(times[k + 1]) == 0.0
         moved = here.eps_hat if last else noise.transport(here.eps_hat, here.heads, t, s)
         fresh = noise.color(source(k + 1), s) if eta > 0 and not last else None
-        x_s = step(here.x0_hat, moved, fresh, a_t, b_t, a_s, b_s, eta, process.variance_fraction(here.own))
+        x_s = step(
+            here.x0_hat, moved, fresh, a_t, b_t, a_s, b_s, eta, process.variance_fraction(here.own)
+        )
         if solver == "heun" and not last:
             there = model(x_s, s)
             back = noise.transport(there.eps_hat, there.heads, s, t)

@@ -1,4 +1,6 @@
-"""From runs, sweeps and folders to ablation tables: what ``noisereg eval`` and ``noisereg.evaluate`` do."""
+"""From runs, sweeps and folders to ablation tables: what ``noisereg eval`` and
+``noisereg.evaluate`` do.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ class Options:
 
 @dataclass
 class Subject:
-    """What one column of numbers is measured on: a run under one way of sampling, or a folder of images."""
+    """What one column of numbers is measured on: a run under one way of sampling, or a folder of
+    images.
+    """
 
     source: str
     run: Run | None
@@ -121,9 +125,11 @@ class _Asked:
     space: Space
 
 
-def evaluate(paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any) -> list[dict[str, Any]]:
-    """The rows of the table as mappings, those of several tables one after another; ``options`` are the fields of
-    :class:`Options`.
+def evaluate(
+    paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any
+) -> list[dict[str, Any]]:
+    """The rows of the table as mappings, those of several tables one after another; ``options``
+    are the fields of :class:`Options`.
 
     Raises:
         NoiseregError: for a mistake, in one line.
@@ -149,8 +155,9 @@ def run_evaluation(
     reg: Registry,
     reporter: Reporter,
 ) -> list[Evaluation]:
-    """Sample what is missing, measure what is missing, and make the tables: one for each data set, each of several η, and
-    each value of ``options.by``. None on ranks other than the first, which only draw samples.
+    """Sample what is missing, measure what is missing, and make the tables: one for each data set,
+    each of several η, and each value of ``options.by``. None on ranks other than the first, which
+    only draw samples.
 
     Raises:
         NoiseregError: for anything that cannot be evaluated, and rows that cannot be compared.
@@ -175,7 +182,12 @@ def run_evaluation(
         if runtime.main:
             asked = _metrics(metrics, options, group.dataset, group.real, reg, runtime)
             better, notes = _measure(subjects, asked, group.real, group.dataset, reporter)
-            remarks = [*targets.notes, *_unfinished(group.runs), *dict.fromkeys(notes), *_summaries(asked)]
+            remarks = [
+                *targets.notes,
+                *_unfinished(group.runs),
+                *dict.fromkeys(notes),
+                *_summaries(asked),
+            ]
             for phrases, some in _parts_of_table(subjects, options):
                 table = build([_measurement(s) for s in some], better, **options.rows())
                 table.context = _context(some, data, group.real, asked, phrases)
@@ -190,7 +202,8 @@ def run_evaluation(
 def _where(runs: Sequence[Run], match: str) -> list[Run]:
     if "sample." in match:
         raise NoiseregError(
-            f"--where {match}: runs are sampled as --steps, --eta and the like say; --where is for the rest"
+            f"--where {match}: runs are sampled as --steps, --eta and the like say; --where is "
+            "for the rest"
         )
     if not runs:
         raise NoiseregError(f"--where {match}: there is no run; expected runs or sweeps")
@@ -201,7 +214,10 @@ def _where(runs: Sequence[Run], match: str) -> list[Run]:
 
 
 def _settings(runs: Sequence[Run]) -> list[Measurement]:
-    return [Measurement(str(run.path), {}, found_targets.components(run), found_targets.values(run)) for run in runs]
+    return [
+        Measurement(str(run.path), {}, found_targets.components(run), found_targets.values(run))
+        for run in runs
+    ]
 
 
 def _check_keys(runs: Sequence[Run], options: Options) -> None:
@@ -218,7 +234,9 @@ def _check_keys(runs: Sequence[Run], options: Options) -> None:
         check_factors(options.effects, words)
 
 
-def _parts_of_table(subjects: Sequence[Subject], options: Options) -> list[tuple[list[str], list[Subject]]]:
+def _parts_of_table(
+    subjects: Sequence[Subject], options: Options
+) -> list[tuple[list[str], list[Subject]]]:
     """The subjects of each table, with what its context says that the others' do not."""
     runs = [s for s in subjects if s.run is not None]
     if not runs or (not options.by and len(options.eta) < 2):
@@ -242,7 +260,8 @@ def _reference_name(name: str) -> references.Name:
     names = get_args(references.Name)
     if name not in names:
         raise NoiseregError(
-            f"--reference {name}: expected {', '.join(names[:-1])} or {names[-1]}{nearest(name, names)}"
+            f"--reference {name}: expected {', '.join(names[:-1])} or "
+            f"{names[-1]}{nearest(name, names)}"
         )
     return name  # type: ignore[return-value]
 
@@ -261,7 +280,9 @@ class _Group:
     num: int
 
 
-def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Registry) -> list[_Group]:
+def _groups(
+    targets: Targets, options: Options, metrics: Sequence[str], reg: Registry
+) -> list[_Group]:
     """By real samples, in the order of the runs."""
     given = validate({"data": options.data}).data if options.data is not None else None
     of_runs = [given or run.config.data for run in targets.runs]
@@ -270,7 +291,8 @@ def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Reg
     for data in specs:
         if data is None:
             raise NoiseregError(
-                "a folder of images does not say what it should look like; give --data, such as --data digits"
+                "a folder of images does not say what it should look like; give --data, such as "
+                "--data digits"
             )
         if data.label() not in known:
             dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
@@ -290,11 +312,14 @@ def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Reg
                 raise NoiseregError(f"--num {num}: expected at least 1")
             if paired and num > len(real.x):
                 raise NoiseregError(
-                    f"--num {num}: {paired} compares each sample with its own right answer, and {real.name} has "
+                    f"--num {num}: {paired} compares each sample with its own right answer, and "
+                    f"{real.name} has "
                     f"{len(real.x):,}"
                 )
             # what is measured on the model itself needs no samples
-            groups[real.identity] = _Group(data, dataset, real, [], [], [], num if needs_samples else 0)
+            groups[real.identity] = _Group(
+                data, dataset, real, [], [], [], num if needs_samples else 0
+            )
     for run, data in zip(targets.runs, of_runs, strict=True):
         dataset, real = known[data.label()]
         groups[real.identity].runs.append(run)
@@ -302,7 +327,8 @@ def _groups(targets: Targets, options: Options, metrics: Sequence[str], reg: Reg
     if targets.images:
         if len(groups) > 1:
             raise NoiseregError(
-                f"{targets.images[0].path} does not say which of the runs' data sets it belongs to; give --data, or "
+                f"{targets.images[0].path} does not say which of the runs' data sets it belongs "
+                "to; give --data, or "
                 "evaluate it apart"
             )
         next(iter(groups.values())).images.extend(targets.images)
@@ -316,13 +342,16 @@ def _subjects(
     for run, dataset in zip(group.runs, group.datasets, strict=True):
         if run.shape != tuple(dataset.shape):
             raise NoiseregError(
-                f"{run.path} makes samples of shape {run.shape} and {real.data} has {tuple(dataset.shape)}"
+                f"{run.path} makes samples of shape {run.shape} and {real.data} has "
+                f"{tuple(dataset.shape)}"
             )
         task = run.task
         condition = None
         if task.channels or task.classes:
             if real.name == "fresh":
-                raise NoiseregError(f"{run.path} is conditioned on data: expected --reference train or heldout")
+                raise NoiseregError(
+                    f"{run.path} is conditioned on data: expected --reference train or heldout"
+                )
             condition = (dataset, real.name)
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
         for eta, steps in itertools.product(options.eta or (None,), options.steps or (None,)):
@@ -348,7 +377,9 @@ def _subjects(
     for images in group.images:
         x = found_targets.read_images(images, tuple(real.x.shape[1:]), real.data)
         if options.num is not None and len(x) < options.num:
-            raise NoiseregError(f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}")
+            raise NoiseregError(
+                f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}"
+            )
         x = x if options.num is None else x[: options.num]
         folder = cache_dir() / "eval" / "metrics"
         yield Subject(images.name, None, None, len(x), tensor_hash(x), lambda x=x: x, folder)  # type: ignore[misc]
@@ -358,12 +389,23 @@ def _subjects(
 
 
 def _metrics(
-    metrics: Sequence[str], options: Options, dataset: Dataset, real: Reference, reg: Registry, runtime: Runtime
+    metrics: Sequence[str],
+    options: Options,
+    dataset: Dataset,
+    real: Reference,
+    reg: Registry,
+    runtime: Runtime,
 ) -> list[_Asked]:
     if not metrics:
-        raise NoiseregError("no metric; give --metric prdc, or another (noisereg plugins list --kind metric)")
+        raise NoiseregError(
+            "no metric; give --metric prdc, or another (noisereg plugins list --kind metric)"
+        )
     ctx = Context(
-        shape=tuple(real.x.shape[1:]), device=runtime.device, dataset=dataset, cache_dir=cache_dir(), batches=None
+        shape=tuple(real.x.shape[1:]),
+        device=runtime.device,
+        dataset=dataset,
+        cache_dir=cache_dir(),
+        batches=None,
     )
     spaces: dict[str, Space] = {}
 
@@ -374,7 +416,9 @@ def _metrics(
             params["weights"] = str(options.inception_weights)
         key = json.dumps([spec.name, params], sort_keys=True)
         if key not in spaces:
-            spaces[key] = Space(reg.build("features", spec.name, params, ctx), spec.name.rpartition("/")[2])
+            spaces[key] = Space(
+                reg.build("features", spec.name, params, ctx), spec.name.rpartition("/")[2]
+            )
             if not isinstance(spaces[key].inner, Pixels):
                 spaces[key].keep(real.x, real.identity, cache_dir() / "eval" / "features")
         return spaces[key]
@@ -393,9 +437,15 @@ def _metrics(
 
 
 def _measure(
-    subjects: Sequence[Subject], asked: Sequence[_Asked], real: Reference, dataset: Dataset, reporter: Reporter
+    subjects: Sequence[Subject],
+    asked: Sequence[_Asked],
+    real: Reference,
+    dataset: Dataset,
+    reporter: Reporter,
 ) -> tuple[dict[str, str], list[str]]:
-    """Fill in the subjects' numbers; each number's better direction, and what metrics have to say."""
+    """Fill in the subjects' numbers; each number's better direction, and what metrics have to
+    say.
+    """
     better: dict[str, str] = {}
     notes: list[str] = []
     reporter.begin("measure", len(subjects) * len(asked))
@@ -405,9 +455,12 @@ def _measure(
             for j, one in enumerate(asked):
                 result = _cached(subject, one, real, dataset, read)
                 for name, value in result["numbers"].items():
-                    if name in subject.numbers and (subject.numbers[name] != value or better[name] is None):
+                    if name in subject.numbers and (
+                        subject.numbers[name] != value or better[name] is None
+                    ):
                         raise NoiseregError(
-                            f"two metrics give a number called {name}, with different values; ask for one of them"
+                            f"two metrics give a number called {name}, with different values; ask "
+                            "for one of them"
                         )
                     subject.numbers[name] = value
                 better |= result["better"]
@@ -425,10 +478,17 @@ def _cached(
 ) -> dict[str, Any]:
     """A metric's result, computed where it is not on disk."""
     if one.metric.needs_run and subject.run is None:
-        raise NoiseregError(f"{one.spec.name} is measured on a model, and {subject.source} is a folder of images")
-    if one.metric.paired and subject.run is not None and not (subject.sampling and subject.sampling.condition):
         raise NoiseregError(
-            f"{one.spec.name} compares each output with its own right answer, and {subject.source} is unconditional; "
+            f"{one.spec.name} is measured on a model, and {subject.source} is a folder of images"
+        )
+    if (
+        one.metric.paired
+        and subject.run is not None
+        and not (subject.sampling and subject.sampling.condition)
+    ):
+        raise NoiseregError(
+            f"{one.spec.name} compares each output with its own right answer, and "
+            f"{subject.source} is unconditional; "
             "expected a run with --task superres"
         )
     record = {
@@ -448,7 +508,9 @@ def _cached(
         if one.metric.needs_run:
             numbers = one.metric.of_run(_parts(subject), dataset)
         else:
-            numbers = one.metric.compute(read(), real.x[: subject.n] if one.metric.paired else real.x, one.space)
+            numbers = one.metric.compute(
+                read(), real.x[: subject.n] if one.metric.paired else real.x, one.space
+            )
     except NoiseregError as error:
         raise NoiseregError(f"{subject.source}: {error}") from None
     result = {
@@ -457,7 +519,9 @@ def _cached(
         "better": {name: _direction(one, name) for name in numbers},
         "notes": list(one.metric.notes()),
     }
-    with contextlib.suppress(NoiseregError):  # a cache that cannot be written costs time, nothing else
+    with contextlib.suppress(
+        NoiseregError
+    ):  # a cache that cannot be written costs time, nothing else
         write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     return result
 
@@ -467,14 +531,17 @@ def _parts(subject: Subject) -> Parts:
     assert subject.run is not None
     assert subject.sampling is not None
     runtime = Runtime.start(subject.run.config.runtime.model_copy(update={"device": "auto"}))
-    return subject.run.load(subject.sampling.checkpoint, subject.sampling.weights == "EMA", runtime)
+    return subject.run.load(
+        subject.sampling.checkpoint, subject.sampling.weights == "EMA", runtime
+    )
 
 
 def _direction(one: _Asked, name: str) -> str:
     direction = one.metric.better.get(name)
     if direction not in ("higher", "lower"):
         raise NoiseregError(
-            f"the metric {one.entry.qualified} gives {name!r} and does not say which direction is better; "
+            f"the metric {one.entry.qualified} gives {name!r} and does not say which direction is "
+            "better; "
             "its author adds it to 'better'"
         )
     return direction
@@ -495,7 +562,17 @@ def _measurement(subject: Subject) -> Measurement:
         seed=subject.run.config.seed,
         steps=record["steps"],
         sampling={
-            k: record[k] for k in ("eta", "solver", "grid", "guidance", "weights", "checkpoint", "bf16", "condition")
+            k: record[k]
+            for k in (
+                "eta",
+                "solver",
+                "grid",
+                "guidance",
+                "weights",
+                "checkpoint",
+                "bf16",
+                "condition",
+            )
         },
         environment=found_targets.environment(subject.run),
     )
@@ -507,10 +584,15 @@ def _one(values: Sequence[Any]) -> Any:
 
 
 def _context(
-    subjects: Sequence[Subject], data: str, real: Reference, asked: Sequence[_Asked], apart: Sequence[str]
+    subjects: Sequence[Subject],
+    data: str,
+    real: Reference,
+    asked: Sequence[_Asked],
+    apart: Sequence[str],
 ) -> list[str]:
-    """``digits · ddpm · 3 seeds · 1,617 samples against 1,617 of train · pixels · k 5 · 100 steps, η 1, EMA``; with what
-    sets this table ``apart`` from others of the same data, where it is not said anyway."""
+    """``digits · ddpm · 3 seeds · 1,617 samples against 1,617 of train · pixels · k 5 · 100 steps,
+    η 1, EMA``; with what sets this table ``apart`` from others of the same data, where it is not
+    said anyway."""
     runs = [s for s in subjects if s.run is not None and s.sampling is not None]
     phrases = [data]
     if process := _one([s.run.config.process.name for s in runs if s.run]):
@@ -523,7 +605,9 @@ def _context(
         drawn = " or ".join(f"{n:,}" for n in counts)
         used = drawn if all(one.metric.paired for one in asked) else f"{len(real.x):,}"
         phrases.append(f"{drawn} samples against {used} of {real.name}")
-        phrases.append(", ".join(dict.fromkeys(one.space.name for one in asked if not one.metric.needs_run)))
+        phrases.append(
+            ", ".join(dict.fromkeys(one.space.name for one in asked if not one.metric.needs_run))
+        )
     for one in asked:
         if "k" in one.params:
             phrases.append(f"{one.spec.name} k {one.params['k']}")
@@ -534,13 +618,19 @@ def _context(
         words = [f"{', '.join(map(str, steps))} steps"]
         words += [f"η {eta:g}"] if eta is not None else []
         words += [r["solver"] for r in records[:1] if r["solver"] != "euler"]
-        words += [f"{grid} grid"] if (grid := _one([r["grid"] for r in records])) not in (None, "uniform") else []
+        words += (
+            [f"{grid} grid"]
+            if (grid := _one([r["grid"] for r in records])) not in (None, "uniform")
+            else []
+        )
         words += [str(weights)] if weights else []
         phrases.append(", ".join(words))
     return phrases
 
 
-def _provenance(subjects: Sequence[Subject], data: Spec, real: Reference, asked: Sequence[_Asked]) -> dict[str, Any]:
+def _provenance(
+    subjects: Sequence[Subject], data: Spec, real: Reference, asked: Sequence[_Asked]
+) -> dict[str, Any]:
     return {
         "noisereg": __version__,
         "data": data.model_dump(),
@@ -557,7 +647,12 @@ def _provenance(subjects: Sequence[Subject], data: Spec, real: Reference, asked:
             for one in asked
         ],
         "samples": [
-            {"source": s.source, "n": s.n, **(s.sampling.record() if s.sampling else {"hash": s.key})} for s in subjects
+            {
+                "source": s.source,
+                "n": s.n,
+                **(s.sampling.record() if s.sampling else {"hash": s.key}),
+            }
+            for s in subjects
         ],
     }
 
@@ -573,6 +668,7 @@ def _unfinished(runs: Sequence[Run]) -> list[str]:
             status: Mapping[str, Any] = run.status
             if status["status"] != "finished":
                 notes.append(
-                    f"{run.path} is {status['status']} at step {status['step']:,} of {run.config.train.steps:,}"
+                    f"{run.path} is {status['status']} at step {status['step']:,} of "
+                    f"{run.config.train.steps:,}"
                 )
     return notes

@@ -42,21 +42,27 @@ def read_split(dataset: Dataset, split: str, most: int = MOST, at_once: int = 50
     """The samples of a split as a user gets them, at most ``most``."""
     part = dataset.split(split)
     indices = spaced(len(part), most)
-    return torch.cat([as_output(part.batch(some).x, dataset.decode) for some in indices.split(at_once)])
+    return torch.cat(
+        [as_output(part.batch(some).x, dataset.decode) for some in indices.split(at_once)]
+    )
 
 
 def reference(dataset: Dataset, data: str, name: Name, num: int | None) -> Reference:
     """
     Raises:
-        NoiseregError: for a split with no samples, and for fresh samples of data that have no generator.
+        NoiseregError: for a split with no samples, and for fresh samples of data that have no
+        generator.
     """
     if name == "fresh":
         if dataset.fresh is None:
             raise NoiseregError(
-                f"{data} has no generator of fresh samples; expected --reference train or --reference heldout"
+                f"{data} has no generator of fresh samples; expected --reference train or "
+                "--reference heldout"
             )
         count = num if num is not None else min(10_000, len(dataset.split("train")))
-        x = as_output(dataset.fresh(count, draws.generator(FRESH_SEED, Stream.FRESH_DATA)), dataset.decode)
+        x = as_output(
+            dataset.fresh(count, draws.generator(FRESH_SEED, Stream.FRESH_DATA)), dataset.decode
+        )
     else:
         if not len(dataset.split(name)):
             raise NoiseregError(f"{data} has no samples in its {name} split")
@@ -73,5 +79,7 @@ def tensor_hash(x: Tensor) -> str:
 
 
 def fingerprint(dataset: Dataset, split: str) -> str:
-    """What tells two data sets apart: the length of a split and a hash of up to 2,048 of its samples."""
+    """What tells two data sets apart: the length of a split and a hash of up to 2,048 of its
+    samples.
+    """
     return f"{len(dataset.split(split))}-{tensor_hash(read_split(dataset, split, most=2048))}"

@@ -1,5 +1,5 @@
-"""Samples of a run, drawn once: kept in ``RUN/eval/samples`` by everything they depend on, extended when more are asked
-for, and shared over ranks."""
+"""Samples of a run, drawn once: kept in ``RUN/eval/samples`` by everything they depend on,
+extended when more are asked for, and shared over ranks."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def plan(
     condition: str = "",
     reporter: Reporter | None = None,
 ) -> Sampling:
-    """The run's own sampling settings with some replaced; ``seed`` is added to the run's, so that runs that share a seed
-    share latents and runs that do not share none.
+    """The run's own sampling settings with some replaced; ``seed`` is added to the run's, so that
+    runs that share a seed share latents and runs that do not share none.
 
     Raises:
         NoiseregError: for a value out of range, or a run without a whole checkpoint.
@@ -124,7 +124,9 @@ def draw_samples(
     reporter: Reporter,
     condition: tuple[Dataset, str] | None = None,
 ) -> None:
-    """Have ``num`` samples on disk, drawing those that are not there; under torchrun ranks take files in turn."""
+    """Have ``num`` samples on disk, drawing those that are not there; under torchrun ranks take
+    files in turn.
+    """
     missing: list[tuple[Path, int, int]] = []
     for start in _shards(num):
         path, stop = sampling.folder / f"{start:08d}.npy", min(start + SHARD, num)
@@ -135,7 +137,9 @@ def draw_samples(
     runtime.barrier()  # no rank writes before all have looked
     own = missing[runtime.rank :: runtime.world]
     if own:
-        parts = sampling.run.load(sampling.checkpoint, sampling.weights == "EMA", runtime, reporter)
+        parts = sampling.run.load(
+            sampling.checkpoint, sampling.weights == "EMA", runtime, reporter
+        )
         s = sampling.settings
         settings = sampling.run.settings(
             parts,
@@ -146,12 +150,20 @@ def draw_samples(
             batch_size=s.batch_size,
             guidance=s.guidance,
         )
-        reporter.begin(f"sample {sampling.run.path.name}", sum(stop - start for _, start, stop in own))
+        reporter.begin(
+            f"sample {sampling.run.path.name}", sum(stop - start for _, start, stop in own)
+        )
         done = 0
         try:
             for path, start, stop in own:
-                cond = reference_condition(parts.task, *condition, torch.arange(start, stop)) if condition else None
-                drawn = draw(parts, settings, sampling.seed, range(start, stop), cond, reporter, done)
+                cond = (
+                    reference_condition(parts.task, *condition, torch.arange(start, stop))
+                    if condition
+                    else None
+                )
+                drawn = draw(
+                    parts, settings, sampling.seed, range(start, stop), cond, reporter, done
+                )
                 x = as_output(drawn, parts.decode).numpy()
                 held = _read(path)
                 buffer = io.BytesIO()
@@ -167,7 +179,8 @@ def draw_samples(
 
 
 def read_samples(sampling: Sampling, num: int) -> Tensor:
-    """The first ``num`` samples, which :func:`draw_samples` has seen to: uint8 images or float32 points.
+    """The first ``num`` samples, which :func:`draw_samples` has seen to: uint8 images or float32
+    points.
 
     Raises:
         NoiseregError: if they are no longer there.
@@ -175,11 +188,16 @@ def read_samples(sampling: Sampling, num: int) -> Tensor:
     shards = [_read(sampling.folder / f"{start:08d}.npy") for start in _shards(num)]
     found = [shard for shard in shards if shard is not None]
     if len(found) < len(shards):
-        raise NoiseregError(f"{sampling.folder}: samples vanished while they were read; give the same command again")
+        raise NoiseregError(
+            f"{sampling.folder}: samples vanished while they were read; give the same command "
+            "again"
+        )
     return torch.from_numpy(np.concatenate(found)[:num])
 
 
-def reference_condition(task: Task, dataset: Dataset, split: str, indices: Tensor) -> Tensor | None:
+def reference_condition(
+    task: Task, dataset: Dataset, split: str, indices: Tensor
+) -> Tensor | None:
     """The condition of samples ``indices``: that of the reference samples of the same numbers."""
     part = dataset.split(split)
     places = spaced(len(part), MOST)

@@ -49,7 +49,9 @@ def find(paths: Sequence[str | Path], registry: Registry) -> Targets:
     notes: list[str] = []
     for path in (Path(p).expanduser() for p in paths):
         if not path.exists():
-            raise NoiseregError(f"{path} is not there; expected a run, a sweep, a folder of images or an .npz")
+            raise NoiseregError(
+                f"{path} is not there; expected a run, a sweep, a folder of images or an .npz"
+            )
         if (path / "config.yaml").is_file():
             runs.append(Run.open(path, registry))
         elif (path / SWEEP_FILE).is_file():
@@ -59,7 +61,9 @@ def find(paths: Sequence[str | Path], registry: Registry) -> Targets:
         elif path.is_dir() or path.suffix == ".npz":
             images.append(Images(path))
         else:
-            raise NoiseregError(f"{path} is a single file; expected a run, a sweep, a folder of images or an .npz")
+            raise NoiseregError(
+                f"{path} is a single file; expected a run, a sweep, a folder of images or an .npz"
+            )
     return Targets(runs, images, notes)
 
 
@@ -69,12 +73,17 @@ def _cells(path: Path, registry: Registry) -> tuple[list[Run], list[str]]:
     unfinished = [cell for cell in sweep.cells if sweep.state(cell) != "finished"]
     finished = [cell for cell in sweep.cells if cell not in unfinished]
     if not finished:
-        raise NoiseregError(f"{path}: none of the sweep's {len(sweep.cells)} cells is finished; go on with its command")
+        raise NoiseregError(
+            f"{path}: none of the sweep's {len(sweep.cells)} cells is finished; go on with its "
+            "command"
+        )
     notes = []
     if unfinished:
         names = ", ".join(f"{cell.name} ({sweep.state(cell)})" for cell in unfinished[:4])
         more = f" and {len(unfinished) - 4} more" if len(unfinished) > 4 else ""
-        notes.append(f"{len(unfinished)} of {len(sweep.cells)} cells of {path} are left out: {names}{more}")
+        notes.append(
+            f"{len(unfinished)} of {len(sweep.cells)} cells of {path} are left out: {names}{more}"
+        )
     return [Run.open(sweep.path_of(cell), registry) for cell in finished], notes
 
 
@@ -99,8 +108,12 @@ def _where_aside(spec: Spec) -> Spec:
 def values(run: Run) -> dict[str, Any]:
     """The rest of the configuration that can change the numbers, dotted."""
     free = tuple(key for key in MAY_DIFFER if key != "train.steps")
-    flat = flatten({k: v for k, v in run.config.dump().items() if k not in SECTION_KIND and k != "seed"})
-    return {k: v for k, v in flat.items() if not any(k == f or k.startswith(f"{f}.") for f in free)}
+    flat = flatten(
+        {k: v for k, v in run.config.dump().items() if k not in SECTION_KIND and k != "seed"}
+    )
+    return {
+        k: v for k, v in flat.items() if not any(k == f or k.startswith(f"{f}.") for f in free)
+    }
 
 
 def environment(run: Run) -> dict[str, Any]:
@@ -112,7 +125,9 @@ def environment(run: Run) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     versions = {k: recorded[k] for k in ("noisereg", "torch", "device", "ranks") if k in recorded}
-    revisions = {f"{c['name']} revision": c["revision"] for c in recorded.get("components", {}).values()}
+    revisions = {
+        f"{c['name']} revision": c["revision"] for c in recorded.get("components", {}).values()
+    }
     return versions | revisions
 
 
@@ -129,7 +144,8 @@ def read_images(images: Images, shape: tuple[int, ...], data: str) -> Tensor:
         return _read_npz(images.path, shape, data)
     if len(shape) != 3:
         raise NoiseregError(
-            f"{images.path} is a folder of images and {data} has points of {shape[0]} numbers; expected an .npz, as "
+            f"{images.path} is a folder of images and {data} has points of {shape[0]} numbers; "
+            "expected an .npz, as "
             "noisereg sample --out FILE.npz writes it"
         )
     from PIL import Image
@@ -142,13 +158,15 @@ def read_images(images: Images, shape: tuple[int, ...], data: str) -> Tensor:
             with Image.open(file) as image:
                 if image.size != (width, height):
                     raise NoiseregError(
-                        f"{file} is {image.width}×{image.height} and {data} is {width}×{height}; expected images of the "
+                        f"{file} is {image.width}×{image.height} and {data} is {width}×{height}; "
+                        "expected images of the "
                         "data's size"
                     )
                 if modes.get(image.mode) != channels:
                     raise NoiseregError(
                         f"{file} is of mode {image.mode} and {data} has {channels} "
-                        f"channel{'s' * (channels > 1)}; expected mode {'L' if channels == 1 else 'RGB'}"
+                        f"channel{'s' * (channels > 1)}; expected mode "
+                        f"{'L' if channels == 1 else 'RGB'}"
                     )
                 array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
         except (OSError, ValueError, SyntaxError) as error:
@@ -162,12 +180,15 @@ def _read_npz(path: Path, shape: tuple[int, ...], data: str) -> Tensor:
         with np.load(path, allow_pickle=False) as archive:
             array = archive["samples"]
     except (OSError, ValueError, KeyError) as error:
-        raise NoiseregError(f"{path} cannot be read ({error}); expected an .npz of noisereg sample") from None
+        raise NoiseregError(
+            f"{path} cannot be read ({error}); expected an .npz of noisereg sample"
+        ) from None
     x = torch.from_numpy(array)
     if len(shape) == 3 and x.ndim == 4:
         x = x.permute(0, 3, 1, 2).contiguous()
     if x.shape[1:] != shape or x.dtype != (torch.uint8 if len(shape) == 3 else torch.float32):
         raise NoiseregError(
-            f"{path} holds {x.dtype} samples of shape {tuple(x.shape[1:])} and {data} has {shape}; expected the data's"
+            f"{path} holds {x.dtype} samples of shape {tuple(x.shape[1:])} and {data} has "
+            f"{shape}; expected the data's"
         )
     return x

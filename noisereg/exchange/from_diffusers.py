@@ -23,7 +23,9 @@ EXPECTED = "expected what UNet2DModel.save_pretrained or a pipeline's save_pretr
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A folder of a ``UNet2DModel``, or of a pipeline with one; nothing but its JSON has been read."""
+    """A folder of a ``UNet2DModel``, or of a pipeline with one; nothing but its JSON has been
+    read.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -42,14 +44,19 @@ class Pretrained:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             name = config["_class_name"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise NoiseregError(f"--init {path} holds no diffusers U-Net (no config.json of one); {EXPECTED}") from None
+            raise NoiseregError(
+                f"--init {path} holds no diffusers U-Net (no config.json of one); {EXPECTED}"
+            ) from None
         if name != "UNet2DModel":
             raise NoiseregError(
-                f"--init {path} holds the network {name}; expected a UNet2DModel, which is told x_t, t and labels"
+                f"--init {path} holds the network {name}; expected a UNet2DModel, which is told "
+                "x_t, t and labels"
             )
         scheduler: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):  # a network without its pipeline has none
-            scheduler = json.loads((path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+            scheduler = json.loads(
+                (path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
+            )
         return cls(folder, config, scheduler)
 
     @property
@@ -83,19 +90,26 @@ class Pretrained:
             )
         except Exception as error:  # diffusers and safetensors each have their own
             raise NoiseregError(
-                f"--init {self.path}: its weights cannot be read ({' '.join(str(error).split())[:200]}); expected "
+                f"--init {self.path}: its weights cannot be read "
+                f"({' '.join(str(error).split())[:200]}); expected "
                 "diffusion_pytorch_model.safetensors beside its config.json"
             ) from None
         return model.float().state_dict()
 
 
 def denoiser_spec(record: InitRecord) -> Spec:
-    """The denoiser that ``--denoiser auto`` is for a run that starts from a network: that network."""
-    return Spec(name="diffusers-unet", params={"architecture": Pretrained.open(record.path).architecture})
+    """The denoiser that ``--denoiser auto`` is for a run that starts from a network: that
+    network.
+    """
+    return Spec(
+        name="diffusers-unet", params={"architecture": Pretrained.open(record.path).architecture}
+    )
 
 
 def continued(config: Config, old: Config) -> Config:
-    """A resumed run's configuration with what it was started from, so that the folder is not needed again."""
+    """A resumed run's configuration with what it was started from, so that the folder is not
+    needed again.
+    """
     if config.init is None or old.init is None or config.init.path != old.init.path:
         return config
     update: dict[str, Any] = {"init": old.init} if not config.init.sha256 else {}
@@ -105,14 +119,16 @@ def continued(config: Config, old: Config) -> Config:
 
 
 def initialise(parts: Parts) -> list[str]:
-    """Put the weights that ``parts.config.init`` names into the run's denoiser and record their hash in its configuration.
+    """Put the weights that ``parts.config.init`` names into the run's denoiser and record their
+    hash in its configuration.
 
-    Where the run's network is larger it starts as the pretrained one: new output channels (a noise's heads, a learned
-    variance), new input channels (an image condition) and the embedding of labels start at zero. Returns what the user
-    should know, a line each.
+    Where the run's network is larger it starts as the pretrained one: new output channels (a
+    noise's heads, a learned variance), new input channels (an image condition) and the embedding
+    of labels start at zero. Returns what the user should know, a line each.
 
     Raises:
-        NoiseregError: for a folder that has changed since it was recorded, and for a network that does not fit.
+        NoiseregError: for a folder that has changed since it was recorded, and for a network that
+        does not fit.
     """
     record = parts.config.init
     if record is None:
@@ -121,15 +137,19 @@ def initialise(parts: Parts) -> list[str]:
     digest = found.sha256()
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
-            f"--init {record.path} has changed since this configuration recorded it (its SHA-256 was "
-            f"{record.sha256[:12]}… and is {digest[:12]}…); take init.sha256 out of the configuration to start from what it is"
+            f"--init {record.path} has changed since this configuration recorded it (its SHA-256 "
+            "was "
+            f"{record.sha256[:12]}… and is {digest[:12]}…); take init.sha256 out of the "
+            "configuration to start from what it is"
         )
     network: Any = getattr(parts.denoiser, "unet", None)
     _check_fits(found, network, parts)
     state = network.state_dict()
     weights = _fitted(found, state, parts)
     network.load_state_dict(weights)
-    parts.config = parts.config.model_copy(update={"init": record.model_copy(update={"sha256": digest})})
+    parts.config = parts.config.model_copy(
+        update={"init": record.model_copy(update={"sha256": digest})}
+    )
     parts.lines["denoiser"] += f", from {record.path}"
     return _notes(found, parts)
 
@@ -142,20 +162,25 @@ def _check_fits(found: Pretrained, network: Any, parts: Parts) -> None:
     name = parts.config.denoiser.name
     if not isinstance(network, UNet2DModel):
         raise NoiseregError(
-            f"--init {found.path} is a U-Net and this run's denoiser is {name}; leave --denoiser on auto"
+            f"--init {found.path} is a U-Net and this run's denoiser is {name}; leave --denoiser "
+            "on auto"
         )
-    own = {k: _plain(v) for k, v in network.config.items() if k not in OURS and not k.startswith("_")}
+    own = {
+        k: _plain(v) for k, v in network.config.items() if k not in OURS and not k.startswith("_")
+    }
     theirs = {k: _plain(v) for k, v in found.architecture.items()}
     for key in own.keys() & theirs.keys() - {"dropout", "mid_block_type"}:
         if own[key] != theirs[key]:
             raise NoiseregError(
-                f"--init {found.path} has {key} {theirs[key]} and this run's {name} has {own[key]}; leave --denoiser on auto "
+                f"--init {found.path} has {key} {theirs[key]} and this run's {name} has "
+                f"{own[key]}; leave --denoiser on auto "
                 "to take the folder's"
             )
     channels = parts.shape[0]
     if found.config.get("in_channels", 3) != channels:
         raise NoiseregError(
-            f"--init {found.path} was trained on images of {found.config.get('in_channels', 3)} channels and these have "
+            f"--init {found.path} was trained on images of {found.config.get('in_channels', 3)} "
+            "channels and these have "
             f"{channels}"
         )
     outputs = found.config.get("out_channels", 3)
@@ -167,7 +192,8 @@ def _check_fits(found: Pretrained, network: Any, parts: Parts) -> None:
     embeds = found.config.get("num_class_embeds")
     if embeds and embeds not in (parts.task.classes, parts.task.classes + 1):
         raise NoiseregError(
-            f"--init {found.path} was trained on {embeds} labels, and this run has {parts.task.classes or 'none'}; give "
+            f"--init {found.path} was trained on {embeds} labels, and this run has "
+            f"{parts.task.classes or 'none'}; give "
             "--task class and data with as many"
         )
 
@@ -180,19 +206,28 @@ def _fitted(found: Pretrained, state: dict[str, Tensor], parts: Parts) -> dict[s
         theirs = weights.pop(name, None)
         if theirs is None and name != "class_embedding.weight":
             raise NoiseregError(
-                f"--init {found.path} has no weights called {name}; is it of another diffusers version?"
+                f"--init {found.path} has no weights called {name}; is it of another diffusers "
+                "version?"
             )
         fitted[name] = own.new_zeros(own.shape)
         if theirs is None:
             continue
-        grows = name in ("conv_out.weight", "conv_out.bias", "conv_in.weight", "class_embedding.weight")
+        grows = name in (
+            "conv_out.weight",
+            "conv_out.bias",
+            "conv_in.weight",
+            "class_embedding.weight",
+        )
         if theirs.shape != own.shape and not grows:
             raise NoiseregError(
-                f"--init {found.path}: {name} is {tuple(theirs.shape)} and this run's is {tuple(own.shape)}"
+                f"--init {found.path}: {name} is {tuple(theirs.shape)} and this run's is "
+                f"{tuple(own.shape)}"
             )
         fitted[name][tuple(slice(size) for size in theirs.shape)] = theirs
     if weights:
-        raise NoiseregError(f"--init {found.path}: this run's network has no {next(iter(weights))}")
+        raise NoiseregError(
+            f"--init {found.path}: this run's network has no {next(iter(weights))}"
+        )
     return fitted
 
 
@@ -210,6 +245,7 @@ def _notes(found: Pretrained, parts: Parts) -> list[str]:
         return []
     said = f"{theirs.get('prediction_type', 'epsilon')} under {theirs.get('beta_schedule', 'another schedule')}"
     return [
-        f"{found.path} was trained to predict {said}, and this run is {parts.config.process.name}: {parts.process.summary}; "
+        f"{found.path} was trained to predict {said}, and this run is "
+        f"{parts.config.process.name}: {parts.process.summary}; "
         "it starts from those weights and learns the difference"
     ]

@@ -1,12 +1,15 @@
-"""A diffusers pipeline for what diffusers has no scheduler for: IADB, time-varying noise, and a network told t itself.
+"""A diffusers pipeline for what diffusers has no scheduler for: IADB, time-varying noise, and a
+network told t itself.
 
-``noisereg export`` puts this file into the folder it writes, as ``pipeline.py``; it needs torch and diffusers alone.
+``noisereg export`` puts this file into the folder it writes, as ``pipeline.py``; it needs torch
+and diffusers alone.
 
     from diffusers import DiffusionPipeline
     pipe = DiffusionPipeline.from_pretrained(DIR, custom_pipeline=DIR, trust_remote_code=True)
     images = pipe(batch_size=4, num_inference_steps=100).images
 
-Its steps are deterministic (η = 0), x_s = a_s x̂0 + b_s ε̂_s, on times uniform in t unless they are given.
+Its steps are deterministic (η = 0), x_s = a_s x̂0 + b_s ε̂_s, on times uniform in t unless they
+are given.
 """
 
 from __future__ import annotations
@@ -49,11 +52,13 @@ class NoiseregPipeline(DiffusionPipeline):
         left: int = 0,
         top: int = 0,
     ) -> None:
-        """``process``: ``ddpm`` (with ``schedule``, ``zero_terminal_snr`` and ``target``) or ``iadb``, of T times.
+        """``process``: ``ddpm`` (with ``schedule``, ``zero_terminal_snr`` and ``target``) or
+        ``iadb``, of T times.
 
-        ``gamma``: how white the noise is at t, ``none`` where it always is; with ``gamma_trace`` ≥ 0, the factor's
-        mean diagonal, the mixture is divided by the root of its mean square. ``left`` and ``top``: the padding that
-        brings images up to what the network's levels divide.
+        ``gamma``: how white the noise is at t, ``none`` where it always is; with ``gamma_trace`` ≥
+        0, the factor's mean diagonal, the mixture is divided by the root of its mean square.
+        ``left`` and ``top``: the padding that brings images up to what the network's levels
+        divide.
         """
         super().__init__()
         self.register_modules(unet=unet)
@@ -74,19 +79,25 @@ class NoiseregPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput | tuple:
         """Images in [0, 1]: ``output_type`` ``pil``, ``np`` (N, H, W, C) or ``pt`` (N, C, H, W).
 
-        ``latents``: white noise (N, C, H, W) in place of new draws; ``times``: from 1 down to 0 in place of
-        ``num_inference_steps`` equal steps.
+        ``latents``: white noise (N, C, H, W) in place of new draws; ``times``: from 1 down to 0 in
+        place of ``num_inference_steps`` equal steps.
         """
         from diffusers.utils.torch_utils import randn_tensor
 
         config, device = self.config, self._execution_device
         if latents is None:
             shape = (batch_size, config.channels, config.height, config.width)
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+            latents = randn_tensor(
+                shape, generator=generator, device=device, dtype=self.unet.dtype
+            )
         steps = (
-            list(times) if times is not None else [1 - k / num_inference_steps for k in range(num_inference_steps + 1)]
+            list(times)
+            if times is not None
+            else [1 - k / num_inference_steps for k in range(num_inference_steps + 1)]
         )
-        x = self._scales(steps[0])[1] * latents.to(device=device, dtype=self.unet.dtype)  # γ(1) = 1: white
+        x = self._scales(steps[0])[1] * latents.to(
+            device=device, dtype=self.unet.dtype
+        )  # γ(1) = 1: white
         for t, s in self.progress_bar(list(pairwise(steps))):
             x0_hat, eps_hat, head = self._predict(x, t)
             a_s, b_s = self._scales(s)
@@ -147,7 +158,9 @@ class NoiseregPipeline(DiffusionPipeline):
         root = (1 - betas).cumprod(0).sqrt()
         if config.zero_terminal_snr:
             root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-        return torch.cat([torch.zeros(1, dtype=torch.float64), torch.atan2((1 - root**2).sqrt(), root)])
+        return torch.cat(
+            [torch.zeros(1, dtype=torch.float64), torch.atan2((1 - root**2).sqrt(), root)]
+        )
 
     # The noise
 
@@ -161,7 +174,11 @@ class NoiseregPipeline(DiffusionPipeline):
 
     def _norm(self, gamma: float) -> float:
         trace = self.config.gamma_trace
-        return math.sqrt(gamma**2 + (1 - gamma) ** 2 + 2 * gamma * (1 - gamma) * trace) if trace >= 0 else 1.0
+        return (
+            math.sqrt(gamma**2 + (1 - gamma) ** 2 + 2 * gamma * (1 - gamma) * trace)
+            if trace >= 0
+            else 1.0
+        )
 
     def _gamma(self, t: float) -> float:
         config = self.config

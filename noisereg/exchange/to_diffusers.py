@@ -1,4 +1,6 @@
-"""A run as a folder that diffusers loads and samples from (``noisereg export RUN --to diffusers --out DIR``)."""
+"""A run as a folder that diffusers loads and samples from (``noisereg export RUN --to diffusers
+--out DIR``).
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,14 @@ from noisereg.runs.run import Run
 def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> str:
     """Write the run's network and what samples from it into ``out``; returns the pipeline's name.
 
-    DDPM with white noise becomes a ``DDPMPipeline`` (``DDIMPipeline`` where the run samples with η = 0) of diffusers'
-    own classes. IADB, time-varying noise with heads, images that are padded and a network that is told t itself become
-    our :class:`noisereg.exchange.pipeline.NoiseregPipeline`, whose file is put beside the weights.
+    DDPM with white noise becomes a ``DDPMPipeline`` (``DDIMPipeline`` where the run samples with η
+    = 0) of diffusers' own classes. IADB, time-varying noise with heads, images that are padded and
+    a network that is told t itself become our
+    :class:`noisereg.exchange.pipeline.NoiseregPipeline`, whose file is put beside the weights.
 
     Raises:
-        NoiseregError: for a folder that is not empty, and for a run that no such folder could sample as noisereg does.
+        NoiseregError: for a folder that is not empty, and for a run that no such folder could
+        sample as noisereg does.
     """
     from noisereg.exchange import pipeline as source
     from noisereg.exchange.pipeline import NoiseregPipeline
@@ -60,16 +64,19 @@ def pipeline_of(parts: Parts) -> Any:
 
     if not isinstance(getattr(parts.denoiser, "unet", None), UNet2DModel):
         raise NoiseregError(
-            f"denoiser {parts.config.denoiser.name} is not one of diffusers'; only runs with --denoiser unet can be exported"
+            f"denoiser {parts.config.denoiser.name} is not one of diffusers'; only runs with "
+            "--denoiser unet can be exported"
         )
     if parts.task.channels or parts.task.classes:
         raise NoiseregError(
-            f"task {parts.config.task.name}: diffusers' pipelines of a UNet2DModel pass no condition; only unconditional runs "
+            f"task {parts.config.task.name}: diffusers' pipelines of a UNet2DModel pass no "
+            "condition; only unconditional runs "
             "can be exported"
         )
     if parts.decode is not None:
         raise NoiseregError(
-            f"data {parts.config.data.name}: samples are decoded from latents, which diffusers' pipelines of a UNet2DModel do "
+            f"data {parts.config.data.name}: samples are decoded from latents, which diffusers' "
+            "pipelines of a UNet2DModel do "
             "not do"
         )
     return _plain(parts) or _ours(parts)
@@ -81,8 +88,15 @@ def _plain(parts: Parts) -> Any:
 
     network: Any = parts.denoiser
     config = scheduler_config(parts.process)
-    same = config is not None and config["num_train_timesteps"] == 1000  # told the index, of a thousand
-    if not same or not isinstance(parts.noise, WhiteNoise) or network.time_input != "index" or any(network.padding):
+    same = (
+        config is not None and config["num_train_timesteps"] == 1000
+    )  # told the index, of a thousand
+    if (
+        not same
+        or not isinstance(parts.noise, WhiteNoise)
+        or network.time_input != "index"
+        or any(network.padding)
+    ):
         return None
     if parts.config.sample.eta == 0 and not parts.process.extra_heads:
         config = {k: v for k, v in config.items() if k != "variance_type"}  # type: ignore[union-attr]
@@ -109,7 +123,8 @@ def _ours(parts: Parts) -> Any:
         process = {"process": "iadb"}
     else:
         raise NoiseregError(
-            f"process {parts.config.process.name} ({parts.process.summary}) with this noise and network has no pipeline in "
+            f"process {parts.config.process.name} ({parts.process.summary}) with this noise and "
+            "network has no pipeline in "
             "diffusers, and ours knows ddpm with a fixed variance and iadb"
         )
     return NoiseregPipeline(
@@ -131,12 +146,14 @@ def _noise(noise: Noise, name: str) -> dict[str, Any]:
         return {}
     if not isinstance(noise, TimeVaryingNoise):
         raise NoiseregError(
-            f"noise {name}: sampling starts from coloured noise, and diffusers' pipelines draw white; only white noise, and "
+            f"noise {name}: sampling starts from coloured noise, and diffusers' pipelines draw "
+            "white; only white noise, and "
             "time-varying noise with transport=heads, can be exported"
         )
     if not noise.heads:
         raise NoiseregError(
-            f"noise {name}:transport=whiten carries ε̂ from step to step by the noise's factor, which the exported folder does "
+            f"noise {name}:transport=whiten carries ε̂ from step to step by the noise's factor, "
+            "which the exported folder does "
             "not hold; only transport=heads can be exported"
         )
     curve = noise.gamma
@@ -158,7 +175,8 @@ def _readme(run: Run, parts: Parts, pipeline: Any, ours: bool) -> str:
         load = f"{name}.from_pretrained(folder)"
         more = "Step counts that divide 1000 give noisereg's own steps."
     return (
-        f"# {run.path.name}\n\nExported by noisereg: {parts.lines['noise']}; {parts.lines['process']}. The run's configuration "
+        f"# {run.path.name}\n\nExported by noisereg: {parts.lines['noise']}; "
+        f"{parts.lines['process']}. The run's configuration "
         f"is in noisereg.yaml.\n\n    from diffusers import {name}\n    pipe = {load}\n"
         f"    images = pipe(batch_size=4, num_inference_steps={steps}).images\n\n{more}\n"
     )

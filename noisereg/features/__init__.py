@@ -15,8 +15,12 @@ class PixelsParams(Params):
 
 
 class InceptionParams(Params):
-    weights: Path | None = Field(None, description="a file of torch-fidelity's Inception weights; else its download")
-    batch_size: int = Field(64, ge=1, description="images at once; the features change in their last digits with it")
+    weights: Path | None = Field(
+        None, description="a file of torch-fidelity's Inception weights; else its download"
+    )
+    batch_size: int = Field(
+        64, ge=1, description="images at once; the features change in their last digits with it"
+    )
 
     @field_validator("weights")
     @classmethod
@@ -32,7 +36,9 @@ class RandomVgg16Params(Params):
 class ClassifierParams(Params):
     steps: int = Field(600, ge=1, description="training steps of 128 images")
     width: int = Field(32, ge=4, description="channels of the first layer")
-    seed: int = Field(0, ge=0, description="seed of the initial weights and of the order of the data")
+    seed: int = Field(
+        0, ge=0, description="seed of the initial weights and of the order of the data"
+    )
     batch_size: int = Field(256, ge=1, description="images at once when features are taken")
 
 
@@ -49,7 +55,8 @@ def noisereg_features() -> Iterator[Component]:
         name="inception",
         impl="noisereg.features.spaces:Inception",
         params=InceptionParams,
-        summary="torch-fidelity's Inception v3, 2,048 pool features; weights from a file or its download",
+        summary="torch-fidelity's Inception v3, 2,048 pool features; weights from a file or its "
+        "download",
         cite="Heusel et al. 2017, arXiv 1706.08500",
     )
     yield Component(

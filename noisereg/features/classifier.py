@@ -1,4 +1,6 @@
-"""Features of a small classifier trained here, on the data's own labels: a space that knows the data, offline."""
+"""Features of a small classifier trained here, on the data's own labels: a space that knows the
+data, offline.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ BATCH = 128
 
 
 def network(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
-    """Convolutions of stride 2 down to about 4×4, means of their channels, 64 features, class scores."""
+    """Convolutions of stride 2 down to about 4×4, means of their channels, 64 features, class
+    scores.
+    """
     channels, side = shape[0], min(shape[1:])
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
     for level in range(max(1, math.ceil(math.log2(side / 4)))):
@@ -34,14 +38,17 @@ def network(shape: tuple[int, ...], classes: int, width: int) -> nn.Sequential:
 
 
 class Classifier(Features):
-    """The last hidden layer, (N, 64), of a classifier of the run's own data; its held-out accuracy is in ``summary``."""
+    """The last hidden layer, (N, 64), of a classifier of the run's own data; its held-out accuracy
+    is in ``summary``.
+    """
 
     def __init__(self, params: ClassifierParams, ctx: Context) -> None:
         data = ctx.dataset
         if data is None or not data.classes or len(data.shape) != 3:
             what = "points" if data is not None and len(data.shape) == 1 else "data"
             raise NoiseregError(
-                f"classifier features are learnt from images with labels, and these {what} have none: "
+                f"classifier features are learnt from images with labels, and these {what} have "
+                "none: "
                 "give --features pixels or --features random-vgg16"
             )
         self.params, self.device = params, torch.device(ctx.device)
@@ -49,7 +56,9 @@ class Classifier(Features):
             torch.manual_seed(params.seed)
             self.network = network(tuple(data.shape), data.classes, params.width)
         trained = params.model_dump(exclude={"batch_size"})
-        key = hashlib.sha256(json.dumps([fingerprint(data, "train"), data.classes, trained]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(
+            json.dumps([fingerprint(data, "train"), data.classes, trained]).encode()
+        ).hexdigest()[:16]
         cached = ctx.cache_dir / "classifier" / f"{key}.safetensors" if ctx.cache_dir else None
         if cached is None or not self._read(cached):
             self._train(data)
@@ -57,7 +66,9 @@ class Classifier(Features):
                 self._write(cached)
         self.network.to(self.device).eval().requires_grad_(False)
         self.accuracy, held = accuracy(self.network, data, self.device)
-        self.identity = f"classifier sha256:{weights_hash(self.network)[:16]} batch {params.batch_size}"
+        self.identity = (
+            f"classifier sha256:{weights_hash(self.network)[:16]} batch {params.batch_size}"
+        )
         self.summary = f"classifier: {100 * self.accuracy:.1f} % of {held:,} {'held-out' if held else ''} images right"
 
     def _read(self, path: Path) -> bool:
@@ -74,7 +85,9 @@ class Classifier(Features):
         from safetensors.torch import save
 
         try:
-            write_atomically(path, save({k: v.cpu().contiguous() for k, v in self.network.state_dict().items()}))
+            write_atomically(
+                path, save({k: v.cpu().contiguous() for k, v in self.network.state_dict().items()})
+            )
         except NoiseregError:
             return  # a cache that cannot be written costs time, nothing else
 
@@ -87,7 +100,9 @@ class Classifier(Features):
             batch = split.batch(torch.randint(len(split), (BATCH,), generator=order))
             assert batch.labels is not None
             # quantised as the generated images will be
-            x = unit_range(((batch.x.to(self.device) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
+            x = unit_range(
+                ((batch.x.to(self.device) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            )
             loss = nn.functional.cross_entropy(network(x), batch.labels.to(self.device))
             optimizer.zero_grad()
             loss.backward()
@@ -96,7 +111,12 @@ class Classifier(Features):
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         hidden = self.network[:-1]
-        return torch.cat([hidden(unit_range(part.to(self.device))).cpu() for part in x.split(self.params.batch_size)])
+        return torch.cat(
+            [
+                hidden(unit_range(part.to(self.device))).cpu()
+                for part in x.split(self.params.batch_size)
+            ]
+        )
 
     def logits(self, features: Tensor) -> Tensor:
         """Class scores (N, classes) of features (N, 64)."""

@@ -18,7 +18,9 @@ from noisereg.runs.checkpoint import write_atomically
 
 
 def unit_range(x: Tensor) -> Tensor:
-    """uint8 values as float32 in [−1, 1], the range that images are trained in; floats as they are."""
+    """uint8 values as float32 in [−1, 1], the range that images are trained in; floats as they
+    are.
+    """
     return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
@@ -30,11 +32,13 @@ def as_rgb(x: Tensor, space: str) -> Tensor:
     """
     if x.ndim != 4:
         raise NoiseregError(
-            f"{space} features are of images; these are points of {x.shape[1]} numbers: give --features pixels"
+            f"{space} features are of images; these are points of {x.shape[1]} numbers: give "
+            "--features pixels"
         )
     if x.shape[1] not in (1, 3):
         raise NoiseregError(
-            f"{space} features need images of 1 or 3 channels, not {x.shape[1]}: give --features pixels"
+            f"{space} features need images of 1 or 3 channels, not {x.shape[1]}: give --features "
+            "pixels"
         )
     return x.expand(-1, 3, -1, -1)
 
@@ -63,9 +67,9 @@ class Pixels(Features):
 class RandomVgg16(Features):
     """Means of the last convolution's channels in a VGG-16 of random weights, (N, 512).
 
-    A random network is a feature space that needs no download and prefers no data set; Naeem et al. 2020 (arXiv
-    2002.09797) propose it for data unlike ImageNet. Images are taken at their own size; sides under 32 pixels are
-    enlarged to 32, below which five poolings leave nothing.
+    A random network is a feature space that needs no download and prefers no data set; Naeem et
+    al. 2020 (arXiv 2002.09797) propose it for data unlike ImageNet. Images are taken at their own
+    size; sides under 32 pixels are enlarged to 32, below which five poolings leave nothing.
     """
 
     def __init__(self, params: RandomVgg16Params, ctx: Context) -> None:
@@ -83,7 +87,9 @@ class RandomVgg16(Features):
                     assert layer.bias is not None
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                     nn.init.zeros_(layer.bias)
-        self.identity = f"random-vgg16 sha256:{weights_hash(features)[:16]} batch {params.batch_size}"
+        self.identity = (
+            f"random-vgg16 sha256:{weights_hash(features)[:16]} batch {params.batch_size}"
+        )
         self.network = features.to(self.device).eval().requires_grad_(False)
 
     @torch.inference_mode()
@@ -94,13 +100,17 @@ class RandomVgg16(Features):
         for part in x.split(self.batch_size):
             images = unit_range(part.to(self.device))
             if size != list(x.shape[2:]):
-                images = nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
+                images = nn.functional.interpolate(
+                    images, size, mode="bilinear", align_corners=False
+                )
             parts.append(self.network(images).mean((2, 3)).cpu())
         return torch.cat(parts)
 
 
 class Inception(Features):
-    """torch-fidelity's Inception v3, the pool layer, (N, 2048): the space of FID, KID and the Inception score."""
+    """torch-fidelity's Inception v3, the pool layer, (N, 2048): the space of FID, KID and the
+    Inception score.
+    """
 
     def __init__(self, params: InceptionParams, ctx: Context) -> None:
         self.device, self.batch_size = torch.device(ctx.device), params.batch_size
@@ -112,10 +122,14 @@ class Inception(Features):
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         x = as_rgb(x, "inception")
-        return torch.cat([self.network(part.to(self.device))[0].cpu() for part in x.split(self.batch_size)])
+        return torch.cat(
+            [self.network(part.to(self.device))[0].cpu() for part in x.split(self.batch_size)]
+        )
 
     def logits(self, features: Tensor) -> Tensor:
-        """The class scores that go with pool features (N, 2048), without bias, as the Inception score takes them."""
+        """The class scores that go with pool features (N, 2048), without bias, as the Inception
+        score takes them.
+        """
         head: Tensor = self.network.get_parameter("fc.weight")
         return features @ head.T.cpu()
 
@@ -133,11 +147,15 @@ def downloaded_weights() -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(
-                URL_INCEPTION_V3, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False
+                URL_INCEPTION_V3,
+                str(path),
+                hash_prefix=path.stem.rpartition("-")[2],
+                progress=False,
             )
         except (OSError, RuntimeError) as error:
             raise NoiseregError(
-                f"the Inception weights could not be downloaded ({error}): fetch {URL_INCEPTION_V3} and give it as "
+                f"the Inception weights could not be downloaded ({error}): fetch "
+                f"{URL_INCEPTION_V3} and give it as "
                 "--inception-weights FILE, or measure without them: --metric fd --features pixels"
             ) from None
     return path
@@ -146,13 +164,16 @@ def downloaded_weights() -> Path:
 def load_inception(path: Path) -> tuple[nn.Module, str]:
     """torch-fidelity's extractor with the weights in ``path``, and the file's SHA-256.
 
-    torch-fidelity unpickles the file without restriction, so it is read once, checked with ``weights_only``, and the
-    very bytes that passed are handed on.
+    torch-fidelity unpickles the file without restriction, so it is read once, checked with
+    ``weights_only``, and the very bytes that passed are handed on.
 
     Raises:
         NoiseregError: if it is no file of such weights.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+    from torch_fidelity.feature_extractor_inceptionv3 import (
+        URL_INCEPTION_V3,
+        FeatureExtractorInceptionV3,
+    )
 
     expected = f"expected torch-fidelity's {URL_INCEPTION_V3.rpartition('/')[2]}"
     try:
@@ -165,12 +186,16 @@ def load_inception(path: Path) -> tuple[nn.Module, str]:
             raise TypeError(f"it holds a {type(state).__name__}")
     except Exception as error:  # torch.load raises many types on a file that is none
         reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise NoiseregError(f"--inception-weights {path} holds no weights ({reason}); {expected}") from None
+        raise NoiseregError(
+            f"--inception-weights {path} holds no weights ({reason}); {expected}"
+        ) from None
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], io.BytesIO(data))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]
-        raise NoiseregError(f"--inception-weights {path} holds other weights ({reason}…); {expected}") from None
+        raise NoiseregError(
+            f"--inception-weights {path} holds other weights ({reason}…); {expected}"
+        ) from None
     return network, hashlib.sha256(data).hexdigest()
 
 
@@ -189,7 +214,9 @@ class Space(Features):
         return self._known[id(x)][1]
 
     def keep(self, x: Tensor, identity: str, folder: Path) -> None:
-        """Keep the features of ``x`` in a file, from one command to the next: a reference's can take minutes."""
+        """Keep the features of ``x`` in a file, from one command to the next: a reference's can
+        take minutes.
+        """
         digest = hashlib.sha256(f"{self.identity} {identity}".encode()).hexdigest()[:16]
         self._files[id(x)] = folder / f"{self.name}-{digest}.npy"
 
@@ -206,7 +233,9 @@ class Space(Features):
         found = self.inner(x)
         buffer = io.BytesIO()
         np.save(buffer, found.numpy())
-        with contextlib.suppress(NoiseregError):  # a cache that cannot be written costs time, nothing else
+        with contextlib.suppress(
+            NoiseregError
+        ):  # a cache that cannot be written costs time, nothing else
             write_atomically(path, buffer.getvalue())
         return found
 
@@ -217,7 +246,9 @@ class Space(Features):
             NoiseregError: where it is none.
         """
         if not hasattr(self.inner, "logits"):
-            raise NoiseregError(f"{self.name} features give no class scores; expected inception or classifier")
+            raise NoiseregError(
+                f"{self.name} features give no class scores; expected inception or classifier"
+            )
         return self.inner.logits(features)
 
     def forget_all_but(self, x: Tensor) -> None:
@@ -231,7 +262,8 @@ class Space(Features):
 
 
 def register(features: Features, name: str) -> str:
-    """Register a feature space with torch-fidelity; returns the name for its ``feature_extractor=``.
+    """Register a feature space with torch-fidelity; returns the name for its
+    ``feature_extractor=``.
 
     Any of its metrics can then be had in that space, from Python or a notebook, with its own code.
     """

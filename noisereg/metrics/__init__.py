@@ -11,7 +11,9 @@ from noisereg.api import Component, Field, Params, hookimpl
 class PrdcParams(Params):
     k: int = Field(5, ge=1, description="the neighbour whose distance is a point's radius")
     backend: Literal["blocked", "package"] = Field(
-        "blocked", description="blocked: bounded memory; package: the prdc package itself, with its N×N matrices"
+        "blocked",
+        description="blocked: bounded memory; package: the prdc package itself, with its N×N "
+        "matrices",
     )
 
 
@@ -28,7 +30,9 @@ class InceptionScoreParams(Params):
 
 
 class KernelDistanceParams(Params):
-    subsets: int = Field(100, ge=1, description="random subsets over which the estimate is averaged")
+    subsets: int = Field(
+        100, ge=1, description="random subsets over which the estimate is averaged"
+    )
     subset_size: int = Field(1000, ge=2, description="samples in a subset")
 
 
@@ -46,26 +50,44 @@ class SsimParams(Params):
 
 class NllParams(Params):
     by: Literal["auto", "bound", "ode"] = Field(
-        "auto", description="the variational bound, the flow's density, or what this model has of the two"
+        "auto",
+        description="the variational bound, the flow's density, or what this model has of the two",
     )
     split: Literal["heldout", "train"] = Field("heldout", description="of the data")
     num: int = Field(200, ge=1, description="how many samples of it, evenly spaced")
     steps: int | None = Field(None, ge=1, description="of the bound; none: the process's T")
-    eta: float = Field(1.0, gt=0, le=1, description="η of the bound's steps: without fresh noise there is no bound")
-    terms: bool = Field(False, description="a number for each part of the bound too: prior, steps, decoder")
+    eta: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="η of the bound's steps: without fresh noise there is no bound",
+    )
+    terms: bool = Field(
+        False, description="a number for each part of the bound too: prior, steps, decoder"
+    )
     ode_steps: int = Field(100, ge=2, multiple_of=2, description="of the flow, by Heun's method")
-    grid: Literal["auto", "uniform", "logsnr", "edm"] = Field("auto", description="of the steps; auto is the run's")
-    probes: int = Field(1, ge=0, description="Rademacher probes of the trace; 0: exact, a product a dimension")
+    grid: Literal["auto", "uniform", "logsnr", "edm"] = Field(
+        "auto", description="of the steps; auto is the run's"
+    )
+    probes: int = Field(
+        1, ge=0, description="Rademacher probes of the trace; 0: exact, a product a dimension"
+    )
     seed: int = Field(0, ge=0, description="of noise, dequantisation and probes")
-    batch_size: int = Field(100, ge=1, description="samples at once; changes memory and speed alone")
+    batch_size: int = Field(
+        100, ge=1, description="samples at once; changes memory and speed alone"
+    )
 
 
 class IsotropyGapParams(Params):
-    times: int = Field(20, ge=1, description="times t = k/times at which the power of ε̂ is measured")
+    times: int = Field(
+        20, ge=1, description="times t = k/times at which the power of ε̂ is measured"
+    )
     split: Literal["heldout", "train"] = Field("heldout", description="of the data")
     num: int = Field(500, ge=1, description="how many samples of it, evenly spaced")
     seed: int = Field(0, ge=0, description="of the noise")
-    batch_size: int = Field(250, ge=1, description="samples at once; changes memory and speed alone")
+    batch_size: int = Field(
+        250, ge=1, description="samples at once; changes memory and speed alone"
+    )
 
 
 @hookimpl
@@ -123,7 +145,8 @@ def noisereg_metrics() -> Iterator[Component]:
         name="isotropy",
         impl="noisereg.metrics.power:PredictedPower",
         params=IsotropyGapParams,
-        summary="how far E‖ε̂‖² lies from the noise's own level, and the error of ε̂, beside the Gaussian optimum",
+        summary="how far E‖ε̂‖² lies from the noise's own level, and the error of ε̂, beside the "
+        "Gaussian optimum",
         cite="Iso-Diffusion, arXiv 2403.16790",
     )
     yield Component(

@@ -1,7 +1,9 @@
-"""Metrics that torch-fidelity computes: FID, KID, the Inception score, precision and recall, and their kin elsewhere.
+"""Metrics that torch-fidelity computes: FID, KID, the Inception score, precision and recall, and
+their kin elsewhere.
 
-Its functions of features are called, with its seeds, so the numbers are its own. FID, KID and the Inception score are
-names for numbers in Inception's space; in another space the same distances are ``fd-SPACE`` and ``kd-SPACE``.
+Its functions of features are called, with its seeds, so the numbers are its own. FID, KID and the
+Inception score are names for numbers in Inception's space; in another space the same distances are
+``fd-SPACE`` and ``kd-SPACE``.
 """
 
 from __future__ import annotations
@@ -24,26 +26,40 @@ from noisereg.metrics import (
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of features (N, D) and (M, D) (Heusel et al. 2017, eq. 6)."""
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of features (N, D) and (M, D) (Heusel et al. 2017, eq.
+    6).
+    """
+    from torch_fidelity.metric_fid import (
+        KEY_METRIC_FID,
+        fid_features_to_statistics,
+        fid_statistics_to_metric,
+    )
 
     first, second = (fid_features_to_statistics(v) for v in (a, b))
     # Σ of one feature is a number; torch-fidelity expects a matrix
-    first, second = ({"mu": s["mu"], "sigma": s["sigma"].reshape(a.shape[1], a.shape[1])} for s in (first, second))
+    first, second = (
+        {"mu": s["mu"], "sigma": s["sigma"].reshape(a.shape[1], a.shape[1])}
+        for s in (first, second)
+    )
     return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
 
 
 def kernel_distance(a: Tensor, b: Tensor, params: KernelDistanceParams, name: str) -> float:
-    """The unbiased MMD² with the kernel (x·y/D + 1)³, averaged over subsets (Bińkowski et al. 2018)."""
+    """The unbiased MMD² with the kernel (x·y/D + 1)³, averaged over subsets (Bińkowski et al.
+    2018).
+    """
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     smallest = min(len(a), len(b))
     if smallest < params.subset_size:
         raise NoiseregError(
-            f"{name} averages over subsets of {params.subset_size} samples and there are {smallest}; "
+            f"{name} averages over subsets of {params.subset_size} samples and there are "
+            f"{smallest}; "
             f"give {name}:subset_size={max(2, smallest // 2)}, or more samples"
         )
-    found = kid_features_to_metric(a, b, kid_subsets=params.subsets, kid_subset_size=params.subset_size, verbose=False)
+    found = kid_features_to_metric(
+        a, b, kid_subsets=params.subsets, kid_subset_size=params.subset_size, verbose=False
+    )
     return found[KEY_METRIC_KID_MEAN]
 
 
@@ -68,7 +84,8 @@ class _Frechet(Metric):
         fewest, dimension = min(len(a), len(b)), a.shape[1]
         self._notes = (
             [
-                f"{name}: {fewest:,} samples for {dimension:,} features leave covariances singular; the distance is biased"
+                f"{name}: {fewest:,} samples for {dimension:,} features leave covariances "
+                "singular; the distance is biased"
             ]
             if fewest <= dimension
             else []
@@ -93,7 +110,9 @@ class FID(_Frechet):
 
 
 class FrechetDistance(_Frechet):
-    """The same distance in any space, under that space's name: ``fd-pixels``; pixels in [−1, 1]."""
+    """The same distance in any space, under that space's name: ``fd-pixels``; pixels in [−1,
+    1].
+    """
 
     def __init__(self, params: FrechetParams, ctx: Context) -> None:
         super().__init__()
@@ -119,7 +138,9 @@ class KID(Metric):
 
 
 class KernelDistance(Metric):
-    """The same distance in any space, under that space's name: ``kd-pixels``; pixels in [−1, 1]."""
+    """The same distance in any space, under that space's name: ``kd-pixels``; pixels in [−1,
+    1].
+    """
 
     def __init__(self, params: KernelDistanceParams, ctx: Context) -> None:
         self.params = params
@@ -145,7 +166,8 @@ class InceptionScore(Metric):
 
         if len(samples) < self.params.splits:
             raise NoiseregError(
-                f"is averages over {self.params.splits} splits and there are {len(samples)} samples; "
+                f"is averages over {self.params.splits} splits and there are {len(samples)} "
+                "samples; "
                 f"give is:splits={max(1, len(samples) // 2)}, or more samples"
             )
         assert isinstance(features, Space)
@@ -162,12 +184,18 @@ class PrecisionRecall(Metric):
         self.params = params
 
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
-        from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+        from torch_fidelity.metric_prc import (
+            KEY_METRIC_PRECISION,
+            KEY_METRIC_RECALL,
+            prc_features_to_metric,
+        )
 
         a, b = _both(samples, reference, features)
         fewest = min(len(a), len(b))
         if fewest <= self.params.k:
-            raise NoiseregError(f"pr with k={self.params.k} needs more than {self.params.k} samples, not {fewest}")
+            raise NoiseregError(
+                f"pr with k={self.params.k} needs more than {self.params.k} samples, not {fewest}"
+            )
         # float64: torch.cdist expands the square for large sets, which cancels in float32
         found = prc_features_to_metric(
             a.to(torch.float64),

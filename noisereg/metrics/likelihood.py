@@ -1,6 +1,8 @@
-"""How probable held-out data are under a model: the variational bound, and the density of its deterministic flow.
+"""How probable held-out data are under a model: the variational bound, and the density of its
+deterministic flow.
 
-Both are in nats a sample here and in bits a dimension in the metric; derived in docs/theory.md, §7 and §8.
+Both are in nats a sample here and in bits a dimension in the metric; derived in docs/theory.md, §7
+and §8.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Dataset, Metric, Noise, Process, per_sample
-from noisereg.diffusion.bound import decoder_log_std, discretised_nll, gaussian_nll, posterior, step_kl
+from noisereg.diffusion.bound import (
+    decoder_log_std,
+    discretised_nll,
+    gaussian_nll,
+    posterior,
+    step_kl,
+)
 from noisereg.diffusion.sampler import Model, Prediction, Source, time_grid
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import spaced
@@ -56,10 +64,12 @@ def variational_bound(
     eta: float = 1.0,
     levels: int = 0,
 ) -> Bound:
-    """One draw of each term for x0 (B, *shape), the sampler's steps being those between ``times``, from 1 to 0.
+    """One draw of each term for x0 (B, *shape), the sampler's steps being those between ``times``,
+    from 1 to 0.
 
-    ``source(k)`` gives the latents with which the k-th term's x_t is made; terms are independent. With ``levels`` the last
-    step is integrated over the width of a grey level (for a diagonal noise), and x0 lies on those; else it is a density.
+    ``source(k)`` gives the latents with which the k-th term's x_t is made; terms are independent.
+    With ``levels`` the last step is integrated over the width of a grey level (for a diagonal
+    noise), and x0 lies on those; else it is a density.
 
     Raises:
         NoiseregError: if L_t cannot be inverted.
@@ -69,12 +79,17 @@ def variational_bound(
         return time.to(x0.device).expand(len(x0))
 
     start, shape = at(times[0]), tuple(x0.shape[1:])
-    offset = noise.whiten(per_sample(process.signal_scale(start) / process.noise_scale(start), x0) * x0, start)
+    offset = noise.whiten(
+        per_sample(process.signal_scale(start) / process.noise_scale(start), x0) * x0, start
+    )
     steps: list[Tensor] = []
     for k, (t, s) in enumerate(pairwise(map(at, times))):
         latents = source(k)
         eps = noise.color(latents, t)
-        x_t = per_sample(process.signal_scale(t), x0) * x0 + per_sample(process.noise_scale(t), x0) * eps
+        x_t = (
+            per_sample(process.signal_scale(t), x0) * x0
+            + per_sample(process.noise_scale(t), x0) * eps
+        )
         here = model(x_t, t)
         fraction = process.variance_fraction(here.own)
         if k < len(times) - 2:
@@ -83,7 +98,9 @@ def variational_bound(
             difference = per_sample(process.signal_scale(s), x0) * (x0 - here.x0_hat)
             difference = difference + per_sample(kept, x0) * (noise.color(latents, s) - eps_hat)
             log_ratio = per_sample((process.noise_scale(t) / process.noise_scale(s)).log(), x0)
-            steps.append(step_kl(noise.whiten(difference, s) / per_sample(sigma, x0), fraction * log_ratio))
+            steps.append(
+                step_kl(noise.whiten(difference, s) / per_sample(sigma, x0), fraction * log_ratio)
+            )
             continue
         before = at(times[k - 1]) if k else t
         log_std = decoder_log_std(process, before, t, fraction)
@@ -91,18 +108,30 @@ def variational_bound(
         if levels and noise.diagonal:
             decoder = discretised_nll(x0, here.x0_hat, log_std, levels)
         else:
-            decoder = gaussian_nll(noise.whiten(x0 - here.x0_hat, s), log_std, noise.log_det(s, shape))
+            decoder = gaussian_nll(
+                noise.whiten(x0 - here.x0_hat, s), log_std, noise.log_det(s, shape)
+            )
     zeros = x0.new_zeros(0, len(x0))
-    return Bound(offset.square().flatten(1).sum(1) / 2, torch.stack(steps) if steps else zeros, decoder)
+    return Bound(
+        offset.square().flatten(1).sum(1) / 2, torch.stack(steps) if steps else zeros, decoder
+    )
 
 
 # The flow
 
 
 def velocity(
-    model: Model, process: Process, noise: Noise, x: Tensor, t: Tensor, signal_rate: Tensor, noise_rate: Tensor
+    model: Model,
+    process: Process,
+    noise: Noise,
+    x: Tensor,
+    t: Tensor,
+    signal_rate: Tensor,
+    noise_rate: Tensor,
 ) -> Tensor:
-    """dx/dt = a'x̂0 + b'ε̂ + b·∂ε̂_s/∂s of the deterministic path, (B, *shape), for a' and b' (B,)."""
+    """dx/dt = a'x̂0 + b'ε̂ + b·∂ε̂_s/∂s of the deterministic path, (B, *shape), for a' and b'
+    (B,).
+    """
     here = model(x, t)
     moving = noise.transport_rate(here.eps_hat, here.heads, t)
     return (
@@ -112,17 +141,21 @@ def velocity(
     )
 
 
-def divergence(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+def divergence(
+    flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """(v, tr ∂v/∂x) at x: (B, *shape) and (B,).
 
-    By Hutchinson's estimate, the mean of eᵀ(∂v/∂x)e over ``probes`` e (P, B, *shape); exact, by one product for each number
-    of a sample, where they are None.
+    By Hutchinson's estimate, the mean of eᵀ(∂v/∂x)e over ``probes`` e (P, B, *shape); exact, by
+    one product for each number of a sample, where they are None.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         v = flow(x)
         if probes is None:
-            units = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
+            units = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(
+                -1, 1, *x.shape[1:]
+            )
             directions, scale = units.expand(-1, *x.shape), 1.0
         else:
             directions, scale = probes, 1 / len(probes)
@@ -134,13 +167,20 @@ def divergence(flow: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | Non
 
 
 def flow_nll(
-    model: Model, process: Process, noise: Noise, x: Tensor, times: Tensor, probes: Tensor | None = None
+    model: Model,
+    process: Process,
+    noise: Noise,
+    x: Tensor,
+    times: Tensor,
+    probes: Tensor | None = None,
 ) -> Tensor:
-    """−log p(x), (B,) in nats, of the density at t = 0 that the deterministic path makes of the sampler's start.
+    """−log p(x), (B,) in nats, of the density at t = 0 that the deterministic path makes of the
+    sampler's start.
 
-    By Heun's method from ``times[0]`` up to 1, and by the midpoint's in the last interval, since at t = 1 itself x̂0 may be
-    read through an a(1) of nearly 0 (Chen et al. 2018, arXiv 1806.07366; Song et al. 2021, arXiv 2011.13456, eq. 39). a' and
-    b' are the mean rates over a step, so that tables between which they jump cost no order.
+    By Heun's method from ``times[0]`` up to 1, and by the midpoint's in the last interval, since
+    at t = 1 itself x̂0 may be read through an a(1) of nearly 0 (Chen et al. 2018, arXiv
+    1806.07366; Song et al. 2021, arXiv 2011.13456, eq. 39). a' and b' are the mean rates over a
+    step, so that tables between which they jump cost no order.
 
     Raises:
         NoiseregError: if ε_1 has no density.
@@ -150,7 +190,10 @@ def flow_nll(
 
     def slope(x: Tensor, t: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """The flow at t and its divergence, with the rates between ``begin`` and ``end``."""
-        a, b = ((scale(end) - scale(begin)) / (end - begin) for scale in (process.signal_scale, process.noise_scale))
+        a, b = (
+            (scale(end) - scale(begin)) / (end - begin)
+            for scale in (process.signal_scale, process.noise_scale)
+        )
         return divergence(lambda y: velocity(model, process, noise, y, t, a, b), x, probes)
 
     for t, s in pairwise(nodes):
@@ -166,7 +209,9 @@ def flow_nll(
         x, gained = x + span * v, gained + span * spread
     end = nodes[-1]
     log_std = per_sample(process.noise_scale(end).log(), x)
-    start = gaussian_nll(noise.whiten(x, end), log_std, noise.log_det(end, tuple(x.shape[1:])).to(x))
+    start = gaussian_nll(
+        noise.whiten(x, end), log_std, noise.log_det(end, tuple(x.shape[1:])).to(x)
+    )
     return (start - gained).detach()  # a γ that learns has a gradient
 
 
@@ -237,12 +282,15 @@ TERMS = ("prior", "steps", "decoder")
 class NegativeLogLikelihood(Metric):
     """Bits a dimension of held-out data: ``nll-bound`` and ``nll-ode``, those that this model has.
 
-    For images of 256 grey levels they are −log₂ P of the levels, over the number of pixels: the bound with a discretised
-    decoder where the noise is diagonal (white), else, and by the flow, with one uniform dequantisation u of each image, for
-    which −log₂ P(x) ≤ E[−log₂ p(x + u)] − n·log₂(width). For other data they are densities'.
+    For images of 256 grey levels they are −log₂ P of the levels, over the number of pixels: the
+    bound with a discretised decoder where the noise is diagonal (white), else, and by the flow,
+    with one uniform dequantisation u of each image, for which −log₂ P(x) ≤ E[−log₂ p(x + u)] −
+    n·log₂(width). For other data they are densities'.
     """
 
-    better = dict.fromkeys(("nll-bound", "nll-ode", *(f"nll-bound-{part}" for part in TERMS)), "lower")
+    better = dict.fromkeys(
+        ("nll-bound", "nll-ode", *(f"nll-bound-{part}" for part in TERMS)), "lower"
+    )
     needs_run = True
 
     def __init__(self, params: NllParams, ctx: Context) -> None:
@@ -255,7 +303,8 @@ class NegativeLogLikelihood(Metric):
     def of_run(self, parts: Parts, dataset: Dataset) -> dict[str, float]:
         """
         Raises:
-            NoiseregError: for data without the split, and for what was asked for and does not exist, with the reason.
+            NoiseregError: for data without the split, and for what was asked for and does not
+            exist, with the reason.
         """
         self._notes = []
         p = self.params
@@ -275,17 +324,24 @@ class NegativeLogLikelihood(Metric):
             batch = split.batch(indices[places])
             device = next(parts.denoiser.parameters()).device
             cond = parts.task.cond(batch)
-            x0, model = batch.x.to(device).double(), in_float64(parts, None if cond is None else cond.to(device))
+            x0, model = (
+                batch.x.to(device).double(),
+                in_float64(parts, None if cond is None else cond.to(device)),
+            )
             for kind in kinds:
                 measure = self._bound if kind == "bound" else self._flow
-                for name, bits in measure(parts, model, x0, places.tolist(), dataset.levels).items():
+                for name, bits in measure(
+                    parts, model, x0, places.tolist(), dataset.levels
+                ).items():
                     rows.setdefault(name, []).append(bits)
         values = {name: torch.cat(bits) for name, bits in rows.items()}
         self._note_errors(values, len(indices), p.split)
         shown = ("nll-bound", "nll-ode") if not p.terms else tuple(self.better)
         return {name: float(v.mean()) for name, v in values.items() if name in shown}
 
-    def _bound(self, parts: Parts, model: Model, x0: Tensor, places: list[int], levels: int) -> dict[str, Tensor]:
+    def _bound(
+        self, parts: Parts, model: Model, x0: Tensor, places: list[int], levels: int
+    ) -> dict[str, Tensor]:
         steps = self.params.steps or parts.process.T
         times = time_grid(parts.process, steps, self._grid(parts))
         discretised = levels if parts.noise.diagonal else 0
@@ -294,14 +350,25 @@ class NegativeLogLikelihood(Metric):
 
         def source(k: int) -> dict[str, Tensor]:
             seed = self.params.seed
-            return draws.double(draws.latents(parts.noise, parts.shape, seed, Stream.BOUND, places, k, x0.device))
+            return draws.double(
+                draws.latents(parts.noise, parts.shape, seed, Stream.BOUND, places, k, x0.device)
+            )
 
-        bound = variational_bound(model, parts.process, parts.noise, data, source, times, self.params.eta, discretised)
-        named = {"": bound.total, "-prior": bound.prior, "-steps": bound.steps.sum(0), "-decoder": bound.decoder}
+        bound = variational_bound(
+            model, parts.process, parts.noise, data, source, times, self.params.eta, discretised
+        )
+        named = {
+            "": bound.total,
+            "-prior": bound.prior,
+            "-steps": bound.steps.sum(0),
+            "-decoder": bound.decoder,
+        }
         extra = {"": width, "-decoder": width}
         return {f"nll-bound{k}": bits_per_dim(v, x0, extra.get(k, 0)) for k, v in named.items()}
 
-    def _flow(self, parts: Parts, model: Model, x0: Tensor, places: list[int], levels: int) -> dict[str, Tensor]:
+    def _flow(
+        self, parts: Parts, model: Model, x0: Tensor, places: list[int], levels: int
+    ) -> dict[str, Tensor]:
         p = self.params
         times = time_grid(parts.process, p.ode_steps, self._grid(parts)).flip(0)
         data = self._dequantised(x0, places, levels)
@@ -314,7 +381,10 @@ class NegativeLogLikelihood(Metric):
             ]
             probes = torch.tensor(np.stack(drawn), dtype=x0.dtype, device=x0.device) * 2 - 1
             probes = probes.reshape(p.probes, *x0.shape)
-        fine, coarse = (flow_nll(model, parts.process, parts.noise, data, some, probes) for some in (times, times[::2]))
+        fine, coarse = (
+            flow_nll(model, parts.process, parts.noise, data, some, probes)
+            for some in (times, times[::2])
+        )
         return {
             "nll-ode": bits_per_dim(fine, x0, levels),
             "difference": bits_per_dim(fine - coarse, x0, 0),
@@ -327,32 +397,48 @@ class NegativeLogLikelihood(Metric):
         """x0 + u, u uniform on the width of a grey level."""
         if not levels:
             return x0
-        u = [draws.generator(self.params.seed, Stream.DEQUANTISATION, i).random(x0.shape[1:]) for i in places]
-        return x0 + (torch.tensor(np.stack(u), dtype=x0.dtype, device=x0.device) - 0.5) * 2 / (levels - 1)
+        u = [
+            draws.generator(self.params.seed, Stream.DEQUANTISATION, i).random(x0.shape[1:])
+            for i in places
+        ]
+        return x0 + (torch.tensor(np.stack(u), dtype=x0.dtype, device=x0.device) - 0.5) * 2 / (
+            levels - 1
+        )
 
     def _note_errors(self, values: dict[str, Tensor], n: int, split: str) -> None:
         p = self.params
 
         def spread(name: str) -> str:
-            return f"standard error {float(values[name].std() / n**0.5):.3f}" if n > 1 else "one sample"
+            return (
+                f"standard error {float(values[name].std() / n**0.5):.3f}"
+                if n > 1
+                else "one sample"
+            )
 
         if "nll-bound" in values:
             terms = ", ".join(
-                f"{k} {float(values[f'nll-bound-{k}'].mean()):.3f}" for k in ("prior", "steps", "decoder")
+                f"{k} {float(values[f'nll-bound-{k}'].mean()):.3f}"
+                for k in ("prior", "steps", "decoder")
             )
             self._notes.append(
-                f"nll-bound: bits/dim of {n:,} of {split}, {p.steps or 'T'} steps, η {p.eta:g}, one draw a term "
+                f"nll-bound: bits/dim of {n:,} of {split}, {p.steps or 'T'} steps, η {p.eta:g}, "
+                "one draw a term "
                 f"({terms}); {spread('nll-bound')}"
             )
         if "nll-ode" in values:
-            trace = f"{p.probes} Rademacher probe{'s' * (p.probes > 1)}" if p.probes else "exact trace"
+            trace = (
+                f"{p.probes} Rademacher probe{'s' * (p.probes > 1)}" if p.probes else "exact trace"
+            )
             self._notes.append(
-                f"nll-ode: bits/dim of {n:,} of {split}, Heun, {p.ode_steps} steps, {trace}; half the steps differ "
+                f"nll-ode: bits/dim of {n:,} of {split}, Heun, {p.ode_steps} steps, {trace}; half "
+                "the steps differ "
                 f"by {abs(float(values['difference'].mean())):.4f}; {spread('nll-ode')}"
             )
 
 
 def bits_per_dim(nats: Tensor, x: Tensor, levels: int) -> Tensor:
-    """(B,): of a density, or with ``levels`` of the probability of a bin of width 2/(levels − 1)."""
+    """(B,): of a density, or with ``levels`` of the probability of a bin of width 2/(levels −
+    1).
+    """
     bits = nats / (x[0].numel() * math.log(2))
     return bits + math.log2((levels - 1) / 2) if levels else bits

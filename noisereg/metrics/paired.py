@@ -1,4 +1,6 @@
-"""PSNR and SSIM, of outputs that have one right answer each (super-resolution), by scikit-image."""
+"""PSNR and SSIM, of outputs that have one right answer each (super-resolution), by
+scikit-image.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ from noisereg.metrics import PsnrParams, SsimParams
 def _pairs(samples: Tensor, reference: Tensor, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
     if samples.ndim != 4 or samples.shape != reference.shape:
         raise NoiseregError(
-            f"{name} compares each image with its own reference: expected as many, of the same size, and got "
+            f"{name} compares each image with its own reference: expected as many, of the same "
+            "size, and got "
             f"{tuple(samples.shape)} against {tuple(reference.shape)}"
         )
     return list(zip(samples.cpu().numpy(), reference.cpu().numpy(), strict=True))
 
 
 class PSNR(Metric):
-    """10·log₁₀(255²/MSE) in dB, the mean over images; an image without an error counts as 100 dB."""
+    """10·log₁₀(255²/MSE) in dB, the mean over images; an image without an error counts as 100
+    dB.
+    """
 
     paired = True
     better = {"psnr": "higher"}
@@ -32,12 +37,16 @@ class PSNR(Metric):
         from skimage.metrics import peak_signal_noise_ratio
 
         with np.errstate(divide="ignore"):
-            values = [peak_signal_noise_ratio(y, x, data_range=255) for x, y in _pairs(samples, reference, "psnr")]
+            values = [
+                peak_signal_noise_ratio(y, x, data_range=255)
+                for x, y in _pairs(samples, reference, "psnr")
+            ]
         return {"psnr": float(np.minimum(values, 100).mean())}
 
 
 class SSIM(Metric):
-    """Structural similarity (Wang et al. 2004): a Gaussian window of 11 pixels, σ = 1.5; the mean over images.
+    """Structural similarity (Wang et al. 2004): a Gaussian window of 11 pixels, σ = 1.5; the mean
+    over images.
 
     Images of 7 to 10 pixels take scikit-image's uniform window of 7, which a note says.
     """
@@ -54,13 +63,25 @@ class SSIM(Metric):
         pairs = _pairs(samples, reference, "ssim")
         side = min(samples.shape[2:])
         if side < 7:
-            raise NoiseregError(f"ssim needs images of at least 7×7 pixels, not {samples.shape[2]}×{samples.shape[3]}")
-        window: dict[str, object] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+            raise NoiseregError(
+                "ssim needs images of at least 7×7 pixels, not "
+                f"{samples.shape[2]}×{samples.shape[3]}"
+            )
+        window: dict[str, object] = {
+            "gaussian_weights": True,
+            "sigma": 1.5,
+            "use_sample_covariance": False,
+        }
         self._notes = []
         if side < 11:
             window = {"win_size": 7}
-            self._notes = [f"ssim: images of {side} pixels are under its window of 11; a uniform one of 7 was used"]
-        values = [structural_similarity(x, y, data_range=255, channel_axis=0, **window) for x, y in pairs]
+            self._notes = [
+                f"ssim: images of {side} pixels are under its window of 11; a uniform one of 7 "
+                "was used"
+            ]
+        values = [
+            structural_similarity(x, y, data_range=255, channel_axis=0, **window) for x, y in pairs
+        ]
         return {"ssim": float(np.mean(values))}
 
     def notes(self) -> list[str]:

@@ -1,7 +1,9 @@
-"""The power of the predicted noise over t, beside what is optimal for Gaussian data of the same covariance.
+"""The power of the predicted noise over t, beside what is optimal for Gaussian data of the same
+covariance.
 
-The minimum of the mean squared error lies below the noise's own power: E‖ε̂‖² = E‖ε‖² − E‖ε − ε̂‖² for ε̂ = E[ε | x_t]. So
-a network can be brought to that level only at the price of a larger error (theory, §6); these numbers show how much.
+The minimum of the mean squared error lies below the noise's own power: E‖ε̂‖² = E‖ε‖² − E‖ε − ε̂‖²
+for ε̂ = E[ε | x_t]. So a network can be brought to that level only at the price of a larger error
+(theory, §6); these numbers show how much.
 """
 
 from __future__ import annotations
@@ -47,9 +49,11 @@ def covariance(dataset: Dataset, split: str = "train") -> Tensor:
     return square / count - mean[:, None] * mean
 
 
-def gaussian_optimum(process: Process, noise: Noise, shape: tuple[int, ...], data: Tensor, times: Tensor) -> Optimum:
-    """For x0 ~ N(μ, ``data``) and a linear noise: ε̂ = b L_tL_tᵀ Σ_t⁻¹(x_t − aμ) with Σ_t = a²C + b²L_tL_tᵀ, whose power is
-    b²·tr(L_tL_tᵀ Σ_t⁻¹ L_tL_tᵀ)/n."""
+def gaussian_optimum(
+    process: Process, noise: Noise, shape: tuple[int, ...], data: Tensor, times: Tensor
+) -> Optimum:
+    """For x0 ~ N(μ, ``data``) and a linear noise: ε̂ = b L_tL_tᵀ Σ_t⁻¹(x_t − aμ) with Σ_t = a²C +
+    b²L_tL_tᵀ, whose power is b²·tr(L_tL_tᵀ Σ_t⁻¹ L_tL_tᵀ)/n."""
     n = len(data)
     power, error = [], []
     with torch.no_grad():
@@ -71,17 +75,22 @@ def optimum(parts: Parts, dataset: Dataset, times: Tensor) -> Optimum | None:
     known = parts.noise.linear and parts.noise.gaussian and math.prod(parts.shape) <= LARGEST
     if not known:
         return None
-    noise = copy.deepcopy(parts.noise).cpu() if isinstance(parts.noise, torch.nn.Module) else parts.noise
+    noise = (
+        copy.deepcopy(parts.noise).cpu()
+        if isinstance(parts.noise, torch.nn.Module)
+        else parts.noise
+    )
     return gaussian_optimum(parts.process, noise, parts.shape, covariance(dataset), times)
 
 
 class PredictedPower(Metric):
-    """``isotropy-gap``: the mean over t of |E‖ε̂‖²/n − m(t)|, m the noise's own mean square; ``eps-mse``: that of
-    E‖ε − ε̂‖²/n; ``gap-gaussian``: both, of the optimal denoiser for Gaussian data of the training set's covariance. Without
-    a constraint gap and error agree; a gap below the error is bought by a larger error.
+    """``isotropy-gap``: the mean over t of |E‖ε̂‖²/n − m(t)|, m the noise's own mean square;
+    ``eps-mse``: that of E‖ε − ε̂‖²/n; ``gap-gaussian``: both, of the optimal denoiser for Gaussian
+    data of the training set's covariance. Without a constraint gap and error agree; a gap below
+    the error is bought by a larger error.
 
-    t runs over k/K, K = ``times``, without the times at which ε̂ repeats an error of the network more than fivefold, which
-    isotropy leaves out too (an x0 target near t = 0).
+    t runs over k/K, K = ``times``, without the times at which ε̂ repeats an error of the network
+    more than fivefold, which isotropy leaves out too (an x0 target near t = 0).
     """
 
     better = dict.fromkeys(("isotropy-gap", "eps-mse", "gap-gaussian"), "lower")
@@ -105,7 +114,9 @@ class PredictedPower(Metric):
         p, process, noise = self.params, parts.process, parts.noise
         split = dataset.split(p.split)
         if not len(split):
-            raise NoiseregError(f"isotropy: the data have no {p.split} split; give isotropy:split=train")
+            raise NoiseregError(
+                f"isotropy: the data have no {p.split} split; give isotropy:split=train"
+            )
         times = torch.arange(1, p.times + 1, dtype=torch.float64) / p.times
         times = times[process.noise_gain(times) <= MAX_GAIN]
         indices = spaced(len(split), p.num)
@@ -115,12 +126,19 @@ class PredictedPower(Metric):
         for places in torch.arange(len(indices)).split(p.batch_size):
             batch = split.batch(indices[places])
             x0, cond = batch.x.to(device), parts.task.cond(batch)
-            model = as_model(parts.denoiser, process, noise, None if cond is None else cond.to(device))
+            model = as_model(
+                parts.denoiser, process, noise, None if cond is None else cond.to(device)
+            )
             for k, time in enumerate(times):
                 t = time.to(device).expand(len(x0))
-                drawn = draws.latents(noise, parts.shape, p.seed, Stream.BOUND, places.tolist(), k, device)
+                drawn = draws.latents(
+                    noise, parts.shape, p.seed, Stream.BOUND, places.tolist(), k, device
+                )
                 eps = noise.color(drawn, t)
-                x_t = per_sample(process.signal_scale(t), x0) * x0 + per_sample(process.noise_scale(t), x0) * eps
+                x_t = (
+                    per_sample(process.signal_scale(t), x0) * x0
+                    + per_sample(process.noise_scale(t), x0) * eps
+                )
                 eps_hat = model(x_t, t).eps_hat
                 powers[k] += eps_hat.double().square().flatten(1).mean(1).sum().cpu()
                 errors[k] += (eps_hat - eps).double().square().flatten(1).mean(1).sum().cpu()

@@ -1,13 +1,15 @@
 """Precision, recall, density and coverage in bounded memory (Naeem et al. 2020, arXiv 2002.09797).
 
-The ``prdc`` package builds whole N×N matrices (its peak is over 30 GiB at 50,000 points). Two passes over blocks give the same
-numbers: the first finds each point's radius, the distance to its k-th nearest neighbour in its own set; the second counts
-who lies within whose radius, ``<`` as in the package.
+The ``prdc`` package builds whole N×N matrices (its peak is over 30 GiB at 50,000 points). Two
+passes over blocks give the same numbers: the first finds each point's radius, the distance to its
+k-th nearest neighbour in its own set; the second counts who lies within whose radius, ``<`` as in
+the package.
 
-Distances follow the package (that is, scikit-learn): they are accumulated in float64; of float32 features they are rounded
-to float32, of integers they are exact, so that ties fall as they do there. Two things are better than there: features are
-centred first, because ``‖x‖² − 2x·y + ‖y‖²`` cancels where the mean is large, and exact duplicates are at distance 0
-rather than at a rounding error.
+Distances follow the package (that is, scikit-learn): they are accumulated in float64; of float32
+features they are rounded to float32, of integers they are exact, so that ties fall as they do
+there. Two things are better than there: features are centred first, because ``‖x‖² − 2x·y + ‖y‖²``
+cancels where the mean is large, and exact duplicates are at distance 0 rather than at a rounding
+error.
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ from noisereg.errors import NoiseregError
 from noisereg.metrics import PrdcParams
 
 BLOCK = 2048
-"""Points in a block: one of 2,048 features takes 32 MiB in float64, as much as a block of distances."""
+"""Points in a block: one of 2,048 features takes 32 MiB in float64, as much as a block of
+distances.
+"""
 
 
 @dataclass(frozen=True)
 class Manifolds:
-    """What the two passes found, from which the four numbers and Iso-Diffusion's Figures 4 to 6 are made."""
+    """What the two passes found, from which the four numbers and Iso-Diffusion's Figures 4 to 6
+    are made.
+    """
 
     real_radii: Tensor
     """(N,): the distance from each real point to its k-th nearest real one."""
@@ -59,7 +65,11 @@ class _Points:
     """One set of features, handed out in float64 blocks."""
 
     def __init__(
-        self, features: Tensor, centre: Tensor | None, identities: Tensor | None, device: torch.device
+        self,
+        features: Tensor,
+        centre: Tensor | None,
+        identities: Tensor | None,
+        device: torch.device,
     ) -> None:
         self.features, self.centre, self.device = features, centre, device
         self.identities = identities
@@ -75,7 +85,9 @@ class _Points:
             yield where, block if self.centre is None else block - self.centre
 
 
-def _distances(a: _Points, i: slice, x: Tensor, b: _Points, j: slice, y: Tensor, rounded: bool) -> Tensor:
+def _distances(
+    a: _Points, i: slice, x: Tensor, b: _Points, j: slice, y: Tensor, rounded: bool
+) -> Tensor:
     """Euclidean distances between two blocks, (len(x), len(y)); in float32 where ``rounded``."""
     squared = (x @ y.T).mul_(-2).add_(a.square[i, None]).add_(b.square[None, j]).clamp_(min=0)
     if a.identities is not None and b.identities is not None:
@@ -91,12 +103,17 @@ def _radii(points: _Points, k: int, rounded: bool) -> Tensor:
     Blocks below the diagonal are the transposes of those above it, so half are computed.
     """
     nearest = torch.full(
-        (len(points), k + 1), torch.inf, dtype=torch.float32 if rounded else torch.float64, device=points.device
+        (len(points), k + 1),
+        torch.inf,
+        dtype=torch.float32 if rounded else torch.float64,
+        device=points.device,
     )
 
     def keep(where: slice, distances: Tensor) -> None:
         best = distances.topk(min(k + 1, distances.shape[1]), dim=1, largest=False).values
-        nearest[where] = torch.cat([nearest[where], best], 1).topk(k + 1, dim=1, largest=False).values
+        nearest[where] = (
+            torch.cat([nearest[where], best], 1).topk(k + 1, dim=1, largest=False).values
+        )
 
     for i, x in points.blocks():
         for j, y in points.blocks(i.start):
@@ -116,7 +133,9 @@ def _identities(*sets: Tensor) -> list[Tensor | None]:
     for features in sets:
         # + 0 turns −0 into 0, which is equal to it but has other bytes
         rows = (
-            row for start in range(0, len(features), BLOCK) for row in (features[start : start + BLOCK] + 0).numpy()
+            row
+            for start in range(0, len(features), BLOCK)
+            for row in (features[start : start + BLOCK] + 0).numpy()
         )
         digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
         numbers.append(torch.tensor([seen.setdefault(digest, len(seen)) for digest in digests]))
@@ -131,19 +150,27 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
     Beside the features it takes about 0.2 GiB at 2,048 features, whatever N and M are.
 
     Raises:
-        NoiseregError: for k or fewer points in either set, features of unequal width, or values that are not finite.
+        NoiseregError: for k or fewer points in either set, features of unequal width, or values
+        that are not finite.
     """
     for name, features in (("reference", real), ("generated", fake)):
         if len(features) <= k:
             raise NoiseregError(
-                f"prdc with k={k} needs more than {k} samples and the {name} set has {len(features)}; "
+                f"prdc with k={k} needs more than {k} samples and the {name} set has "
+                f"{len(features)}; "
                 f"raise --num, or give prdc:k={max(1, len(features) - 1)}"
             )
-        if features.is_floating_point() and not all(part.isfinite().all() for part in features.split(BLOCK)):
-            raise NoiseregError(f"the {name} set has features that are not finite (inf or nan); prdc cannot rank them")
+        if features.is_floating_point() and not all(
+            part.isfinite().all() for part in features.split(BLOCK)
+        ):
+            raise NoiseregError(
+                f"the {name} set has features that are not finite (inf or nan); prdc cannot rank "
+                "them"
+            )
     if real.shape[1] != fake.shape[1]:
         raise NoiseregError(
-            f"the reference has {real.shape[1]} features a sample and the generated set {fake.shape[1]}"
+            f"the reference has {real.shape[1]} features a sample and the generated set "
+            f"{fake.shape[1]}"
         )
     device = torch.device(device)
     if device.type == "mps":  # has no float64
@@ -153,8 +180,12 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
     centre: Tensor | None = None
     identities: list[Tensor | None] = [None, None]
     if not exact:  # float64 holds sums of squares of integers exactly, so those need neither
-        centre = torch.stack([part.to(device).double().sum(0) for part in real.split(BLOCK)]).sum(0) / len(real)
-        identities = [None if v is None else v.to(device) for v in _identities(real.cpu(), fake.cpu())]
+        centre = torch.stack([part.to(device).double().sum(0) for part in real.split(BLOCK)]).sum(
+            0
+        ) / len(real)
+        identities = [
+            None if v is None else v.to(device) for v in _identities(real.cpu(), fake.cpu())
+        ]
     r = _Points(real, centre, identities[0], device)
     f = _Points(fake, centre, identities[1], device)
     real_radii, fake_radii = _radii(r, k, rounded), _radii(f, k, rounded)
@@ -167,11 +198,14 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
             spans[j] += (distances < real_radii[i, None]).sum(0)
             recalled[i] |= (distances < fake_radii[None, j]).any(1)
             nearest_fake[i] = torch.minimum(nearest_fake[i], distances.amin(1))
-    return Manifolds(real_radii.cpu(), fake_radii.cpu(), spans.cpu(), recalled.cpu(), nearest_fake.cpu(), k)
+    return Manifolds(
+        real_radii.cpu(), fake_radii.cpu(), spans.cpu(), recalled.cpu(), nearest_fake.cpu(), k
+    )
 
 
 def package_memory(n: int, m: int, dtype: torch.dtype) -> int:
-    """Bytes that ``prdc`` takes at its peak: a matrix of distances, argpartition's int64 indices of it, and working space.
+    """Bytes that ``prdc`` takes at its peak: a matrix of distances, argpartition's int64 indices
+    of it, and working space.
 
     Bytes a pair as measured at 10,000 and 20,000 points (benchmarks/prdc.py).
     """
@@ -189,18 +223,24 @@ def package_prdc(real: Tensor, fake: Tensor, k: int) -> dict[str, float]:
     needed, free = package_memory(len(real), len(fake), real.dtype), free_host_memory()
     if needed > free:
         raise NoiseregError(
-            f"prdc:backend=package builds N×N matrices: {needed / 2**30:.1f} GiB for {max(len(real), len(fake)):,} "
-            f"samples, and {free / 2**30:.1f} GiB is free; leave out backend=package, whose numbers are the same"
+            f"prdc:backend=package builds N×N matrices: {needed / 2**30:.1f} GiB for "
+            f"{max(len(real), len(fake)):,} "
+            f"samples, and {free / 2**30:.1f} GiB is free; leave out backend=package, whose "
+            "numbers are the same"
         )
     if min(len(real), len(fake)) <= k + 1:
-        raise NoiseregError(f"prdc:backend=package with k={k} needs at least {k + 2} samples in each set")
+        raise NoiseregError(
+            f"prdc:backend=package with k={k} needs at least {k + 2} samples in each set"
+        )
     with contextlib.redirect_stdout(io.StringIO()):
         numbers = compute_prdc(real.cpu().numpy(), fake.cpu().numpy(), nearest_k=k)
     return {name: float(numbers[name]) for name in ("precision", "density", "recall", "coverage")}
 
 
 class Prdc(Metric):
-    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), as in Iso-Diffusion's tables."""
+    """Precision, recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), as
+    in Iso-Diffusion's tables.
+    """
 
     better = {"precision": "higher", "density": "higher", "recall": "higher", "coverage": "higher"}
 
@@ -228,6 +268,7 @@ def _remarks(found: Manifolds) -> Iterator[str]:
             yield f"prdc: the {name} set is one point over and over: every radius is 0 and nothing lies within it"
         elif zero:
             yield (
-                f"prdc: {zero:,} of {len(radii):,} points of the {name} set have at least {found.k} exact duplicates: "
+                f"prdc: {zero:,} of {len(radii):,} points of the {name} set have at least "
+                f"{found.k} exact duplicates: "
                 "their radius is 0 and nothing lies within it"
             )

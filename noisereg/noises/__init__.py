@@ -21,26 +21,37 @@ LEARNED_BOX = ((-3.0, -0.01), (0.01, 3.0), (0.01, 10.0))
 """Where s, e and τ may go when they learn: BNDM's clamps."""
 MAX_RATE = 10.0
 MEAN_RANGE = (0.3, 0.9)
-"""Limits on max dγ/dt and ∫γ dt, without which the loss drives a learned γ into a corner of the box."""
+"""Limits on max dγ/dt and ∫γ dt, without which the loss drives a learned γ into a corner of the
+box.
+"""
 
 
 class Gamma(Params):
-    """γ(t), from 0 (the static colour, at the data) to 1 (white, at the noise); BNDM (2402.04930), "Time-varying noise".
+    """γ(t), from 0 (the static colour, at the data) to 1 (white, at the noise); BNDM (2402.04930),
+    "Time-varying noise".
 
     ``s``, ``e`` and ``tau`` that are left out take the form's own values; ``linear`` has none.
     """
 
     form: Literal["linear", "sigmoid", "cosine"] = Field("sigmoid", description="shape of γ(t)")
-    s: float | None = Field(None, allow_inf_nan=False, description="start of the curve that is used (0)")
-    e: float | None = Field(None, allow_inf_nan=False, description="end of it (sigmoid 3, cosine 1)")
-    tau: float | None = Field(None, gt=0, allow_inf_nan=False, description="its softness (sigmoid 0.2, cosine 1)")
+    s: float | None = Field(
+        None, allow_inf_nan=False, description="start of the curve that is used (0)"
+    )
+    e: float | None = Field(
+        None, allow_inf_nan=False, description="end of it (sigmoid 3, cosine 1)"
+    )
+    tau: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="its softness (sigmoid 0.2, cosine 1)"
+    )
     learn: bool = Field(False, description="train s, e and tau (sigmoid), from -0.01, 3 and 1")
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False, description="their learning rate")
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
-        """The form's own s, e and tau where they are not given, so that a written-out configuration is complete."""
+        """The form's own s, e and tau where they are not given, so that a written-out
+        configuration is complete.
+        """
         if not isinstance(data, Mapping):
             return data
         own = GAMMA_DEFAULTS.get(str(data.get("form", "sigmoid")), {})
@@ -57,7 +68,9 @@ class Gamma(Params):
         if self.form == "linear":
             given = [k for k in ("s", "e", "tau") if getattr(self, k) is not None]
             if given:
-                raise ValueError(f"linear γ = t has no {', '.join(given)}; leave out or take form=sigmoid")
+                raise ValueError(
+                    f"linear γ = t has no {', '.join(given)}; leave out or take form=sigmoid"
+                )
             return self
         s, e, tau = self.curve
         if not s < e:
@@ -65,26 +78,39 @@ class Gamma(Params):
         if self.form == "cosine":
             if s < 0 or e > 1:
                 raise ValueError(
-                    f"cosine γ needs 0 ≤ s < e ≤ 1 (it is complex or turns back elsewhere), not {s:g}, {e:g}"
+                    "cosine γ needs 0 ≤ s < e ≤ 1 (it is complex or turns back elsewhere), not "
+                    f"{s:g}, {e:g}"
                 )
             if e == 1 and tau < 0.5:
-                raise ValueError(f"cosine γ with e=1 needs tau ≥ 0.5 (below, dγ/dt is infinite at t = 1), not {tau:g}")
+                raise ValueError(
+                    "cosine γ with e=1 needs tau ≥ 0.5 (below, dγ/dt is infinite at t = 1), not "
+                    f"{tau:g}"
+                )
         elif _sigmoid_rise(s, e, tau) < 1e-9:
             raise ValueError(
-                f"the logistic function is flat between s/tau = {s / tau:g} and e/tau = {e / tau:g}: raise tau"
+                f"the logistic function is flat between s/tau = {s / tau:g} and e/tau = "
+                f"{e / tau:g}: raise tau"
             )
         return self
 
     def _check_start(self) -> None:
         if self.form != "sigmoid":
-            raise ValueError(f"learn=true is for the sigmoid, not for {self.form}; leave out form, or learn")
-        for name, value, (low, high) in zip(("s", "e", "tau"), self.curve, LEARNED_BOX, strict=True):
+            raise ValueError(
+                f"learn=true is for the sigmoid, not for {self.form}; leave out form, or learn"
+            )
+        for name, value, (low, high) in zip(
+            ("s", "e", "tau"), self.curve, LEARNED_BOX, strict=True
+        ):
             if not low <= value <= high:
-                raise ValueError(f"learn=true keeps {name} in [{low:g}, {high:g}]; give a start there, or leave it out")
+                raise ValueError(
+                    f"learn=true keeps {name} in [{low:g}, {high:g}]; give a start there, or "
+                    "leave it out"
+                )
         rate, mean = sigmoid_limits(*self.curve)
         if rate > MAX_RATE or not MEAN_RANGE[0] <= mean <= MEAN_RANGE[1]:
             raise ValueError(
-                f"learn=true keeps max dγ/dt ≤ {MAX_RATE:g} and ∫γ dt in [{MEAN_RANGE[0]:g}, {MEAN_RANGE[1]:g}], and this "
+                f"learn=true keeps max dγ/dt ≤ {MAX_RATE:g} and ∫γ dt in [{MEAN_RANGE[0]:g}, "
+                f"{MEAN_RANGE[1]:g}], and this "
                 f"start has {rate:.3g} and {mean:.3g}; leave out s, e and tau"
             )
 
@@ -100,7 +126,9 @@ def sigmoid_limits(s: float, e: float, tau: float) -> tuple[float, float]:
     """(max dγ/dt, ∫γ dt) of a sigmoid with s ≤ 0 ≤ e."""
     p, q, rise = s / tau, e / tau, _sigmoid_rise(s, e, tau)
     low = (1 + math.tanh(p / 2)) / 2
-    integral = math.log1p(math.exp(-abs(q))) + max(q, 0) - math.log1p(math.exp(-abs(p))) - max(p, 0)
+    integral = (
+        math.log1p(math.exp(-abs(q))) + max(q, 0) - math.log1p(math.exp(-abs(p))) - max(p, 0)
+    )
     return (q - p) / 4 / rise, (integral / (q - p) - low) / rise
 
 
@@ -118,16 +146,24 @@ class ColouredParams(Params):
 
     factor: Literal["cholesky", "spectral"] = Field(
         "cholesky",
-        description="root of the covariance: lower triangular as in BNDM, or symmetric by FFT (isotropic, any size)",
+        description="root of the covariance: lower triangular as in BNDM, or symmetric by FFT "
+        "(isotropic, any size)",
     )
     jitter: float = Field(
-        1e-3, ge=0, le=1, description="j of (1−j)Σ + jI: the power left where the spectrum has none, as at frequency 0"
+        1e-3,
+        ge=0,
+        le=1,
+        description="j of (1−j)Σ + jI: the power left where the spectrum has none, as at "
+        "frequency 0",
     )
 
     @model_validator(mode="after")
     def _invertible(self) -> ColouredParams:
         if self.factor == "cholesky" and self.jitter < 1e-12:
-            raise ValueError("factor=cholesky needs jitter ≥ 1e-12: Σ is singular; take jitter=1e-3 or factor=spectral")
+            raise ValueError(
+                "factor=cholesky needs jitter ≥ 1e-12: Σ is singular; take jitter=1e-3 or "
+                "factor=spectral"
+            )
         return self
 
 
@@ -135,7 +171,9 @@ class MaskParams(ColouredParams):
     """Noise with the spectrum of blue-noise masks."""
 
     spectrum: Path | None = Field(
-        None, description="file made by 'noisereg noise build', of the images' size; the shipped spectra if left out"
+        None,
+        description="file made by 'noisereg noise build', of the images' size; the shipped "
+        "spectra if left out",
     )
 
 
@@ -147,7 +185,8 @@ class TimeVaryingParams(MaskParams):
         "heads", description="how ε̂_t becomes ε̂_s: the network also predicts (L−I)z, or L_s L_t⁻¹"
     )
     normalize: bool = Field(
-        False, description="divide by the root of the mean square, which falls below 1 between the ends"
+        False,
+        description="divide by the root of the mean square, which falls below 1 between the ends",
     )
 
 
@@ -155,10 +194,15 @@ class PowerLawParams(ColouredParams):
     """F⁻¹(|f|^p F(z)): the amplitude at frequency f is |f| to the power of the exponent."""
 
     exponent: float = Field(
-        -1.0, ge=-4, le=4, description="p: −1 is 1/f² power (red, Brownian), −0.5 pink, 0 white, 0.5 blue, 1 violet"
+        -1.0,
+        ge=-4,
+        le=4,
+        description="p: −1 is 1/f² power (red, Brownian), −0.5 pink, 0 white, 0.5 blue, 1 violet",
     )
     factor: Literal["cholesky", "spectral"] = Field(
-        "spectral", description="root of the covariance: symmetric by FFT (isotropic, any size), or lower triangular"
+        "spectral",
+        description="root of the covariance: symmetric by FFT (isotropic, any size), or lower "
+        "triangular",
     )
 
 
@@ -195,7 +239,8 @@ def noisereg_noises() -> Iterator[Component]:
         impl="noisereg.noises.time_varying:RedTimeVarying",
         params=TimeVaryingParams,
         summary="red at the data, white at the noise",
-        cite="Huang et al. 2024, arXiv 2402.04930, figure on white to red (which leaves red undefined)",
+        cite="Huang et al. 2024, arXiv 2402.04930, figure on white to red (which leaves red "
+        "undefined)",
     )
     yield Component(
         name="power-law",

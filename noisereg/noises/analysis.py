@@ -1,6 +1,8 @@
-"""What draws of a noise look like in numbers: for ``noisereg noise show``, the tests and the documentation.
+"""What draws of a noise look like in numbers: for ``noisereg noise show``, the tests and the
+documentation.
 
-Draws are (N, C, H, W) tensors; channels count as further draws. Power is |F ε|²/n, whose mean is 1 for white noise.
+Draws are (N, C, H, W) tensors; channels count as further draws. Power is |F ε|²/n, whose mean is 1
+for white noise.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from noisereg.noises.covariance import Array, frequency
 SECTORS = 8
 """Orientations of the anisotropy, each 180°/8 wide and centred on a multiple of 22.5°."""
 MID_BAND = (0.25, 0.5)
-"""Cycles a pixel between which orientations are compared: where blue noise rises from nothing to its plateau."""
+"""Cycles a pixel between which orientations are compared: where blue noise rises from nothing to
+its plateau.
+"""
 
 
 def rings(height: int, width: int) -> NDArray[np.int64]:
-    """The integer radius of each frequency, (H, W): |f| in units of one step of the longer axis, rounded."""
+    """The integer radius of each frequency, (H, W): |f| in units of one step of the longer axis,
+    rounded.
+    """
     return np.rint(frequency(height, width) * max(height, width)).astype(np.int64)
 
 
@@ -58,7 +64,9 @@ def chi2_limits(modes: NDArray[np.int64], draws: int, level: float) -> tuple[Arr
     χ² with as many degrees of freedom as it has modes, times the draws.
     """
     freedom = modes * draws
-    return chi2.ppf((1 - level) / 2, freedom) / freedom, chi2.ppf((1 + level) / 2, freedom) / freedom
+    return chi2.ppf((1 - level) / 2, freedom) / freedom, chi2.ppf(
+        (1 + level) / 2, freedom
+    ) / freedom
 
 
 def radial_power(power: Array, draws: int, level: float = 0.99) -> RadialPower:
@@ -78,7 +86,9 @@ def autocovariance(power: Array) -> Array:
 
 
 def power_by_orientation(power: Array, band: tuple[float, float] = MID_BAND) -> Array:
-    """Mean power in the band by the direction of f, (SECTORS,): 0 along x, SECTORS/2 along y. NaN where there is none."""
+    """Mean power in the band by the direction of f, (SECTORS,): 0 along x, SECTORS/2 along y. NaN
+    where there is none.
+    """
     height, width = power.shape
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
     f = np.hypot(fy, fx)
@@ -119,13 +129,17 @@ class Look:
 
     @property
     def low_power(self) -> float:
-        """Mean power at 0 < |f| < 0.1, over the mean at all frequencies; NaN on images too small to have such."""
+        """Mean power at 0 < |f| < 0.1, over the mean at all frequencies; NaN on images too small
+        to have such.
+        """
         at = (self.radial.frequency > 0) & (self.radial.frequency < 0.1)
         return float(self.radial.power[at].mean() / self.measured) if at.any() else float("nan")
 
     @property
     def anisotropy(self) -> float:
-        """Largest over smallest power by orientation; 1 for isotropic noise, NaN on images too small to tell."""
+        """Largest over smallest power by orientation; 1 for isotropic noise, NaN on images too
+        small to tell.
+        """
         known = self.orientation[np.isfinite(self.orientation)]
         return float(known.max() / known.min()) if known.size else float("nan")
 
@@ -134,7 +148,11 @@ class Look:
         height, width = self.covariance.shape
         return {
             "t": self.t,
-            "mean_square": {"declared": self.declared, "measured": self.measured, "standard_error": self.error},
+            "mean_square": {
+                "declared": self.declared,
+                "measured": self.measured,
+                "standard_error": self.error,
+            },
             "radial_power": {
                 "frequency": self.radial.frequency.tolist(),
                 "power": self.radial.power.tolist(),
@@ -152,7 +170,10 @@ class Look:
                 "max": float(self.variance.max()),
                 "map": self.variance.tolist(),
             },
-            "anisotropy": {"power_by_direction": self.orientation.tolist(), "ratio": self.anisotropy},
+            "anisotropy": {
+                "power_by_direction": self.orientation.tolist(),
+                "ratio": self.anisotropy,
+            },
         }
 
 

@@ -1,4 +1,6 @@
-"""Static coloured noise, ε = L z with L Lᵀ = Σ_j: blue (BNDM, Huang et al. 2024, arXiv 2402.04930), red, power laws."""
+"""Static coloured noise, ε = L z with L Lᵀ = Σ_j: blue (BNDM, Huang et al. 2024, arXiv
+2402.04930), red, power laws.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,21 @@ from torch import Tensor
 from noisereg.api import Context, Noise
 from noisereg.errors import NoiseregError
 from noisereg.noises import ColouredParams
-from noisereg.noises.colours import Colour, blue, image_size, make_factor, power_law, red, tile_size
+from noisereg.noises.colours import (
+    Colour,
+    blue,
+    image_size,
+    make_factor,
+    power_law,
+    red,
+    tile_size,
+)
 from noisereg.noises.factors import TiledFactor
 
 MIN_SHARE = 0.01
-"""Directions with less of the mean power are left out of ``whitened_power``: a small error would count for everything."""
+"""Directions with less of the mean power are left out of ``whitened_power``: a small error would
+count for everything.
+"""
 MAX_ROUNDING = 0.01
 """cond(L)·(unit roundoff) above which L⁻¹ε has lost its meaning."""
 
@@ -24,7 +36,8 @@ class ColouredNoise(Noise):
     """ε = L z, each channel on its own. A subclass says which spectrum.
 
     Raises:
-        NoiseregError: for data that are not images, and for a spectrum file that is none or of another size.
+        NoiseregError: for data that are not images, and for a spectrum file that is none or of
+        another size.
     """
 
     called: ClassVar[str]
@@ -44,8 +57,10 @@ class ColouredNoise(Noise):
         self.notes: tuple[str, ...] = ()
         if isinstance(self.factor, TiledFactor):
             self.notes = (
-                f"factor=cholesky draws {self.height}×{self.width} pixels as independent tiles of at most 64×64, which "
-                "leaks a little power into low frequencies (docs/noise.md); factor=spectral has no seams",
+                f"factor=cholesky draws {self.height}×{self.width} pixels as independent tiles of "
+                "at most 64×64, which "
+                "leaks a little power into low frequencies (docs/noise.md); factor=spectral has "
+                "no seams",
             )
 
     def color(self, latents: Mapping[str, Tensor], t: Tensor) -> Tensor:
@@ -64,12 +79,16 @@ class ColouredNoise(Noise):
         return shape[0] * self.factor.log_det(torch.zeros_like(t, dtype=torch.float64))
 
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the protocol; frequency 0 is never among the directions (DESIGN §2, "Isotropy")."""
+        """As in the protocol; frequency 0 is never among the directions (DESIGN §2,
+        "Isotropy").
+        """
         power = torch.from_numpy(self.factor.eigenvalues).to(eps)
         return self._energy_where(power.expand(len(eps), -1), eps)
 
     def _energy_where(self, power: Tensor, coloured: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_k |v_k*z|² over channels and the directions k of enough ``power`` (B, n), from L z; and their number."""
+        """Σ_k |v_k*z|² over channels and the directions k of enough ``power`` (B, n), from L z;
+        and their number.
+        """
         constant = torch.from_numpy(self.factor.is_constant).to(coloured.device)
         keep = (power >= MIN_SHARE * power.mean(1, keepdim=True)) & ~constant
         energy = self.factor.energy(coloured).masked_fill(~keep[:, None], 0)
@@ -78,7 +97,8 @@ class ColouredNoise(Noise):
     def _check_condition(self, dtype: torch.dtype) -> None:
         if self.factor.condition * torch.finfo(dtype).eps > MAX_ROUNDING:
             raise NoiseregError(
-                f"{self.called} noise cannot be whitened in {str(dtype).removeprefix('torch.')}: the condition number of "
+                f"{self.called} noise cannot be whitened in {str(dtype).removeprefix('torch.')}: "
+                "the condition number of "
                 f"L is {self.factor.condition:.1e}; give a larger jitter (1e-3)"
             )
 
@@ -98,7 +118,9 @@ class BlueNoise(ColouredNoise):
 
 
 class RedNoise(ColouredNoise):
-    """Blue mirrored in frequency. BNDM shows red noise and does not define it; see ``covariance.mirrored``."""
+    """Blue mirrored in frequency. BNDM shows red noise and does not define it; see
+    ``covariance.mirrored``.
+    """
 
     called = "red"
     colour = staticmethod(red)

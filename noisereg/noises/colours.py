@@ -16,14 +16,17 @@ from noisereg.noises.spectrum_file import SHIPPED, read, shipped
 from noisereg.store import cache_dir
 
 LARGEST_TILE = 64
-"""Cholesky factors have at most this many pixels a side: their memory grows as its fourth power, their time as its sixth."""
+"""Cholesky factors have at most this many pixels a side: their memory grows as its fourth power,
+their time as its sixth.
+"""
 
 Colour = Callable[[int, int], Array]
 """(height, width) → λ, (height, width) with mean 1."""
 
 
 def blue(params: MaskParams, height: int, width: int) -> Colour:
-    """The spectrum of masks: of ``params.spectrum``, or shipped. ``height`` and ``width`` are the largest size wanted.
+    """The spectrum of masks: of ``params.spectrum``, or shipped. ``height`` and ``width`` are the
+    largest size wanted.
 
     Shipped sizes are as measured; others take the autocovariance of 64² at the new lags.
 
@@ -36,7 +39,8 @@ def blue(params: MaskParams, height: int, width: int) -> Colour:
     if spectrum.power.shape != (height, width):
         size = f"{height}" if height == width else f"{height}x{width}"
         raise NoiseregError(
-            f"spectrum={params.spectrum} is of {spectrum.size} pixels and {height}×{width} are needed; make it with "
+            f"spectrum={params.spectrum} is of {spectrum.size} pixels and {height}×{width} are "
+            "needed; make it with "
             f"'noisereg noise build --size {size} --out FILE', or leave spectrum out"
         )
     return partial(resize, spectrum.power)
@@ -66,12 +70,16 @@ def image_size(ctx: Context, name: str) -> tuple[int, int]:
     """
     if len(ctx.shape) != 3:
         numbers = f"{math.prod(ctx.shape)} number" + ("s" if math.prod(ctx.shape) != 1 else "")
-        raise NoiseregError(f"{name} noise is shaped in space and needs images; the data are points of {numbers}")
+        raise NoiseregError(
+            f"{name} noise is shaped in space and needs images; the data are points of {numbers}"
+        )
     return ctx.shape[1], ctx.shape[2]
 
 
 def even_parts(size: int, largest: int = LARGEST_TILE) -> list[int]:
-    """The fewest parts of at most ``largest``, as equal as can be: a sliver of a tile would hardly be coloured."""
+    """The fewest parts of at most ``largest``, as equal as can be: a sliver of a tile would hardly
+    be coloured.
+    """
     count = -(-size // largest)
     return [size // count + (i < size % count) for i in range(count)]
 
@@ -83,7 +91,9 @@ def tile_size(height: int, width: int, params: ColouredParams) -> tuple[int, int
     return even_parts(height)[0], even_parts(width)[0]
 
 
-def make_factor(colour: Colour, height: int, width: int, params: ColouredParams, ctx: Context) -> Factor:
+def make_factor(
+    colour: Colour, height: int, width: int, params: ColouredParams, ctx: Context
+) -> Factor:
     """The factor of Σ_j = (1−j)Σ + jI that ``params`` ask for."""
     if params.factor == "spectral":
         return SpectralFactor(with_jitter(colour(height, width), params.jitter))

@@ -1,8 +1,8 @@
 """From masks to a power spectrum, and from a spectrum to the covariance of any size.
 
-Averaging a mask's outer product over all toroidal shifts makes the covariance circulant: Σ_pq = c(p − q), diagonal in the
-Fourier basis with eigenvalues λ_k, the mean power |F g|²/n of the masks g. So the spectrum λ, scaled to mean 1, is all
-there is to store, and a few hundred masks suffice.
+Averaging a mask's outer product over all toroidal shifts makes the covariance circulant: Σ_pq =
+c(p − q), diagonal in the Fourier basis with eigenvalues λ_k, the mean power |F g|²/n of the masks
+g. So the spectrum λ, scaled to mean 1, is all there is to store, and a few hundred masks suffice.
 
 A spectrum is an (H, W) float64 array in ``fft2``'s order with λ(k) = λ(−k) and mean 1.
 """
@@ -19,7 +19,9 @@ Array = NDArray[np.float64]
 
 
 def gaussian_by_rank(ranks: NDArray[np.int64]) -> Array:
-    """The normal quantile of each rank, Φ⁻¹((r + ½)/n): (H, W), with mean 0 exactly by symmetry."""
+    """The normal quantile of each rank, Φ⁻¹((r + ½)/n): (H, W), with mean 0 exactly by
+    symmetry.
+    """
     return ndtri((ranks + 0.5) / ranks.size)
 
 
@@ -44,9 +46,11 @@ def frequency(height: int, width: int) -> Array:
 
 
 def _fit_lags(c: Array, size: int, axis: int) -> Array:
-    """The autocovariance on a torus of ``size`` pixels along ``axis``: cut to |lag| ≤ size/2, or padded with zeros.
+    """The autocovariance on a torus of ``size`` pixels along ``axis``: cut to |lag| ≤ size/2, or
+    padded with zeros.
 
-    Where a size is even its last lag, n/2 = −n/2, is shared by both signs: cutting averages them, padding halves them.
+    Where a size is even its last lag, n/2 = −n/2, is shared by both signs: cutting averages them,
+    padding halves them.
     """
     old = c.shape[axis]
     if size == old:
@@ -62,7 +66,8 @@ def _fit_lags(c: Array, size: int, axis: int) -> Array:
 
 
 def resize(power: Array, height: int, width: int) -> Array:
-    """The spectrum at another size: the same autocovariance, cut or padded to the new lags; negatives clipped.
+    """The spectrum at another size: the same autocovariance, cut or padded to the new lags;
+    negatives clipped.
 
     No taper and no crop of a larger draw: both put low frequencies back.
     """
@@ -74,7 +79,9 @@ def resize(power: Array, height: int, width: int) -> Array:
 
 
 def radial_mean(power: Array, radius: Array) -> Array:
-    """The mean of ``power`` at each |f| of ``radius``, interpolated between rings one frequency step wide."""
+    """The mean of ``power`` at each |f| of ``radius``, interpolated between rings one frequency
+    step wide.
+    """
     height, width = power.shape
     step = 1 / max(height, width)
     f = frequency(height, width)
@@ -87,7 +94,8 @@ def radial_mean(power: Array, radius: Array) -> Array:
 
 
 def mirrored(power: Array) -> Array:
-    """Red from blue: λ'(f) = λ(½ − |f|) of the radial mean, and λ(0) beyond |f| = ½ (cycles a pixel).
+    """Red from blue: λ'(f) = λ(½ − |f|) of the radial mean, and λ(0) beyond |f| = ½ (cycles a
+    pixel).
 
     The paper (BNDM) shows red noise and does not define it; this is our reading.
     """

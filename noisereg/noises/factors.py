@@ -1,8 +1,10 @@
-"""Roots L of a circulant covariance, L Lᵀ = Σ_j, and of their mixtures with the identity, M = γI + (1−γ)L.
+"""Roots L of a circulant covariance, L Lᵀ = Σ_j, and of their mixtures with the identity, M = γI +
+(1−γ)L.
 
-The symmetric root and the Cholesky factor have the same singular values √λ_k and left-singular vectors, the Fourier
-modes u_k; their right-singular vectors v_k = Lᵀu_k/√λ_k differ. In the basis v_k of z every mixture gives a direction the
-power ‖M v_k‖² = γ² + (1−γ)²λ_k + 2γ(1−γ)·Re u_k*L u_k, whose mean over k is tr(M Mᵀ)/n.
+The symmetric root and the Cholesky factor have the same singular values √λ_k and left-singular
+vectors, the Fourier modes u_k; their right-singular vectors v_k = Lᵀu_k/√λ_k differ. In the basis
+v_k of z every mixture gives a direction the power ‖M v_k‖² = γ² + (1−γ)²λ_k + 2γ(1−γ)·Re u_k*L
+u_k, whose mean over k is tr(M Mᵀ)/n.
 """
 
 from __future__ import annotations
@@ -106,7 +108,9 @@ class _Circulant(Factor):
 
     def energy(self, coloured: Tensor) -> Tensor:
         modes = torch.fft.fft2(coloured, norm="ortho").flatten(-2)
-        power = torch.from_numpy(np.where(self.eigenvalues > 0, self.eigenvalues, 1)).to(modes.real)
+        power = torch.from_numpy(np.where(self.eigenvalues > 0, self.eigenvalues, 1)).to(
+            modes.real
+        )
         return (modes.real.square() + modes.imag.square()) / power
 
 
@@ -143,7 +147,8 @@ class SpectralFactor(_Circulant):
 class CholeskyFactor(_Circulant):
     """The lower triangular root, pixels in row-major order, as in BNDM: n² numbers.
 
-    Computed in float64 and kept on disk in float32 (under ``folder``); in float64 it is computed where it is asked for.
+    Computed in float64 and kept on disk in float32 (under ``folder``); in float64 it is computed
+    where it is asked for.
     """
 
     def __init__(self, power: Array, folder: Path | None = None) -> None:
@@ -152,10 +157,13 @@ class CholeskyFactor(_Circulant):
 
     def _compute(self) -> Array:
         try:
-            return scipy.linalg.cholesky(circulant(self.power), lower=True, overwrite_a=True, check_finite=False)
+            return scipy.linalg.cholesky(
+                circulant(self.power), lower=True, overwrite_a=True, check_finite=False
+            )
         except np.linalg.LinAlgError:
             raise NoiseregError(
-                f"the covariance of {self.height}×{self.width} pixels is singular to working precision (its smallest "
+                f"the covariance of {self.height}×{self.width} pixels is singular to working "
+                "precision (its smallest "
                 f"eigenvalue is {self.power.min():.1e}); give a larger jitter, or factor=spectral"
             ) from None
 
@@ -221,8 +229,8 @@ def _log_det_of_mixture(eigenvalues: Array, gamma: Tensor) -> Tensor:
 def _solve_mixtures(lower: Tensor, eps: Tensor, gamma: Tensor) -> Tensor:
     """(γ_b I + (1−γ_b)L)⁻¹ ε_b for each sample, (B, C, n).
 
-    Forward substitution by blocks of rows. Left of the diagonal blocks every mixture is a multiple of L, so one product
-    serves all samples; only the small diagonal blocks are solved a sample.
+    Forward substitution by blocks of rows. Left of the diagonal blocks every mixture is a multiple
+    of L, so one product serves all samples; only the small diagonal blocks are solved a sample.
     """
     batch, channels, n = eps.shape
     g = per_sample(gamma, eps)
@@ -247,17 +255,27 @@ class TiledFactor(Factor):
         factors: one for each (height, width) that occurs.
     """
 
-    def __init__(self, heights: list[int], widths: list[int], factors: dict[tuple[int, int], Factor]) -> None:
+    def __init__(
+        self, heights: list[int], widths: list[int], factors: dict[tuple[int, int], Factor]
+    ) -> None:
         self.heights, self.widths, self.factors = heights, widths, factors
         self._places = {
-            size: [(i, j) for i, h in enumerate(heights) for j, w in enumerate(widths) if (h, w) == size]
+            size: [
+                (i, j)
+                for i, h in enumerate(heights)
+                for j, w in enumerate(widths)
+                if (h, w) == size
+            ]
             for size in factors
         }
 
     def _split(self, x: Tensor) -> dict[tuple[int, int], Tensor]:
         """By size, the tiles of that size side by side as channels: (B, k·C, h, w)."""
         rows = [row.split(self.widths, -1) for row in x.split(self.heights, -2)]
-        return {size: torch.cat([rows[i][j] for i, j in places], 1) for size, places in self._places.items()}
+        return {
+            size: torch.cat([rows[i][j] for i, j in places], 1)
+            for size, places in self._places.items()
+        }
 
     def _join(self, tiles: dict[tuple[int, int], Tensor], channels: int) -> Tensor:
         at = {
@@ -265,17 +283,27 @@ class TiledFactor(Factor):
             for size, places in self._places.items()
             for place, tile in zip(places, tiles[size].split(channels, 1), strict=True)
         }
-        rows = [torch.cat([at[i, j] for j in range(len(self.widths))], -1) for i in range(len(self.heights))]
+        rows = [
+            torch.cat([at[i, j] for j in range(len(self.widths))], -1)
+            for i in range(len(self.heights))
+        ]
         return torch.cat(rows, -2)
 
     def apply(self, z: Tensor) -> Tensor:
-        return self._join({s: self.factors[s].apply(x) for s, x in self._split(z).items()}, z.shape[1])
+        return self._join(
+            {s: self.factors[s].apply(x) for s, x in self._split(z).items()}, z.shape[1]
+        )
 
     def solve(self, eps: Tensor, gamma: Tensor | None = None) -> Tensor:
-        return self._join({s: self.factors[s].solve(x, gamma) for s, x in self._split(eps).items()}, eps.shape[1])
+        return self._join(
+            {s: self.factors[s].solve(x, gamma) for s, x in self._split(eps).items()}, eps.shape[1]
+        )
 
     def log_det(self, gamma: Tensor) -> Tensor:
-        tiles = [self.factors[size].log_det(gamma) * len(places) for size, places in self._places.items()]
+        tiles = [
+            self.factors[size].log_det(gamma) * len(places)
+            for size, places in self._places.items()
+        ]
         return torch.stack(tiles).sum(0)
 
     def energy(self, coloured: Tensor) -> Tensor:
@@ -288,7 +316,9 @@ class TiledFactor(Factor):
 
     def _each(self, values: dict[tuple[int, int], NDArray]) -> NDArray:
         """One array over all tiles from one a size, in the order of :meth:`energy`."""
-        return np.concatenate([np.tile(values[size], len(places)) for size, places in self._places.items()])
+        return np.concatenate(
+            [np.tile(values[size], len(places)) for size, places in self._places.items()]
+        )
 
     @property
     def eigenvalues(self) -> Array:

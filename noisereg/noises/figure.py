@@ -13,8 +13,12 @@ from noisereg.noises.analysis import MID_BAND, SECTORS, Look
 from noisereg.noises.covariance import Array
 
 
-def draw(title: str, looks: Sequence[Look], times: Array, declared: Array, format: str = "png") -> bytes:
-    """The figure of ``looks``, with ``declared`` mean squares at ``times``, in a format that matplotlib writes."""
+def draw(
+    title: str, looks: Sequence[Look], times: Array, declared: Array, format: str = "png"
+) -> bytes:
+    """The figure of ``looks``, with ``declared`` mean squares at ``times``, in a format that
+    matplotlib writes.
+    """
     rows = len(looks)
     figure = Figure(figsize=(15, 2.8 * rows + 2.8), dpi=100, layout="tight")
     grid = figure.add_gridspec(rows + 1, 5, width_ratios=[0.8, 1.2, 1.2, 1, 1.2])
@@ -70,7 +74,9 @@ def _covariance(axes: Axes, one: Look) -> None:
 def _variance(axes: Axes, one: Look, shades: tuple[float, float]) -> None:
     image = axes.imshow(one.variance, cmap="viridis", vmin=shades[0], vmax=shades[1])
     axes.set_axis_off()
-    axes.set_title(f"pixel variance {one.variance.min():.2f} to {one.variance.max():.2f}", fontsize=9)
+    axes.set_title(
+        f"pixel variance {one.variance.min():.2f} to {one.variance.max():.2f}", fontsize=9
+    )
     axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)
 
 
@@ -79,7 +85,12 @@ def _orientation(axes: Axes, one: Look) -> None:
     degrees = np.arange(SECTORS) * 180 / SECTORS
     axes.plot(degrees[known], one.orientation[known], marker=".", color="C0", linewidth=1.2)
     top = 1.2 * max(one.orientation[known], default=1.0)
-    axes.set(xlim=(-5, 180), ylim=(0, top), xticks=[0, 45, 90, 135], xlabel="direction of f, degrees from x")
+    axes.set(
+        xlim=(-5, 180),
+        ylim=(0, top),
+        xticks=[0, 45, 90, 135],
+        xlabel="direction of f, degrees from x",
+    )
     axes.set_title(f"power at |f| {MID_BAND[0]:g} to {MID_BAND[1]:g}", fontsize=9)
 
 

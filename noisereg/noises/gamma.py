@@ -1,4 +1,6 @@
-"""γ(t), how white a time-varying noise is: 0 at t = 0 and 1 at t = 1 (BNDM, arXiv 2402.04930, and its supplement)."""
+"""γ(t), how white a time-varying noise is: 0 at t = 0 and 1 at t = 1 (BNDM, arXiv 2402.04930, and
+its supplement).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from torch.nn.functional import softplus
 from noisereg.noises import LEARNED_BOX, MAX_RATE, MEAN_RANGE, Gamma
 
 MARGIN = 1e-3
-"""The part of a limit by which a projection keeps inside it, so that rounding does not put it outside."""
+"""The part of a limit by which a projection keeps inside it, so that rounding does not put it
+outside.
+"""
 PLACES = 64
 """Points of a line that are looked at together."""
 
@@ -28,7 +32,9 @@ class GammaCurve(nn.Module):
         super().__init__()
         self.params = params
         if params.learn:
-            self.s, self.e, self.tau = (nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in params.curve)
+            self.s, self.e, self.tau = (
+                nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in params.curve
+            )
 
     def forward(self, t: Tensor) -> Tensor:
         """γ(t), (B,) float64."""
@@ -71,11 +77,13 @@ class GammaCurve(nn.Module):
     # Learning
 
     def project(self) -> None:
-        """The nearest s, e and τ (nearly) within the limits: the box, max dγ/dt ≤ 10 and 0.3 ≤ ∫γ dt ≤ 0.9.
+        """The nearest s, e and τ (nearly) within the limits: the box, max dγ/dt ≤ 10 and 0.3 ≤ ∫γ
+        dt ≤ 0.9.
 
-        Without them the loss drives γ into a corner: static coloured noise with a jump at t = 1 (theory, §10). A Newton
-        step along the gradient of each limit that is violated, which after a step of the optimiser is enough; what then
-        is still outside is drawn back towards the start. No value is read on the host.
+        Without them the loss drives γ into a corner: static coloured noise with a jump at t = 1
+        (theory, §10). A Newton step along the gradient of each limit that is violated, which after
+        a step of the optimiser is enough; what then is still outside is drawn back towards the
+        start. No value is read on the host.
         """
         at = torch.stack([p.detach() for p in (self.s, self.e, self.tau)])
         start = at.new_tensor(self.params.curve)
@@ -85,7 +93,9 @@ class GammaCurve(nn.Module):
                 at.requires_grad_()
                 excess = limit(at) + MARGIN
                 (gradient,) = torch.autograd.grad(excess, at)
-                at = (at - excess.clamp(min=0) * gradient / gradient.square().sum().clamp(min=1e-12)).detach()
+                at = (
+                    at - excess.clamp(min=0) * gradient / gradient.square().sum().clamp(min=1e-12)
+                ).detach()
         at = _into_box(_drawn_back(_into_box(at), start))  # again, for rounding
         with torch.no_grad():
             for parameter, value in zip((self.s, self.e, self.tau), at.unbind(), strict=True):
@@ -97,11 +107,16 @@ class GammaCurve(nn.Module):
         s, e, tau = self.params.curve
         if self.params.learn:
             return f"sigmoid γ (learned from s {s:g}, e {e:g}, τ {tau:g})"
-        ends = "" if (s, e) == {"sigmoid": (0, 3), "cosine": (0, 1)}[self.params.form] else f"s {s:g}, e {e:g}, "
+        ends = (
+            ""
+            if (s, e) == {"sigmoid": (0, 3), "cosine": (0, 1)}[self.params.form]
+            else f"s {s:g}, e {e:g}, "
+        )
         return f"{self.params.form} γ ({ends}τ {tau:g})"
 
 
-# A sigmoid γ depends on s/τ ≤ 0 ≤ e/τ alone; both limits are on closed forms of the two. ``at`` is (…, 3): s, e, τ.
+# A sigmoid γ depends on s/τ ≤ 0 ≤ e/τ alone; both limits are on closed forms of the two. ``at`` is
+# (…, 3): s, e, τ.
 
 
 def max_rate(at: Tensor) -> Tensor:
@@ -135,11 +150,17 @@ def _into_box(at: Tensor) -> Tensor:
 
 
 def _drawn_back(at: Tensor, start: Tensor) -> Tensor:
-    """The point of the line from ``start``, which is within the limits, to ``at`` up to which all of it is."""
+    """The point of the line from ``start``, which is within the limits, to ``at`` up to which all
+    of it is.
+    """
     place, width = at.new_zeros(()), 1.0
     for _ in range(2):
-        places = (place + width * torch.linspace(0, 1, PLACES + 1, dtype=at.dtype, device=at.device)).clamp(max=1)
+        places = (
+            place + width * torch.linspace(0, 1, PLACES + 1, dtype=at.dtype, device=at.device)
+        ).clamp(max=1)
         line = start + places[:, None] * (at - start)
-        within = (_excess_rate(line) <= 0) & (_lack_of_mean(line) <= 0) & (_excess_of_mean(line) <= 0)
+        within = (
+            (_excess_rate(line) <= 0) & (_lack_of_mean(line) <= 0) & (_excess_of_mean(line) <= 0)
+        )
         place, width = (places * within.to(at.dtype).cumprod(0)).amax(), width / PLACES
     return start + place * (at - start)

@@ -1,10 +1,13 @@
-"""Blue-noise masks by void-and-cluster (Ulichney 1993, "The void-and-cluster method for dither array generation").
+"""Blue-noise masks by void-and-cluster (Ulichney 1993, "The void-and-cluster method for dither
+array generation").
 
-A mask of H×W pixels holds each rank 0 … HW−1 once; the pixels below any rank are spread evenly on the torus.
+A mask of H×W pixels holds each rank 0 … HW−1 once; the pixels below any rank are spread evenly on
+the torus.
 
-Everything is in integers, so the incremental energies are exact: the same seed gives the same mask whatever the order
-of the updates. The energy of pixel p is Σ K(p − q) over the pixels q that are on, plus p's own tie-breaking number,
-drawn once and smaller than any difference of two kernel values.
+Everything is in integers, so the incremental energies are exact: the same seed gives the same mask
+whatever the order of the updates. The energy of pixel p is Σ K(p − q) over the pixels q that are
+on, plus p's own tie-breaking number, drawn once and smaller than any difference of two kernel
+values.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ class _Pattern:
 
     def _kernel_at(self, pixel: int) -> NDArray[np.int64]:
         y, x = divmod(pixel, self.width)
-        return self._kernels[self.height - y : 2 * self.height - y, self.width - x : 2 * self.width - x]
+        return self._kernels[
+            self.height - y : 2 * self.height - y, self.width - x : 2 * self.width - x
+        ]
 
     def add(self, pixel: int) -> None:
         self.on[pixel] = True
@@ -67,8 +72,9 @@ class _Pattern:
 def _prototype(height: int, width: int, rng: np.random.Generator) -> _Pattern:
     """A tenth of the pixels on, spread evenly: clusters move to voids until none would.
 
-    A move must lower the moved pixel's energy, hence the energy of all pairs (plus ties), an integer: the loop ends. The
-    textbook rule, "until the pixel removed is the void", can cycle between patterns of equal energy on small grids.
+    A move must lower the moved pixel's energy, hence the energy of all pairs (plus ties), an
+    integer: the loop ends. The textbook rule, "until the pixel removed is the void", can cycle
+    between patterns of equal energy on small grids.
     """
     n = height * width
     ties = rng.permutation(n).astype(np.int64) % 2**_TIE_BITS
@@ -88,9 +94,9 @@ def _prototype(height: int, width: int, rng: np.random.Generator) -> _Pattern:
 def void_and_cluster(height: int, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """One mask, (H, W) int64, each of 0 … HW−1 once.
 
-    Ranks below the prototype's count come from removing its tightest clusters, the others from filling the largest void.
-    (Ulichney's third phase, the tightest cluster of the minority, is the same on a torus: the energies of the pixels on
-    and off add up to a constant.)
+    Ranks below the prototype's count come from removing its tightest clusters, the others from
+    filling the largest void. (Ulichney's third phase, the tightest cluster of the minority, is the
+    same on a torus: the energies of the pixels on and off add up to a constant.)
     """
     pattern = _prototype(height, width, rng)
     n, count = height * width, int(pattern.on.sum())
@@ -101,7 +107,8 @@ def void_and_cluster(height: int, width: int, rng: np.random.Generator) -> NDArr
         pixel = pattern.tightest_cluster()
         ranks[pixel] = rank
         pattern.remove(pixel)
-    # On from the prototype: a pixel that is taken leaves the race for good, so one array and an argmin suffice.
+    # On from the prototype: a pixel that is taken leaves the race for good, so one array and an
+    # argmin suffice.
     pattern.on[start] = True
     energy.flat[start] = _TAKEN
     flat = energy.reshape(-1)

@@ -11,7 +11,9 @@ from noisereg.api import Noise
 
 
 def noise_matrix(noise: Noise, shape: tuple[int, ...], t: float) -> Tensor:
-    """L_t of a linear noise, (n, m) float64, for n the numbers of a sample and m those of all its latents."""
+    """L_t of a linear noise, (n, m) float64, for n the numbers of a sample and m those of all its
+    latents.
+    """
     sizes = {name: (s, math.prod(s)) for name, s in noise.latents(shape).items()}
     total = sum(size for _, size in sizes.values())
     rows = torch.eye(total, dtype=torch.float64)

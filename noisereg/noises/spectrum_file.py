@@ -1,4 +1,6 @@
-"""The stored form of a mask covariance: its power spectrum, with what it was made from, in a few KiB."""
+"""The stored form of a mask covariance: its power spectrum, with what it was made from, in a few
+KiB.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from noisereg.noises.covariance import Array, unit_mean
 
 FORMAT = "noisereg-spectrum-1"
 SHIPPED = (8, 16, 32, 64)
-"""Sides of the spectra in the package, each made by ``noisereg noise build --size N --masks 4000 --seed 0``."""
+"""Sides of the spectra in the package, each made by ``noisereg noise build --size N --masks 4000
+--seed 0``.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ class Spectrum:
 
 
 def encode(spectrum: Spectrum) -> bytes:
-    """An .npz with the non-redundant half in float32 and a line of JSON; the same spectrum gives the same bytes."""
+    """An .npz with the non-redundant half in float32 and a line of JSON; the same spectrum gives
+    the same bytes.
+    """
     height, width = spectrum.power.shape
     about = {
         "format": FORMAT,
@@ -64,7 +70,12 @@ def decode(data: bytes, name: str) -> Spectrum:
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}")
         height, width = int(about["height"]), int(about["width"])
-        if half.shape != (height, width // 2 + 1) or not np.isfinite(half).all() or half.min() < 0 or half.sum() <= 0:
+        if (
+            half.shape != (height, width // 2 + 1)
+            or not np.isfinite(half).all()
+            or half.min() < 0
+            or half.sum() <= 0
+        ):
             raise ValueError("its numbers are no power spectrum")
         power = unit_mean(_whole(half, width))
         return Spectrum(power, int(about["masks"]), int(about["seed"]), str(about["method"]))
@@ -80,7 +91,8 @@ def decode(data: bytes, name: str) -> Spectrum:
     ) as e:
         cause = "it is cut short or damaged" if data[:2] == b"PK" else "it is something else"
         raise NoiseregError(
-            f"{name} is not a spectrum file ({cause}: {' '.join(str(e).split()) or type(e).__name__}); "
+            f"{name} is not a spectrum file ({cause}: "
+            f"{' '.join(str(e).split()) or type(e).__name__}); "
             "make one with 'noisereg noise build --size 64 --out FILE'"
         ) from None
 

@@ -1,4 +1,6 @@
-"""Coloured at the data, white at the noise: ε_t = (γ_t z + (1−γ_t) L z)/c_t (BNDM, Huang et al. 2024, arXiv 2402.04930)."""
+"""Coloured at the data, white at the noise: ε_t = (γ_t z + (1−γ_t) L z)/c_t (BNDM, Huang et al.
+2024, arXiv 2402.04930).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ from noisereg.noises.gamma import GammaCurve
 
 
 class TimeVaryingNoise(nn.Module, ColouredNoise):
-    """L_t = (γ_t I + (1−γ_t)L)/c_t, with c_t = 1, or the root of the mean square under ``normalize``. A module, since γ
-    may learn.
+    """L_t = (γ_t I + (1−γ_t)L)/c_t, with c_t = 1, or the root of the mean square under
+    ``normalize``. A module, since γ may learn.
 
-    With ``transport=heads`` the network also predicts h = (L−I)z; with ``transport=whiten`` z is L_t⁻¹ε̂_t.
+    With ``transport=heads`` the network also predicts h = (L−I)z; with ``transport=whiten`` z is
+    L_t⁻¹ε̂_t.
     """
 
     def __init__(self, params: TimeVaryingParams, ctx: Context) -> None:
@@ -32,7 +35,9 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         self.power_floor = 1.0  # γ(1) = 1
         parts = [self.gamma.describe(), self.summary]
         parts += ["normalized"] if self.normalize else []
-        self.summary = ", ".join([*parts, "1 extra head" if self.heads else "transport by whitening"])
+        self.summary = ", ".join(
+            [*parts, "1 extra head" if self.heads else "transport by whitening"]
+        )
 
     # Learning γ
 
@@ -63,8 +68,8 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         return square_rate * gamma_rate / (2 * self._scale(gamma))
 
     def mean_square(self, t: Tensor) -> Tensor:
-        """γ² + (1−γ)² + 2γ(1−γ)·tr(L)/n: below 1 between the ends, unless normalized. The mean over pixels: with a
-        Cholesky factor the pixels differ (docs/noise.md)."""
+        """γ² + (1−γ)² + 2γ(1−γ)·tr(L)/n: below 1 between the ends, unless normalized. The mean
+        over pixels: with a Cholesky factor the pixels differ (docs/noise.md)."""
         return torch.ones_like(t) if self.normalize else self._square(self.gamma(t)).to(t)
 
     # Shaping
@@ -90,8 +95,8 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         return shape[0] * (self.factor.log_det(gamma) - per_channel)
 
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the protocol, over L's right-singular directions: for each of them ‖L_t v_k‖² decides. A measure of ε̂,
-        by which no γ is trained."""
+        """As in the protocol, over L's right-singular directions: for each of them ‖L_t v_k‖²
+        decides. A measure of ε̂, by which no γ is trained."""
         gamma = self.gamma(t).detach()
         g = gamma[:, None]
         eigenvalues = torch.from_numpy(self.factor.eigenvalues).to(g)
@@ -100,7 +105,9 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         return self._energy_where(power, self.factor.apply(self._unmix(eps, gamma)))
 
     def _check_mixture(self, dtype: torch.dtype, gamma: Tensor) -> None:
-        """γ adds to the smallest singular value; asking for its minimum waits for the device, so only where it matters."""
+        """γ adds to the smallest singular value; asking for its minimum waits for the device, so
+        only where it matters.
+        """
         if self.factor.condition * torch.finfo(dtype).eps > MAX_ROUNDING:
             lowest = float(gamma.min())
             largest = float(self.factor.eigenvalues.max()) ** 0.5
@@ -116,7 +123,9 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         return self.factor.apply(latents["z"]) - latents["z"]
 
     def head_weight(self, t: Tensor, process: Process) -> Tensor:
-        """BNDM's α_{t−1}²·Δγ/Δα at Δ = 1/T where α = t (their second output is α_{t−1}h); else (dγ/dt)·b²/c² (ours)."""
+        """BNDM's α_{t−1}²·Δγ/Δα at Δ = 1/T where α = t (their second output is α_{t−1}h); else
+        (dγ/dt)·b²/c² (ours).
+        """
         gamma = self.gamma(t)
         if process.linear_path:
             before = (t.double() - 1 / process.T).clamp(min=0)
@@ -140,7 +149,10 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
             z = self._unmix(eps, gamma)
             heads = self.factor.apply(z) - z
         c = self._scale(gamma)
-        return -per_sample(rate / c, eps) * heads - per_sample(self._scale_rate(gamma, rate) / c, eps) * eps
+        return (
+            -per_sample(rate / c, eps) * heads
+            - per_sample(self._scale_rate(gamma, rate) / c, eps) * eps
+        )
 
 
 class BlueTimeVarying(TimeVaryingNoise):

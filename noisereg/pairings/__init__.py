@@ -11,7 +11,8 @@ from noisereg.api import Component, Field, Params, hookimpl
 class PairingParams(Params):
     cost: Literal["latent", "noised"] = Field(
         "latent",
-        description="between noise i and image j: ‖z_i − x_j‖, under which z given t stays N(0, I); or BNDM's "
+        description="between noise i and image j: ‖z_i − x_j‖, under which z given t stays N(0, "
+        "I); or BNDM's "
         "‖L_{t_i}z_i − x_j‖, which moves (z_i, t_i) together",
     )
 

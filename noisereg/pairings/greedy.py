@@ -14,7 +14,9 @@ from noisereg.pairings.cost import DistancePairing
 class Greedy(DistancePairing):
     """For each noise in order, the nearest image that is not yet taken."""
 
-    def __call__(self, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor, t: Tensor) -> Tensor:
+    def __call__(
+        self, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor, t: Tensor
+    ) -> Tensor:
         distances = self.distances(x0, latents, eps).numpy()
         noise_of = np.empty(len(distances), dtype=np.int64)
         for i, row in enumerate(distances):

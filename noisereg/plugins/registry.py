@@ -1,7 +1,8 @@
 """Which components there are: discovery, isolation of broken plugins, look-up by name, building.
 
-Nothing here knows which plugins exist. Built-ins are registered through the same hooks as third parties'. Every
-implementation is called on its own, so that one that fails is reported and stops nothing but itself.
+Nothing here knows which plugins exist. Built-ins are registered through the same hooks as third
+parties'. Every implementation is called on its own, so that one that fails is reported and stops
+nothing but itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,15 @@ from pydantic import ValidationError
 from noisereg.api import API_VERSION, Component, Context, Params, RegularizerParams
 from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins import builtins, hookspecs
-from noisereg.plugins.sources import FileSource, cause, files_of, holds_torch, is_file, refuse_run_folders, sha256_of
+from noisereg.plugins.sources import (
+    FileSource,
+    cause,
+    files_of,
+    holds_torch,
+    is_file,
+    refuse_run_folders,
+    sha256_of,
+)
 from noisereg.plugins.validation import validation_message
 
 Kind = Literal[
@@ -53,12 +62,16 @@ HOOKS: dict[Kind, str] = {
     "features": "noisereg_features",
     "logger": "noisereg_loggers",
 }
-CALLED: dict[str, str] = {kind: {"dataset": "data set", "features": "feature space"}.get(kind, kind) for kind in KINDS}
+CALLED: dict[str, str] = {
+    kind: {"dataset": "data set", "features": "feature space"}.get(kind, kind) for kind in KINDS
+}
 
 BUILTIN = "noisereg"
 """The distribution of the built-in components."""
 FILE, MODULE, SESSION = "file", "module", "session"
-"""What stands for the distribution of a ``--plugin`` file, a ``--plugin`` module, and ``noisereg.register``."""
+"""What stands for the distribution of a ``--plugin`` file, a ``--plugin`` module, and
+``noisereg.register``.
+"""
 
 Status = Literal["ok", "slow", "broken", "conflict", "blocked", "incompatible"]
 
@@ -104,9 +117,13 @@ class Entry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise NoiseregError(f"{self.qualified} cannot be imported from {impl!r}: {cause(error)}") from error
+            raise NoiseregError(
+                f"{self.qualified} cannot be imported from {impl!r}: {cause(error)}"
+            ) from error
         if not callable(found):
-            raise NoiseregError(f"{self.qualified}: {impl!r} is {type(found).__name__} and no class")
+            raise NoiseregError(
+                f"{self.qualified}: {impl!r} is {type(found).__name__} and no class"
+            )
         return found
 
 
@@ -140,7 +157,9 @@ def canonical(distribution: str) -> str:
 
 @dataclass(frozen=True)
 class Policy:
-    """Which plugins may be loaded. Names are those of entry points, distributions, files (without .py) or modules."""
+    """Which plugins may be loaded. Names are those of entry points, distributions, files (without
+    .py) or modules.
+    """
 
     entry_points: bool = True
     """False loads no installed plugin, and none of ``NOISEREG_PLUGINS``."""
@@ -152,7 +171,9 @@ class Policy:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Policy:
-        """``NOISEREG_NO_PLUGINS``, ``NOISEREG_ALLOW``, ``NOISEREG_BLOCK`` (comma-separated), ``NOISEREG_STRICT``."""
+        """``NOISEREG_NO_PLUGINS``, ``NOISEREG_ALLOW``, ``NOISEREG_BLOCK`` (comma-separated),
+        ``NOISEREG_STRICT``.
+        """
         env = os.environ if environ is None else environ
         return cls(
             entry_points=env.get("NOISEREG_NO_PLUGINS", "") in ("", "0"),
@@ -199,11 +220,19 @@ class Registry:
     # Loading
 
     def _load_entry_points(self) -> None:
-        points = [(p.dist.name if p.dist else p.name, p) for p in importlib.metadata.entry_points(group="noisereg")]
+        points = [
+            (p.dist.name if p.dist else p.name, p)
+            for p in importlib.metadata.entry_points(group="noisereg")
+        ]
         for name, point in sorted(points, key=lambda found: (canonical(found[0]), found[1].name)):
-            plugin = Plugin(point.name, canonical(name), point.dist.version if point.dist else "", point.value)
+            plugin = Plugin(
+                point.name, canonical(name), point.dist.version if point.dist else "", point.value
+            )
             if plugin.distribution in (FILE, MODULE, SESSION):
-                plugin.status, plugin.reason = "broken", f"a package cannot be called {name!r}: that name has a meaning"
+                plugin.status, plugin.reason = (
+                    "broken",
+                    f"a package cannot be called {name!r}: that name has a meaning",
+                )
                 self.plugins.append(plugin)
             elif reason := self.policy.refuses(point.name, name):
                 plugin.status, plugin.reason = "blocked", reason
@@ -214,11 +243,13 @@ class Registry:
     def load(self, reference: str, sha256: str = "") -> Plugin:
         """A plugin from a ``.py`` file or a module's name, as ``--plugin`` gives it.
 
-        With ``sha256`` (a run's record of it) other contents are refused, unless the same plugin was given in this
-        process without one: that is how a user says that the plugin is to be used as it is now.
+        With ``sha256`` (a run's record of it) other contents are refused, unless the same plugin
+        was given in this process without one: that is how a user says that the plugin is to be
+        used as it is now.
 
         Raises:
-            NoiseregError: if it is not there, is broken, is blocked, has changed, or lies in a run folder.
+            NoiseregError: if it is not there, is broken, is blocked, has changed, or lies in a run
+            folder.
         """
         name = Path(reference).stem if is_file(reference) else reference
         if any(canonical(name) == canonical(blocked) for blocked in self.policy.block):
@@ -226,45 +257,63 @@ class Registry:
         if sha256 and (known := self._same_contents(reference, sha256)):
             return known
         try:
-            plugin = self._load_file(reference, sha256) if is_file(reference) else self._load_module(reference, sha256)
+            plugin = (
+                self._load_file(reference, sha256)
+                if is_file(reference)
+                else self._load_module(reference, sha256)
+            )
         except NoiseregError as error:
             if sha256 and (known := self._given_instead(reference)):
                 return known
             if sha256 and is_file(reference) and not Path(reference).expanduser().exists():
                 raise NoiseregError(
-                    f"the plugin file {reference} of this run (SHA-256 {sha256[:12]}…) is not there; "
+                    f"the plugin file {reference} of this run (SHA-256 {sha256[:12]}…) is not "
+                    "there; "
                     f"give it where it is now: --plugin PATH/{Path(reference).name}"
                 ) from error
             raise
         plugin.given = plugin.given or not sha256
         if self.policy.strict and (problems := self.problems()):
-            raise NoiseregError(f"{problems[0][0]} is {problems[0][1]}: {problems[0][2]} (NOISEREG_STRICT is set)")
+            raise NoiseregError(
+                f"{problems[0][0]} is {problems[0][1]}: {problems[0][2]} (NOISEREG_STRICT is set)"
+            )
         return plugin
 
     def load_recorded(self, source: str, sha256: str) -> Plugin:
-        """A plugin that a run's config.yaml records: both the place and the contents must be what they were.
+        """A plugin that a run's config.yaml records: both the place and the contents must be what
+        they were.
 
         Raises:
             NoiseregError: as :meth:`load`, and for a record without a hash.
         """
         if not sha256:
-            raise NoiseregError(f"the run records no SHA-256 of its plugin {source}; give --plugin {source} to load it")
+            raise NoiseregError(
+                f"the run records no SHA-256 of its plugin {source}; give --plugin {source} to "
+                "load it"
+            )
         return self.load(source, sha256)
 
     def _loaded(self, reference: str) -> list[Plugin]:
         """The files, or modules, of this name that are loaded, from wherever they came."""
-        given = [p for p in self.plugins if p.distribution in (FILE, MODULE) and p.status != "broken"]
+        given = [
+            p for p in self.plugins if p.distribution in (FILE, MODULE) and p.status != "broken"
+        ]
         return [p for p in given if Path(p.source).name == Path(reference).name]
 
     def _same_contents(self, reference: str, sha256: str) -> Plugin | None:
         return next((p for p in self._loaded(reference) if p.sha256 == sha256), None)
 
     def _given_instead(self, reference: str) -> Plugin | None:
-        """Where a run's plugin cannot be had as recorded, one of the same name that the user has given stands for it."""
+        """Where a run's plugin cannot be had as recorded, one of the same name that the user has
+        given stands for it.
+        """
         known = next((p for p in self._loaded(reference) if p.given), None)
         if known and reference not in self._noted:
             self._noted.add(reference)
-            _say(f"note: the run's plugin {reference} is not as it was recorded; {known.source} is used, as given")
+            _say(
+                f"note: the run's plugin {reference} is not as it was recorded; {known.source} is "
+                "used, as given"
+            )
         return known
 
     def _load_file(self, reference: str, sha256: str) -> Plugin:
@@ -283,25 +332,40 @@ class Registry:
             refuse_run_folders(path, reference)
         digest = sha256_of(files[-1]) if files else ""
         self._check_recorded(reference, digest, sha256)
-        for known in [p for p in self.plugins if p.source == reference and p.distribution == MODULE]:
+        for known in [
+            p for p in self.plugins if p.source == reference and p.distribution == MODULE
+        ]:
             if known.status != "broken":
                 return known
             self._forget(known)
         plugin = self._import(
-            Plugin(reference, MODULE, "", reference, digest), lambda: importlib.import_module(reference), quiet=True
+            Plugin(reference, MODULE, "", reference, digest),
+            lambda: importlib.import_module(reference),
+            quiet=True,
         )
-        if plugin.status == "broken" and plugin.reason.startswith("ModuleNotFoundError") and not files:
+        if (
+            plugin.status == "broken"
+            and plugin.reason.startswith("ModuleNotFoundError")
+            and not files
+        ):
             self._forget(plugin)
             file = Path(f"{reference.replace('.', os.sep)}.py")
-            hint = f"; did you mean the file: --plugin {os.curdir}{os.sep}{file}" if file.is_file() else ""
-            raise NoiseregError(f"--plugin {reference}: no module of that name can be imported{hint}")
+            hint = (
+                f"; did you mean the file: --plugin {os.curdir}{os.sep}{file}"
+                if file.is_file()
+                else ""
+            )
+            raise NoiseregError(
+                f"--plugin {reference}: no module of that name can be imported{hint}"
+            )
         return self._demand(plugin)
 
     @staticmethod
     def _check_recorded(source: str, digest: str, recorded: str) -> None:
         if recorded and digest != recorded:
             raise NoiseregError(
-                f"{source} has changed since this run recorded it (SHA-256 {digest[:12]}…, recorded {recorded[:12]}…); "
+                f"{source} has changed since this run recorded it (SHA-256 {digest[:12]}…, "
+                f"recorded {recorded[:12]}…); "
                 f"restore it, or give --plugin {source} to use it as it is now"
             )
 
@@ -317,7 +381,8 @@ class Registry:
             self._hooks.unregister(module)
 
     def _import(self, plugin: Plugin, load: Callable[[], Any], quiet: bool = False) -> Plugin:
-        """Import a plugin and collect its components; whatever it raises, SystemExit too, makes it broken.
+        """Import a plugin and collect its components; whatever it raises, SystemExit too, makes it
+        broken.
 
         Returns the plugin, or the one that had brought the same module before.
         """
@@ -325,7 +390,9 @@ class Registry:
         before = set(sys.modules)
         module: Any = None
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in a --json
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # what a plugin prints must not end up in a --json
                 module = load()
                 if id(module) in self._owners:
                     return self._owners[id(module)]
@@ -338,7 +405,8 @@ class Registry:
                 plugin.reason = str(error)
             if not quiet and not self.policy.strict:
                 _say(
-                    f"warning: the plugin {plugin.name} ({plugin.distribution}) is broken and left out: "
+                    f"warning: the plugin {plugin.name} ({plugin.distribution}) is broken and "
+                    "left out: "
                     f"{plugin.reason} (noisereg plugins list)"
                 )
         plugin.seconds = time.perf_counter() - began
@@ -348,9 +416,7 @@ class Registry:
             new = sys.modules.keys() - before
             if "torch" in new or holds_torch(new):
                 plugin.status = "slow"
-                plugin.reason = (
-                    "importing it imports torch: give impl as 'pkg.module:Class', or import torch in methods"
-                )
+                plugin.reason = "importing it imports torch: give impl as 'pkg.module:Class', or import torch in methods"
         elif module is not None and self._hooks.is_registered(module):
             self._hooks.unregister(module)
         return plugin
@@ -360,7 +426,9 @@ class Registry:
         self._hooks.register(module, name=f"{plugin.distribution}:{plugin.source}")
         callers = {caller.name: caller for caller in self._hooks.get_hookcallers(module) or []}
         if not callers:
-            raise NoiseregError(f"{plugin.source} implements no hook; expected a function such as noisereg_noises")
+            raise NoiseregError(
+                f"{plugin.source} implements no hook; expected a function such as noisereg_noises"
+            )
         for kind, name in HOOKS.items():
             if name in callers:
                 own = next(impl for impl in callers[name].get_hookimpls() if impl.plugin is module)
@@ -370,10 +438,16 @@ class Registry:
     def _add(self, plugin: Plugin, kind: Kind, component: Component) -> None:
         entry = Entry(kind, component, plugin.distribution, plugin.version)
         if kind == "regularizer" and not issubclass(component.params, RegularizerParams):
-            raise NoiseregError(f"{component.name}: a regularizer's params must extend noisereg.api.RegularizerParams")
+            raise NoiseregError(
+                f"{component.name}: a regularizer's params must extend "
+                "noisereg.api.RegularizerParams"
+            )
         others = [e for p in (*self.plugins, plugin) for e in p.entries]
         if any((e.kind, e.qualified) == (kind, entry.qualified) for e in others):
-            raise NoiseregError(f"there is already a {CALLED[kind]} {entry.qualified}; give one of them another name")
+            raise NoiseregError(
+                f"there is already a {CALLED[kind]} {entry.qualified}; give one of them another "
+                "name"
+            )
         plugin.entries.append(entry)
 
     def _check_hooks(self, module: Any) -> None:
@@ -394,14 +468,19 @@ class Registry:
     @staticmethod
     def _components(hook: str, yielded: object) -> Iterable[Component]:
         if isinstance(yielded, Component | str) or not isinstance(yielded, Iterable):
-            raise NoiseregError(f"{hook} must yield Components; it returned {type(yielded).__name__}")
+            raise NoiseregError(
+                f"{hook} must yield Components; it returned {type(yielded).__name__}"
+            )
         for component in yielded:
             if not isinstance(component, Component):
-                raise NoiseregError(f"{hook} must yield Components; it yielded {type(component).__name__}")
+                raise NoiseregError(
+                    f"{hook} must yield Components; it yielded {type(component).__name__}"
+                )
             yield component
 
     def register(self, component: Component, kind: Kind | None = None) -> None:
-        """Add one component by hand, in a notebook or a test; of the same name, the last one counts.
+        """Add one component by hand, in a notebook or a test; of the same name, the last one
+        counts.
 
         ``kind`` is read off the class where it extends one of :mod:`noisereg.api`'s bases.
 
@@ -411,9 +490,13 @@ class Registry:
         if kind is None:
             kind = getattr(Entry("noise", component, SESSION, "").implementation(), "kind", None)
         if kind not in KINDS:
-            raise NoiseregError(f"{component.name}: cannot tell its kind; give kind= one of {', '.join(KINDS)}")
+            raise NoiseregError(
+                f"{component.name}: cannot tell its kind; give kind= one of {', '.join(KINDS)}"
+            )
         if any(e.distribution == BUILTIN and e.name == component.name for e in self.entries(kind)):
-            raise NoiseregError(f"{component.name!r} is a built-in {CALLED[kind]}; give yours another name")
+            raise NoiseregError(
+                f"{component.name!r} is a built-in {CALLED[kind]}; give yours another name"
+            )
         plugin = next((p for p in self.plugins if p.distribution == SESSION), None)
         if plugin is None:
             plugin = Plugin("session", SESSION, "", "noisereg.register")
@@ -440,7 +523,10 @@ class Registry:
     def status(self, entry: Entry) -> tuple[Status, str]:
         """What ``plugins list`` says of a component, and why where it is not "ok"."""
         if not entry.compatible:
-            return "incompatible", f"built for plugin API {entry.component.api}; this noisereg has {API_VERSION}"
+            return (
+                "incompatible",
+                f"built for plugin API {entry.component.api}; this noisereg has {API_VERSION}",
+            )
         others = self.conflicts(entry)
         if any(e.distribution == BUILTIN for e in others):
             return "conflict", f"the built-in keeps the short name; write {entry.qualified}"
@@ -451,7 +537,9 @@ class Registry:
         return plugin.status, plugin.reason
 
     def problems(self) -> list[tuple[str, Status, str]]:
-        """Every plugin and component that is broken, incompatible or in conflict: what, status, reason."""
+        """Every plugin and component that is broken, incompatible or in conflict: what, status,
+        reason.
+        """
         found: list[tuple[str, Status, str]] = [
             (f"the plugin {p.name} ({p.distribution})", p.status, p.reason)
             for p in self.plugins
@@ -467,14 +555,20 @@ class Registry:
         """The component called ``name`` or ``distribution/name``. A built-in keeps its short name.
 
         Raises:
-            NoiseregError: for an unknown name (with the nearest one, or the broken plugin that may have held it), for a
-                short name that two plugins share, and for a component built for another API version.
+            NoiseregError: for an unknown name (with the nearest one, or the broken plugin that may
+            have held it), for a
+                short name that two plugins share, and for a component built for another API
+                version.
         """
         distribution, slash, short = name.rpartition("/")
         wanted = (
-            f"{distribution if distribution in (FILE, MODULE) else canonical(distribution)}/{short}" if slash else ""
+            f"{distribution if distribution in (FILE, MODULE) else canonical(distribution)}/{short}"
+            if slash
+            else ""
         )
-        matches = [e for e in self.entries(kind) if (e.qualified == wanted if slash else e.name == name)]
+        matches = [
+            e for e in self.entries(kind) if (e.qualified == wanted if slash else e.name == name)
+        ]
         if not matches:
             raise NoiseregError(self.unknown(kind, name))
         matches = [e for e in matches if e.compatible] or matches
@@ -491,7 +585,8 @@ class Registry:
             _say(f"note: {name} is the built-in {CALLED[kind]}; for the plugin's write {others}")
         if not entry.compatible:
             raise NoiseregError(
-                f"{entry.qualified} is built for plugin API {entry.component.api} and this noisereg has {API_VERSION}; "
+                f"{entry.qualified} is built for plugin API {entry.component.api} and this "
+                f"noisereg has {API_VERSION}; "
                 f"install a version of {entry.distribution} for API {API_VERSION}"
             )
         return entry
@@ -510,7 +605,11 @@ class Registry:
             return f"{text}; it came with a --plugin {distribution}: give that again"
         if slash and distribution == SESSION:
             return f"{text}; it was registered in a Python session: register it again, or keep it in a --plugin file"
-        off = "" if self.policy.entry_points else "; installed plugins are switched off (--no-plugins)"
+        off = (
+            ""
+            if self.policy.entry_points
+            else "; installed plugins are switched off (--no-plugins)"
+        )
         if slash:
             known = {p.distribution for p in self.plugins}
             if wanted not in known:
@@ -518,15 +617,19 @@ class Registry:
                 return f"{text}: the package {distribution!r} is not installed{hint}"
             held = [e.name for e in self.entries(kind) if e.distribution == wanted]
             return f"{text}{nearest(short, held)} {look}"
-        if kind and (elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]):
+        if kind and (
+            elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]
+        ):
             return f"{text}; {name} is a {CALLED[elsewhere[0]]} {look}"
         broken = [p for p in suspects if p.status == "broken"]
-        also = f"; the plugin {broken[0].name}, which is broken, may have had it: {broken[0].reason}" if broken else ""
+        also = (
+            f"; the plugin {broken[0].name}, which is broken, may have had it: {broken[0].reason}"
+            if broken
+            else ""
+        )
         if hint := nearest(name, [n for e in self.entries(kind) for n in (e.name, e.qualified)]):
             return f"{text}{hint}{also} {look}"
-        return (
-            f"{text}{off}{also or '; if a plugin brings it, pip install that, or give its file with --plugin'} {look}"
-        )
+        return f"{text}{off}{also or '; if a plugin brings it, pip install that, or give its file with --plugin'} {look}"
 
     # Building
 
@@ -534,18 +637,22 @@ class Registry:
         """Validated parameters of a component.
 
         Raises:
-            NoiseregError: one line that names the key, what was expected, and the nearest key there is.
+            NoiseregError: one line that names the key, what was expected, and the nearest key
+            there is.
         """
         try:
             return entry.component.params.model_validate(dict(values))
         except ValidationError as error:
-            raise NoiseregError(validation_message(error, entry.component.params, entry.name)) from None
+            raise NoiseregError(
+                validation_message(error, entry.component.params, entry.name)
+            ) from None
 
     def build(self, kind: Kind, name: str, values: Mapping[str, Any], ctx: Context) -> Any:
         """The component, built as ``Class(params, ctx)``.
 
         Raises:
-            NoiseregError: for an unknown name, a wrong parameter, and whatever a plugin's class raises.
+            NoiseregError: for an unknown name, a wrong parameter, and whatever a plugin's class
+            raises.
         """
         entry = self.find(kind, name)
         implementation, params = entry.implementation(), self.params(entry, values)
@@ -557,13 +664,16 @@ class Registry:
             raise
         except Exception as error:
             raise NoiseregError(
-                f"{entry.qualified} could not be built: {cause(error)} (noisereg plugins check {entry.qualified})"
+                f"{entry.qualified} could not be built: {cause(error)} (noisereg plugins check "
+                f"{entry.qualified})"
             ) from error
 
 
 def _names(plugin: Plugin) -> set[str]:
     """What a user may call a plugin."""
-    return {canonical(n) for n in (plugin.name, plugin.distribution, plugin.source.partition(":")[0])}
+    return {
+        canonical(n) for n in (plugin.name, plugin.distribution, plugin.source.partition(":")[0])
+    }
 
 
 def _say(text: str) -> None:
@@ -576,7 +686,8 @@ _registry: Registry | None = None
 
 
 def registry() -> Registry:
-    """The process's registry, loaded at the first call; ``NOISEREG_PLUGINS`` names files and modules to add.
+    """The process's registry, loaded at the first call; ``NOISEREG_PLUGINS`` names files and
+    modules to add.
 
     Raises:
         NoiseregError: if a plugin of ``NOISEREG_PLUGINS`` cannot be had.
@@ -584,7 +695,9 @@ def registry() -> Registry:
     global _registry
     if _registry is None:
         loaded = Registry(Policy.from_environment())
-        for reference in _words(os.environ.get("NOISEREG_PLUGINS")) if loaded.policy.entry_points else ():
+        for reference in (
+            _words(os.environ.get("NOISEREG_PLUGINS")) if loaded.policy.entry_points else ()
+        ):
             try:
                 loaded.load(reference).given = False  # not the user's word on what a run recorded
             except NoiseregError as error:

@@ -1,4 +1,6 @@
-"""Where a plugin's code comes from: files and modules, told apart, hashed and located before anything is executed."""
+"""Where a plugin's code comes from: files and modules, told apart, hashed and located before
+anything is executed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def is_file(reference: str) -> bool:
 
 
 def run_folder_of(path: Path) -> Path | None:
-    """The run that holds ``path``, if any: what came with a run is data, and nothing of it is executed."""
+    """The run that holds ``path``, if any: what came with a run is data, and nothing of it is
+    executed.
+    """
     for parent in path.parents:
         if (parent / "config.yaml").is_file() and (parent / "environment.json").is_file():
             return parent
@@ -37,7 +41,8 @@ def refuse_run_folders(path: Path, reference: str) -> None:
     """
     if folder := run_folder_of(path):
         raise NoiseregError(
-            f"--plugin {reference} lies in the run folder {folder}, and nothing in one is executed; "
+            f"--plugin {reference} lies in the run folder {folder}, and nothing in one is "
+            "executed; "
             "read it, copy it elsewhere and give that path"
         )
 
@@ -61,7 +66,8 @@ class FileSource:
             contents = path.read_bytes()
         except OSError as error:
             raise NoiseregError(
-                f"--plugin {reference}: {error.strerror}; expected a Python file or a module's name"
+                f"--plugin {reference}: {error.strerror}; expected a Python file or a module's "
+                "name"
             ) from None
         return cls(path, contents)
 
@@ -87,7 +93,8 @@ class FileSource:
 
 
 def files_of(module: str) -> list[Path]:
-    """The files that ``import module`` would execute, its parents' first and its own last, found without importing any.
+    """The files that ``import module`` would execute, its parents' first and its own last, found
+    without importing any.
 
     What only an import could tell (namespace packages) and what is not there ends the list.
     """
@@ -123,19 +130,31 @@ def sha256_of(path: Path) -> str:
 
 
 def holds_torch(modules: Iterable[str]) -> bool:
-    """Whether one of these loaded modules has torch among its globals, so that importing it imports torch."""
+    """Whether one of these loaded modules has torch among its globals, so that importing it
+    imports torch.
+    """
     for name in modules:
         if name.partition(".")[0] in ("torch", "torchvision"):
             continue
-        for value in list(vars(sys.modules[name]).values() if isinstance(sys.modules.get(name), ModuleType) else ()):
-            home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in list(
+            vars(sys.modules[name]).values()
+            if isinstance(sys.modules.get(name), ModuleType)
+            else ()
+        ):
+            home = (
+                value.__name__
+                if isinstance(value, ModuleType)
+                else getattr(value, "__module__", None)
+            )
             if isinstance(home, str) and home.partition(".")[0] == "torch":
                 return True
     return False
 
 
 def cause(error: BaseException) -> str:
-    """``ValueError: text (file.py, line 3)`` in one line, the place being the innermost of the error's own code."""
+    """``ValueError: text (file.py, line 3)`` in one line, the place being the innermost of the
+    error's own code.
+    """
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     place = "" if isinstance(error, SyntaxError | NoiseregError) else _place(error.__traceback__)

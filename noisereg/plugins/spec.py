@@ -39,18 +39,24 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_values(text: str) -> dict[str, Any]:
-    """``key=value,key=value`` as nested text values; a comma splits only where ``key=`` follows it."""
+    """``key=value,key=value`` as nested text values; a comma splits only where ``key=`` follows
+    it.
+    """
     values: dict[str, Any] = {}
     for part in re.split(rf",(?={KEY}=)", text):
         key, equals, value = part.partition("=")
         if not equals or not re.fullmatch(KEY, key):
-            raise NoiseregError(f"cannot read {part!r}: expected key=value,key=value after the colon")
+            raise NoiseregError(
+                f"cannot read {part!r}: expected key=value,key=value after the colon"
+            )
         set_dotted(values, key, value)
     return values
 
 
 class Spec(BaseModel):
-    """A component as a run asks for it: a name and its parameters. Reads text or a mapping; dumps a mapping."""
+    """A component as a run asks for it: a name and its parameters. Reads text or a mapping; dumps
+    a mapping.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,15 +71,21 @@ class Spec(BaseModel):
         """
         name, colon, rest = text.strip().partition(":")
         if not name:
-            raise NoiseregError(f"{text!r} names no component; expected name or name:key=value,key=value")
+            raise NoiseregError(
+                f"{text!r} names no component; expected name or name:key=value,key=value"
+            )
         if rest.lstrip().startswith("{"):
             try:
                 params = json.loads(rest)
             except json.JSONDecodeError as error:
-                raise NoiseregError(f"{name}: the JSON after the colon cannot be read: {error}") from None
+                raise NoiseregError(
+                    f"{name}: the JSON after the colon cannot be read: {error}"
+                ) from None
             return cls(name=name, params=params)
         if colon and not rest:
-            raise NoiseregError(f"{text!r} ends after the colon; expected {name}:key=value, or {name} alone")
+            raise NoiseregError(
+                f"{text!r} ends after the colon; expected {name}:key=value, or {name} alone"
+            )
         return cls(name=name, params=parse_values(rest) if rest else {})
 
     @model_validator(mode="before")
@@ -84,8 +96,13 @@ class Spec(BaseModel):
             return {"name": spec.name, "params": spec.params}
         if isinstance(value, Mapping) and set(value) != {"name", "params"}:
             if "name" not in value:
-                raise ValueError("expected a component: its name, or a mapping with the key 'name'")
-            return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+                raise ValueError(
+                    "expected a component: its name, or a mapping with the key 'name'"
+                )
+            return {
+                "name": value["name"],
+                "params": {k: v for k, v in value.items() if k != "name"},
+            }
         return value
 
     @model_serializer
@@ -95,4 +112,6 @@ class Spec(BaseModel):
     def label(self) -> str:
         """``isotropy(weight=0.1)``: for tables and names of cells."""
         flat = flatten(self.params)
-        return f"{self.name}({', '.join(f'{k}={v}' for k, v in flat.items())})" if flat else self.name
+        return (
+            f"{self.name}({', '.join(f'{k}={v}' for k, v in flat.items())})" if flat else self.name
+        )

@@ -36,12 +36,16 @@ def _leaf(prefix: str, value: Any) -> str:
 
 
 def validation_message(error: ValidationError, model: type[BaseModel], owner: str) -> str:
-    """One line from pydantic's first complaint; ``owner`` is a component's name, or empty for the configuration."""
+    """One line from pydantic's first complaint; ``owner`` is a component's name, or empty for the
+    configuration.
+    """
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         given = _leaf(key, first["input"])
-        hint = nearest(given, field_names(model)) or nearest(key, [n.partition(".")[0] for n in field_names(model)])
+        hint = nearest(given, field_names(model)) or nearest(
+            key, [n.partition(".")[0] for n in field_names(model)]
+        )
         if owner:
             known = "" if field_names(model) else " (it takes none)"
             return f"{owner} has no parameter {given!r}{hint or known} (noisereg plugins show {owner})"

@@ -16,7 +16,9 @@ class WeightingParams(Params):
     weighting: Literal["none", "min-snr", "p2"] = Field(
         "none", description="of the loss over t: none on the network's own target, min-SNR or P2"
     )
-    snr_cap: float = Field(5.0, gt=0, allow_inf_nan=False, description="γ of min-snr: SNR above it count as it")
+    snr_cap: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="γ of min-snr: SNR above it count as it"
+    )
     p2_k: float = Field(1.0, gt=0, allow_inf_nan=False, description="k of p2's 1/(k + SNR)^γ")
     p2_gamma: float = Field(1.0, ge=0, allow_inf_nan=False, description="γ of p2's 1/(k + SNR)^γ")
 
@@ -24,35 +26,54 @@ class WeightingParams(Params):
     def _used(self) -> Self:
         """A parameter of a weighting that is not in use would be silently ignored."""
         for name, owner in (("snr_cap", "min-snr"), ("p2_k", "p2"), ("p2_gamma", "p2")):
-            if self.weighting != owner and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} belongs to weighting={owner}; give that too, or leave {name} out")
+            if (
+                self.weighting != owner
+                and getattr(self, name) != type(self).model_fields[name].default
+            ):
+                raise ValueError(
+                    f"{name} belongs to weighting={owner}; give that too, or leave {name} out"
+                )
         return self
 
 
 class DDPMParams(WeightingParams):
-    schedule: Literal["auto", "linear", "cosine"] = Field("auto", description="of β; auto is linear")
-    T: int = Field(1000, ge=2, le=100_000, description="training times k/T; β is scaled by 1000/T (linear)")
+    schedule: Literal["auto", "linear", "cosine"] = Field(
+        "auto", description="of β; auto is linear"
+    )
+    T: int = Field(
+        1000, ge=2, le=100_000, description="training times k/T; β is scaled by 1000/T (linear)"
+    )
     target: Literal["auto", "eps", "x0", "v"] = Field(
         "auto", description="what the network predicts; auto is eps, and v where eps cannot be had"
     )
     zero_terminal_snr: Literal["auto"] | bool = Field(
         "auto",
-        description="rescale so that no signal is left at t = 1 (2305.08891); auto: only for static coloured noise",
+        description="rescale so that no signal is left at t = 1 (2305.08891); auto: only for "
+        "static coloured noise",
     )
     variance: Literal["beta-tilde", "beta", "learned"] = Field(
-        "beta-tilde", description="of the stochastic step: the posterior's, β itself, or learned between the two (× η²)"
+        "beta-tilde",
+        description="of the stochastic step: the posterior's, β itself, or learned between the "
+        "two (× η²)",
     )
     bound_weight: float = Field(
         1e-3,
         ge=0,
         allow_inf_nan=False,
-        description="λ of the hybrid loss L_simple + λ·(bound in bits/dim), which trains variance=learned",
+        description="λ of the hybrid loss L_simple + λ·(bound in bits/dim), which trains "
+        "variance=learned",
     )
 
     @model_validator(mode="after")
     def _learned(self) -> Self:
-        if self.variance != "learned" and self.bound_weight != type(self).model_fields["bound_weight"].default:
-            raise ValueError("bound_weight belongs to variance=learned; give that too, or leave bound_weight out")
+        if (
+            self.variance != "learned"
+            and self.bound_weight != type(self).model_fields["bound_weight"].default
+        ):
+            raise ValueError(
+                "bound_weight belongs to variance=learned; give that too, or leave bound_weight "
+                "out"
+            )
         return self
 
 
@@ -66,7 +87,8 @@ def noisereg_processes() -> Iterator[Component]:
         name="ddpm",
         impl="noisereg.processes.ddpm:DDPM",
         params=DDPMParams,
-        summary="variance-preserving: a = √ᾱ, b = √(1−ᾱ); linear or cosine schedule; predicts ε, x0 or v",
+        summary="variance-preserving: a = √ᾱ, b = √(1−ᾱ); linear or cosine schedule; predicts ε, "
+        "x0 or v",
         cite="Ho et al. 2020, arXiv 2006.11239; Nichol & Dhariwal 2021, arXiv 2102.09672",
     )
     yield Component(

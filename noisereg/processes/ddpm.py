@@ -1,4 +1,6 @@
-"""DDPM: x_t = √ᾱ x0 + √(1−ᾱ) ε_t (Ho et al. 2020, arXiv 2006.11239, eq. 4; cosine: Nichol & Dhariwal 2021, eq. 17)."""
+"""DDPM: x_t = √ᾱ x0 + √(1−ᾱ) ε_t (Ho et al. 2020, arXiv 2006.11239, eq. 4; cosine: Nichol &
+Dhariwal 2021, eq. 17).
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,26 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
-from noisereg.diffusion.bound import decoder_log_std, discretised_nll, gaussian_nll, posterior, step_kl
+from noisereg.diffusion.bound import (
+    decoder_log_std,
+    discretised_nll,
+    gaussian_nll,
+    posterior,
+    step_kl,
+)
 from noisereg.processes import DDPMParams
 from noisereg.processes.weighting import loss_weight
 
 NEEDS_ZERO_SNR = 0.1
-"""Noise whose weakest direction has less than this share of the mean power cannot hide a signal left at t = 1."""
+"""Noise whose weakest direction has less than this share of the mean power cannot hide a signal
+left at t = 1.
+"""
 
 
 def linear_betas(T: int) -> Tensor:
-    """β from 1e-4 to 0.02 at T = 1000, scaled by 1000/T elsewhere (2102.09672, §3.2); (T,) float64."""
+    """β from 1e-4 to 0.02 at T = 1000, scaled by 1000/T elsewhere (2102.09672, §3.2); (T,)
+    float64.
+    """
     scale = 1000 / T
     return torch.linspace(1e-4 * scale, min(0.02 * scale, 0.999), T, dtype=torch.float64)
 
@@ -30,7 +42,9 @@ def cosine_betas(T: int) -> Tensor:
 
 
 def rescale_to_zero_snr(alpha_bar: Tensor) -> Tensor:
-    """√ᾱ shifted to 0 at its end and scaled to keep its start (Lin et al. 2023, arXiv 2305.08891, algorithm 1)."""
+    """√ᾱ shifted to 0 at its end and scaled to keep its start (Lin et al. 2023, arXiv 2305.08891,
+    algorithm 1).
+    """
     root = alpha_bar.sqrt()
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
 
@@ -38,12 +52,14 @@ def rescale_to_zero_snr(alpha_bar: Tensor) -> Tensor:
 class DDPM(Process):
     """Variance-preserving process with float64 tables at t = k/T.
 
-    Between the table's points the angle φ = atan2(b, a) is interpolated linearly, so a² + b² = 1 at every t and no step
-    count needs rounding.
+    Between the table's points the angle φ = atan2(b, a) is interpolated linearly, so a² + b² = 1
+    at every t and no step count needs rounding.
 
     Raises:
-        NoiseregError: for a schedule that leaves a signal at t = 1 under a noise that cannot hide it, for a target that
-            cannot be read at a zero signal, and for a learned variance under a noise for which there is no bound.
+        NoiseregError: for a schedule that leaves a signal at t = 1 under a noise that cannot hide
+        it, for a target that
+            cannot be read at a zero signal, and for a learned variance under a noise for which
+            there is no bound.
     """
 
     default_eta = 1.0
@@ -59,10 +75,14 @@ class DDPM(Process):
         if self.params.zero_terminal_snr:
             alpha_bar = rescale_to_zero_snr(alpha_bar)
         angle = torch.atan2((1 - alpha_bar).sqrt(), alpha_bar.sqrt())
-        self.angle = torch.cat([torch.zeros(1, dtype=torch.float64), angle])  # φ(0) = 0: no noise at t = 0
+        self.angle = torch.cat(
+            [torch.zeros(1, dtype=torch.float64), angle]
+        )  # φ(0) = 0: no noise at t = 0
         symbol = {"eps": "ε", "x0": "x0", "v": "v"}[self.prediction]
         zero = ", zero terminal SNR" if self.params.zero_terminal_snr else ""
-        weighting = "" if self.params.weighting == "none" else f", {self.params.weighting} weighting"
+        weighting = (
+            "" if self.params.weighting == "none" else f", {self.params.weighting} weighting"
+        )
         learned = self.params.variance == "learned"
         self.summary = f"{self.params.schedule}, T {self.T}{zero}, target {symbol}{weighting}" + (
             ", learned variance" if learned else ""
@@ -74,14 +94,19 @@ class DDPM(Process):
             self._check_bound(ctx)
         if weak and params.zero_terminal_snr == "auto" and self.params.zero_terminal_snr:
             self.notes = (
-                "this noise has almost no power in some directions, where a signal left at t = 1 would stay: "
-                f"schedule {self.params.schedule} with zero_terminal_snr, target {self.params.target} (DESIGN §2)",
+                "this noise has almost no power in some directions, where a signal left at t = 1 "
+                "would stay: "
+                f"schedule {self.params.schedule} with zero_terminal_snr, target "
+                f"{self.params.target} (DESIGN §2)",
             )
         elif weak and not self.params.zero_terminal_snr and ctx.noise is not None:
             self.notes = (
-                f"the cosine schedule leaves a signal of {math.cos(self.angle[-1]):.1e} at t = 1, and this noise's "
-                f"weakest direction has amplitude {math.sqrt(max(ctx.noise.power_floor, 0)):.1e}: the covariance of "
-                "sampled Gaussian data keeps an error of under 0.2 % at jitter 1e-3, of 2 % at 1e-6 (grid=logsnr)",
+                f"the cosine schedule leaves a signal of {math.cos(self.angle[-1]):.1e} at t = 1, "
+                "and this noise's "
+                f"weakest direction has amplitude {math.sqrt(max(ctx.noise.power_floor, 0)):.1e}: "
+                "the covariance of "
+                "sampled Gaussian data keeps an error of under 0.2 % at jitter 1e-3, of 2 % at "
+                "1e-6 (grid=logsnr)",
             )
 
     @staticmethod
@@ -92,7 +117,8 @@ class DDPM(Process):
             zero = weak and schedule == "linear"
         if weak and schedule == "linear" and not zero:
             raise NoiseregError(
-                "ddpm's linear schedule leaves a signal at t = 1 that static coloured noise cannot hide; "
+                "ddpm's linear schedule leaves a signal at t = 1 that static coloured noise "
+                "cannot hide; "
                 "give zero_terminal_snr=true, or leave it on auto"
             )
         target = params.target
@@ -104,7 +130,9 @@ class DDPM(Process):
                 + (" (static coloured noise needs that)" if weak else "")
                 + "; give target=v or target=x0"
             )
-        return params.model_copy(update={"schedule": schedule, "zero_terminal_snr": zero, "target": target})
+        return params.model_copy(
+            update={"schedule": schedule, "zero_terminal_snr": zero, "target": target}
+        )
 
     @staticmethod
     def _check_bound(ctx: Context) -> None:
@@ -113,7 +141,8 @@ class DDPM(Process):
             return
         if not ctx.noise.gaussian:
             raise NoiseregError(
-                "ddpm: variance=learned is trained by the variational bound, which needs Gaussian noise; "
+                "ddpm: variance=learned is trained by the variational bound, which needs Gaussian "
+                "noise; "
                 "give variance=beta-tilde"
             )
         try:
@@ -122,7 +151,8 @@ class DDPM(Process):
             ctx.noise.log_det(zero, ctx.shape)
         except NoiseregError as error:
             raise NoiseregError(
-                f"ddpm: variance=learned is trained by the variational bound: {error}; or give variance=beta-tilde"
+                f"ddpm: variance=learned is trained by the variational bound: {error}; or give "
+                "variance=beta-tilde"
             ) from None
 
     def _angle(self, t: Tensor) -> Tensor:
@@ -143,7 +173,9 @@ class DDPM(Process):
             return eps
         if self.prediction == "x0":
             return x0
-        return per_sample(self.signal_scale(t), eps) * eps - per_sample(self.noise_scale(t), x0) * x0
+        return (
+            per_sample(self.signal_scale(t), eps) * eps - per_sample(self.noise_scale(t), x0) * x0
+        )
 
     def split(self, out: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         a, b = per_sample(self.signal_scale(t), x_t), per_sample(self.noise_scale(t), x_t)
@@ -158,22 +190,27 @@ class DDPM(Process):
         return {"eps": torch.ones_like(a), "x0": a / b, "v": a}[self.prediction]
 
     def weight(self, t: Tensor) -> Tensor:
-        return loss_weight(self.params, self.signal_scale(t), self.noise_scale(t), self.noise_gain(t))
+        return loss_weight(
+            self.params, self.signal_scale(t), self.noise_scale(t), self.noise_gain(t)
+        )
 
     def variance_fraction(self, own: Tensor | None) -> Tensor | float:
         """0, 1, or (v + 1)/2 from the head v (2102.09672, eq. 15).
 
-        Under a noise whose numbers are correlated the fraction is the sample's mean, (B, 1, …): one σ̃ for all of L keeps
-        the step's covariance, and the bound, in closed form (theory, §9).
+        Under a noise whose numbers are correlated the fraction is the sample's mean, (B, 1, …):
+        one σ̃ for all of L keeps the step's covariance, and the bound, in closed form (theory,
+        §9).
         """
         if own is None:
             return 1.0 if self.params.variance == "beta" else 0.0
         fraction = (own + 1) / 2
-        return fraction if self.diagonal else fraction.mean(tuple(range(1, own.ndim)), keepdim=True)
+        return (
+            fraction if self.diagonal else fraction.mean(tuple(range(1, own.ndim)), keepdim=True)
+        )
 
     def head_loss(self, s: TrainStep) -> Tensor:
-        """λ·T·L_t in bits/dim, L_t being t's term of the bound, whose mean over t is the bound without its constant; only
-        σ̃ is trained by it (2102.09672, eq. 16 and 17)."""
+        """λ·T·L_t in bits/dim, L_t being t's term of the bound, whose mean over t is the bound
+        without its constant; only σ̃ is trained by it (2102.09672, eq. 16 and 17)."""
         fraction = self.variance_fraction(s.own)
         assert isinstance(fraction, Tensor)
         t, before = s.t, (s.t - 1 / self.T).clamp(min=0)
@@ -182,10 +219,13 @@ class DDPM(Process):
         n = s.x0[0].numel()
         with torch.no_grad():
             sigma, kept = posterior(self, t, before)
-            log_ratio = (self.noise_scale(t) / torch.where(last, 1.0, self.noise_scale(before))).log()
+            log_ratio = (
+                self.noise_scale(t) / torch.where(last, 1.0, self.noise_scale(before))
+            ).log()
             eps = s.noise.color(s.latents, before)
             eps_hat = s.noise.transport(s.eps_hat, s.heads, t, before)
-            # On the last step nothing of ε is kept, and the difference of the means is the decoder's: x0 − x̂0.
+            # On the last step nothing of ε is kept, and the difference of the means is the
+            # decoder's: x0 − x̂0.
             difference = per_sample(self.signal_scale(before), eps) * (s.x0 - s.x0_hat)
             difference = difference + per_sample(kept, eps) * (eps - eps_hat)
             whitened = s.noise.whiten(difference, before)
@@ -196,7 +236,8 @@ class DDPM(Process):
         )
         log_std = decoder_log_std(self, (t + 1 / self.T).clamp(max=1), t, fraction)
         if self.levels and self.diagonal:
-            # Elsewhere x̂0 may be far off, and what is not used must have a finite gradient all the same.
+            # Elsewhere x̂0 may be far off, and what is not used must have a finite gradient all
+            # the same.
             near = torch.where(per_sample(last, s.x0).bool(), s.x0_hat.detach(), s.x0)
             decoder = discretised_nll(s.x0, near, log_std, self.levels)
         else:

@@ -31,11 +31,15 @@ class IADB(Process):
         return x0 - eps
 
     def split(self, out: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x̂0 = x_t + t·out and ε̂ = x_t − (1−t)·out: nothing is divided by, so both ends are fine."""
+        """x̂0 = x_t + t·out and ε̂ = x_t − (1−t)·out: nothing is divided by, so both ends are
+        fine.
+        """
         return x_t + per_sample(t, x_t) * out, x_t - per_sample(1 - t, x_t) * out
 
     def noise_gain(self, t: Tensor) -> Tensor:
         return 1 - t.double()
 
     def weight(self, t: Tensor) -> Tensor:
-        return loss_weight(self.params, self.signal_scale(t), self.noise_scale(t), self.noise_gain(t))
+        return loss_weight(
+            self.params, self.signal_scale(t), self.noise_scale(t), self.noise_gain(t)
+        )

@@ -1,9 +1,10 @@
-"""How the loss weighs times: min-SNR (Hang et al. 2023, arXiv 2303.09556) and P2 (Choi et al. 2022, arXiv 2204.00227).
+"""How the loss weighs times: min-SNR (Hang et al. 2023, arXiv 2303.09556) and P2 (Choi et al.
+2022, arXiv 2204.00227).
 
-Both are weights of ε̂'s squared error, as functions of SNR = a²/b². An error of the network reaches ε̂ multiplied by
-``noise_gain`` (1 for an ε target, a/b for x0, a for v and for x0 − ε), so the weight of the network's own error is that
-of ε̂'s times noise_gain². For min-SNR this gives the paper's min(SNR, γ) for x0, min(SNR, γ)/SNR for ε and
-min(SNR, γ)/(SNR + 1) for v.
+Both are weights of ε̂'s squared error, as functions of SNR = a²/b². An error of the network
+reaches ε̂ multiplied by ``noise_gain`` (1 for an ε target, a/b for x0, a for v and for x0 − ε), so
+the weight of the network's own error is that of ε̂'s times noise_gain². For min-SNR this gives the
+paper's min(SNR, γ) for x0, min(SNR, γ)/SNR for ε and min(SNR, γ)/(SNR + 1) for v.
 """
 
 from __future__ import annotations

@@ -12,13 +12,19 @@ from noisereg.api import Context, Noise, NoiseregError, Regularizer, TrainStep, 
 from noisereg.regularizers import IsotropyParams
 
 MAX_GAIN = 5.0
-"""Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target near t = 0)."""
+"""Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target
+near t = 0).
+"""
 
 
 @contextmanager
 def _still(noise: Noise) -> Iterator[None]:
-    """No gradient to the noise's own parameters: it must not come to meet a wrong ε̂ (as m, which is detached)."""
-    learning = [p for p in noise.parameters() if p.requires_grad] if isinstance(noise, nn.Module) else []
+    """No gradient to the noise's own parameters: it must not come to meet a wrong ε̂ (as m, which
+    is detached).
+    """
+    learning = (
+        [p for p in noise.parameters() if p.requires_grad] if isinstance(noise, nn.Module) else []
+    )
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -52,10 +58,13 @@ class Isotropy(Regularizer):
             return self._squared_mean(s, power - level, keep)[0]
         bins = (s.t * self.params.bins).long().clamp(max=self.params.bins - 1)
         members = [keep * (bins == k) for k in range(self.params.bins)]
-        values, shares = zip(*(self._squared_mean(s, power - level, m) for m in members), strict=True)
-        return sum((v * share for v, share in zip(values, shares, strict=True)), torch.zeros_like(power[0])) / sum(
-            shares
-        ).clamp(min=torch.finfo(power.dtype).tiny)
+        values, shares = zip(
+            *(self._squared_mean(s, power - level, m) for m in members), strict=True
+        )
+        return sum(
+            (v * share for v, share in zip(values, shares, strict=True)),
+            torch.zeros_like(power[0]),
+        ) / sum(shares).clamp(min=torch.finfo(power.dtype).tiny)
 
     def zero_case(self, s: TrainStep) -> Tensor | None:
         """Every sample's ε̂ scaled to its level."""
@@ -79,6 +88,10 @@ class Isotropy(Regularizer):
 
     @staticmethod
     def _squared_mean(s: TrainStep, excess: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """(E[excess | keep])² over the micro-batch of all ranks, and the share kept; 0 where nothing is."""
+        """(E[excess | keep])² over the micro-batch of all ranks, and the share kept; 0 where
+        nothing is.
+        """
         share = s.mean(keep)
-        return (s.mean(keep * excess) / share.clamp(min=torch.finfo(excess.dtype).tiny)).square(), share
+        return (
+            s.mean(keep * excess) / share.clamp(min=torch.finfo(excess.dtype).tiny)
+        ).square(), share

@@ -1,4 +1,6 @@
-"""What a row's pictures are drawn from, measured on its first run: predicted power over t, isotropy of x_t, spectra."""
+"""What a row's pictures are drawn from, measured on its first run: predicted power over t,
+isotropy of x_t, spectra.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class Curves:
     level: list[float]
     """E‖ε‖²/n of the noise itself."""
     optimum: list[float]
-    """E‖ε̂‖²/n of the optimal denoiser for Gaussian data of the training set's covariance; empty where it is not known."""
+    """E‖ε̂‖²/n of the optimal denoiser for Gaussian data of the training set's covariance; empty
+    where it is not known.
+    """
     signal: list[float]
     """a(t)."""
     noise: list[float]
@@ -58,7 +62,9 @@ class Curves:
     """By time: [frequency, power] by radius; empty for points."""
 
 
-def curves(sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runtime, reporter: Reporter) -> Curves:
+def curves(
+    sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runtime, reporter: Reporter
+) -> Curves:
     """The curves of one run, from its cache or measured now."""
     run = sampling.run
     record = [
@@ -84,7 +90,9 @@ def curves(sampling: Sampling, real: Reference, dataset: Dataset, runtime: Runti
 
 
 @torch.inference_mode()
-def measure(parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling: Sampling, runtime: Runtime) -> Curves:
+def measure(
+    parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling: Sampling, runtime: Runtime
+) -> Curves:
     chosen = spaced(len(real.x), IMAGES if real.x.ndim == 4 else POINTS)
     if real.name == "fresh":
         x0 = unit_range(real.x[chosen]).to(runtime.device)
@@ -97,10 +105,18 @@ def measure(parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling:
         cond = None if cond is None else cond.to(runtime.device)
     model = as_model(parts.denoiser, parts.process, parts.noise, cond, parts.objective.bf16)
     latents = draws.latents(
-        parts.noise, parts.shape, run.config.seed, Stream.SAMPLE_LATENTS, range(len(x0)), 0, runtime.device
+        parts.noise,
+        parts.shape,
+        run.config.seed,
+        Stream.SAMPLE_LATENTS,
+        range(len(x0)),
+        0,
+        runtime.device,
     )
     times = torch.linspace(0, 1, TIMES + 1, dtype=torch.float64)[1:]
-    columns: dict[str, list[float]] = {k: [] for k in ("predicted", "level", "signal", "noise", "x_power")}
+    columns: dict[str, list[float]] = {
+        k: [] for k in ("predicted", "level", "signal", "noise", "x_power")
+    }
     for time in times:
         t = time.to(runtime.device).expand(len(x0))
         a, b = parts.process.signal_scale(t), parts.process.noise_scale(t)
@@ -128,7 +144,10 @@ def _learned_gamma(parts: Parts, times: Tensor) -> list[list[float]]:
     curve = getattr(parts.noise, "gamma", None)
     if not (isinstance(curve, GammaCurve) and curve.params.learn):
         return []
-    return [g(times.to(curve.tau.device)).tolist() for g in (curve, GammaCurve(curve.params).to(curve.tau.device))]
+    return [
+        g(times.to(curve.tau.device)).tolist()
+        for g in (curve, GammaCurve(curve.params).to(curve.tau.device))
+    ]
 
 
 def power(x: Tensor) -> float:
@@ -142,7 +161,13 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
     from noisereg.noises.analysis import periodogram, radial_power
 
     latents = draws.latents(
-        parts.noise, parts.shape, run.config.seed, Stream.SAMPLE_LATENTS, range(SPECTRUM_DRAWS), 0, runtime.device
+        parts.noise,
+        parts.shape,
+        run.config.seed,
+        Stream.SAMPLE_LATENTS,
+        range(SPECTRUM_DRAWS),
+        0,
+        runtime.device,
     )
     found: dict[str, list[list[float]]] = {}
     for time in SPECTRUM_TIMES:
@@ -153,7 +178,9 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
 
 
 def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) of each column of metrics.jsonl that a picture shows: the loss, the regularizers, and γ's s, e and τ."""
+    """(step, value) of each column of metrics.jsonl that a picture shows: the loss, the
+    regularizers, and γ's s, e and τ.
+    """
     columns: dict[str, list[tuple[float, float]]] = {}
     names = {"loss", *(spec.name.rpartition("/")[2] for spec in run.config.reg)}
     with contextlib.suppress(OSError):

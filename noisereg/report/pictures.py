@@ -1,4 +1,6 @@
-"""The report's pictures. Each function takes numbers and gives a matplotlib figure; none touches a run."""
+"""The report's pictures. Each function takes numbers and gives a matplotlib figure; none touches a
+run.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"
-"""Of text and axes; an SVG's is replaced with ``currentColor``, so that it follows the page into dark mode."""
+"""Of text and axes; an SVG's is replaced with ``currentColor``, so that it follows the page into
+dark mode.
+"""
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999933")
-"""Okabe and Ito's, which the colour-blind tell apart, but for those that are lost on white or on black."""
+"""Okabe and Ito's, which the colour-blind tell apart, but for those that are lost on white or on
+black.
+"""
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -41,7 +47,9 @@ def style(salt: str) -> Iterator[None]:
         "lines.linewidth": 1.6,
         "text.parse_math": False,
     }
-    settings |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    settings |= dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    )
     with matplotlib.rc_context(settings):
         yield
 
@@ -54,7 +62,9 @@ def line_style(index: int) -> dict[str, Any]:
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """An ``<svg>`` element to be put into a page: its ink is the page's, its width the column's, within what can be read."""
+    """An ``<svg>`` element to be put into a page: its ink is the page's, its width the column's,
+    within what can be read.
+    """
     natural = figure.get_size_inches()[0] * 96
     buffer = io.StringIO()
     with style(salt):
@@ -65,9 +75,12 @@ def svg(figure: Figure, salt: str) -> str:
     size = f'style="max-width: {1.15 * natural:.0f}px; min-width: {min(natural, 0.5 * natural + 130):.0f}px"'
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf"\1 {size}", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    # ids such as figure_1 repeat from one picture to the next; none of them is referred to, clip paths are salted
+    # ids such as figure_1 repeat from one picture to the next; none of them is referred to, clip
+    # paths are salted
     text = re.sub(
-        r' id="(?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|\w*Collection)_\d+"', "", text
+        r' id="(?:figure|axes|patch|line2d|text|legend|matplotlib\.axis|xtick|ytick|\w*Collection)_\d+"',
+        "",
+        text,
     )
     return text.replace(INK, "currentColor")
 
@@ -96,7 +109,9 @@ def _plain_log(axis: Any, values: Sequence[float] | None = None) -> None:
     """Ticks as plain numbers, at ``values`` where they are given; matplotlib's are formulas."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(FixedLocator(sorted(set(values))) if values else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(
+        FixedLocator(sorted(set(values))) if values else LogLocator(subs=(1, 2, 5))
+    )
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -106,10 +121,14 @@ def _legend(figure: Figure, axes: Axes, salt: str) -> None:
     with style(salt):
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside lower left", ncols=2 if len(figure.axes) > 1 else 1)
+            figure.legend(
+                handles, labels, loc="outside lower left", ncols=2 if len(figure.axes) > 1 else 1
+            )
 
 
-def training(rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], salt: str = "training") -> Figure:
+def training(
+    rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], salt: str = "training"
+) -> Figure:
     """Loss and regularizers over training steps: by row's label, by column, (step, value)."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     figure, axes = _panels(len(names), salt)
@@ -127,9 +146,11 @@ def training(rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], sa
     return figure
 
 
-def predicted_power(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "power") -> Figure:
-    """E‖ε̂‖²/n over t, solid, against its level E‖ε‖²/n, dashed, and the optimum of Gaussian data, dotted: ``t``,
-    ``predicted``, ``level`` and ``optimum`` (which may be empty) by row's label."""
+def predicted_power(
+    rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "power"
+) -> Figure:
+    """E‖ε̂‖²/n over t, solid, against its level E‖ε‖²/n, dashed, and the optimum of Gaussian data,
+    dotted: ``t``, ``predicted``, ``level`` and ``optimum`` (which may be empty) by row's label."""
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
     with style(salt):
         for k, (label, row) in enumerate(rows.items()):
@@ -145,7 +166,9 @@ def predicted_power(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str
 
 
 def gamma(rows: Mapping[str, Mapping[str, Any]], salt: str = "gamma") -> Figure:
-    """γ(t) that was learned, solid, and where it started, dotted: ``t`` and ``gamma`` (both curves) by row's label."""
+    """γ(t) that was learned, solid, and where it started, dotted: ``t`` and ``gamma`` (both
+    curves) by row's label.
+    """
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
     with style(salt):
         for k, (label, row) in enumerate(rows.items()):
@@ -159,7 +182,9 @@ def gamma(rows: Mapping[str, Mapping[str, Any]], salt: str = "gamma") -> Figure:
 
 
 def isotropy(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "isotropy") -> Figure:
-    """E‖x_t‖²/n over t (Iso-Diffusion, Figure 2): ``t`` and ``x_power`` by label of process and noise."""
+    """E‖x_t‖²/n over t (Iso-Diffusion, Figure 2): ``t`` and ``x_power`` by label of process and
+    noise.
+    """
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
     with style(salt):
         for k, (label, row) in enumerate(rows.items()):
@@ -184,8 +209,9 @@ def manifold(
     generated: Sequence[tuple[str, np.ndarray, np.ndarray]],
     salt: str = "manifold",
 ) -> Figure:
-    """Iso-Diffusion's Figures 4 to 6: true points (N, 2) by the radius of their k-th neighbour, and by row's label
-    generated points (M, 2) by how many true points' neighbourhoods hold them."""
+    """Iso-Diffusion's Figures 4 to 6: true points (N, 2) by the radius of their k-th neighbour,
+    and by row's label generated points (M, 2) by how many true points' neighbourhoods hold
+    them."""
     figure, axes = _panels(1 + len(generated), salt, width=3.8, height=3.6)
     most = max((int(np.quantile(spans, 0.99)) for _, _, spans in generated), default=1)
     with style(salt):
@@ -203,7 +229,13 @@ def manifold(
         figure.colorbar(first, ax=axes[0], shrink=0.8)
         for ax, (label, points, spans) in zip(axes[1:], generated, strict=True):
             drawn = ax.scatter(
-                points[:, 0], points[:, 1], c=spans, cmap=_part("turbo", 0.1, 0.95), vmin=0, vmax=max(most, 1), **marks
+                points[:, 0],
+                points[:, 1],
+                c=spans,
+                cmap=_part("turbo", 0.1, 0.95),
+                vmin=0,
+                vmax=max(most, 1),
+                **marks,
             )
             ax.set_title(label, fontsize=9, wrap=True)
         if generated:
@@ -211,7 +243,9 @@ def manifold(
         low, high = real.min(0), real.max(0)
         pad = 0.15 * (high - low)
         for ax in axes:
-            ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+            ax.set(
+                xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1])
+            )
             ax.set_aspect("equal", adjustable="box")
     return figure
 
@@ -224,18 +258,32 @@ def numbers_over(
     log: bool = True,
     salt: str = "over",
 ) -> Figure:
-    """A panel for each number over ``axis`` (a regularizer's weight, sampling steps): by line's label, the points
-    (x, {name: (mean, half width or None)}); ``levels`` are horizontal lines by label, the baseline's."""
+    """A panel for each number over ``axis`` (a regularizer's weight, sampling steps): by line's
+    label, the points (x, {name: (mean, half width or None)}); ``levels`` are horizontal lines by
+    label, the baseline's."""
     figure, axes = _panels(len(names), salt)
     with style(salt):
         for ax, (name, title) in zip(axes, names, strict=True):
             for k, (label, points) in enumerate(lines.items()):
-                found = [(x, *numbers[name]) for x, numbers in sorted(points, key=lambda p: p[0]) if name in numbers]
+                found = [
+                    (x, *numbers[name])
+                    for x, numbers in sorted(points, key=lambda p: p[0])
+                    if name in numbers
+                ]
                 if not found:
                     continue
                 x, mean, half = zip(*found, strict=True)
                 error = [h or 0 for h in half] if any(half) else None
-                ax.errorbar(x, mean, yerr=error, label=label, marker="o", markersize=4, capsize=3, **line_style(k))
+                ax.errorbar(
+                    x,
+                    mean,
+                    yerr=error,
+                    label=label,
+                    marker="o",
+                    markersize=4,
+                    capsize=3,
+                    **line_style(k),
+                )
             for label, level in (levels or {}).items():
                 if name in level:
                     ax.axhline(level[name], color=INK, linewidth=0.9, linestyle=":", label=label)
@@ -253,21 +301,36 @@ def differences(
     lines: Mapping[str, Mapping[str, Mapping[str, tuple[float, float | None]]]],
     salt: str = "differences",
 ) -> Figure:
-    """A panel for each number, a row for each label: by line (a number of steps), by label, {name: (mean, half width or
-    None)}; 0 is marked."""
-    figure, axes = _panels(len(names), salt, width=3.2, height=1.2 + 0.1 * len(labels) * (1 + len(lines)), columns=5)
+    """A panel for each number, a row for each label: by line (a number of steps), by label, {name:
+    (mean, half width or None)}; 0 is marked."""
+    figure, axes = _panels(
+        len(names), salt, width=3.2, height=1.2 + 0.1 * len(labels) * (1 + len(lines)), columns=5
+    )
     offsets = np.linspace(-0.25, 0.25, len(lines)) if len(lines) > 1 else [0.0]
     with style(salt):
         for ax, (name, title) in zip(axes, names, strict=True):
             first = ax.get_subplotspec().is_first_col()  # type: ignore[union-attr]
             ax.axvline(0, color=INK, linewidth=0.9, linestyle=":")
             for k, (line, rows) in enumerate(lines.items()):
-                found = [(i + offsets[k], *rows[x][name]) for i, x in enumerate(labels) if name in rows.get(x, {})]
+                found = [
+                    (i + offsets[k], *rows[x][name])
+                    for i, x in enumerate(labels)
+                    if name in rows.get(x, {})
+                ]
                 if found:
                     y, mean, half = zip(*found, strict=True)
                     error = [h or 0 for h in half]
                     color = line_style(k)["color"]
-                    ax.errorbar(mean, y, xerr=error, label=line or None, color=color, fmt="o", markersize=4, capsize=2)
+                    ax.errorbar(
+                        mean,
+                        y,
+                        xerr=error,
+                        label=line or None,
+                        color=color,
+                        fmt="o",
+                        markersize=4,
+                        capsize=2,
+                    )
             ax.set_ylim(len(labels) - 0.5, -0.5)
             ax.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
             ax.set(title=title)
@@ -275,7 +338,9 @@ def differences(
     return figure
 
 
-def spectra(rows: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], salt: str = "spectra") -> Figure:
+def spectra(
+    rows: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], salt: str = "spectra"
+) -> Figure:
     """Radial power of each noise, a panel a time: by label, by time, [frequency, power]."""
     times = list(dict.fromkeys(time for row in rows.values() for time in row))
     figure, axes = _panels(len(times), salt)

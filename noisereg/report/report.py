@@ -1,4 +1,6 @@
-"""A report as one HTML file: the tables, what they were computed from, and the pictures. It needs no network and no script."""
+"""A report as one HTML file: the tables, what they were computed from, and the pictures. It needs
+no network and no script.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Picture:
 
 
 class _Rows:
-    """The table's rows with their runs, each under its first seed, and its first number of sampling steps."""
+    """The table's rows with their runs, each under its first seed, and its first number of
+    sampling steps.
+    """
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
@@ -81,7 +85,13 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     try:
         for k, (label, subject) in enumerate(trained):
             assert subject.sampling is not None
-            found = curves(subject.sampling, evaluation.reference, evaluation.dataset, evaluation.runtime, reporter)
+            found = curves(
+                subject.sampling,
+                evaluation.reference,
+                evaluation.dataset,
+                evaluation.runtime,
+                reporter,
+            )
             measured[label] = (subject, found)
             reporter.advance(k + 1)
     finally:
@@ -95,7 +105,10 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
         lambda: _isotropy(measured),
         lambda: _spectra(measured),
     ]
-    return [*(made for make in makers if (made := make()) is not None), *number_pictures(rows.table)]
+    return [
+        *(made for make in makers if (made := make()) is not None),
+        *number_pictures(rows.table),
+    ]
 
 
 def number_pictures(table: Table) -> list[Picture]:
@@ -116,13 +129,26 @@ def _samples(rows: _Rows) -> Picture | None:
             shown.append((label, picture(x[:GRID])))
         else:
             points = x[:MOST_POINTS].numpy()
-            figure = pictures.scatter(points, real.numpy().min(0), real.numpy().max(0), f"scatter {label}")
+            figure = pictures.scatter(
+                points, real.numpy().min(0), real.numpy().max(0), f"scatter {label}"
+            )
             shown.append((label, pictures.png(figure, label)))
     if real.ndim == 4:
-        shown.append((f"{evaluation.reference.data}, {evaluation.reference.name}", picture(real[:GRID])))
+        shown.append(
+            (f"{evaluation.reference.data}, {evaluation.reference.name}", picture(real[:GRID]))
+        )
     seeds = {s.sampling.seed for _, s in rows.sampled() if s.sampling}
-    latents = f"The same latents everywhere (seed {seeds.pop()})." if len(seeds) == 1 else "Latents differ by row."
-    return Picture("samples", "Samples", f"The first samples of each row's first seed. {latents}", images=shown)
+    latents = (
+        f"The same latents everywhere (seed {seeds.pop()})."
+        if len(seeds) == 1
+        else "Latents differ by row."
+    )
+    return Picture(
+        "samples",
+        "Samples",
+        f"The first samples of each row's first seed. {latents}",
+        images=shown,
+    )
 
 
 def _manifold(rows: _Rows) -> Picture | None:
@@ -142,7 +168,8 @@ def _manifold(rows: _Rows) -> Picture | None:
     return Picture(
         "manifold",
         "Where samples fall (Iso-Diffusion, Figures 4 to 6)",
-        f"Left: {len(some):,} true points by the distance to their {NEIGHBOUR}th neighbour. Then generated points by the "
+        f"Left: {len(some):,} true points by the distance to their {NEIGHBOUR}th neighbour. Then "
+        "generated points by the "
         "number of true points whose neighbourhood holds them: 0 lies outside the data.",
         pictures.manifold(some.numpy(), radii, generated),
     )
@@ -209,7 +236,8 @@ def _differences(table: Table) -> Picture | None:
     return Picture(
         "effects",
         table.context[0].capitalize(),
-        "Differences to the baseline, and interactions (×); bars are 95 % intervals, each for itself, from three seeds on.",
+        "Differences to the baseline, and interactions (×); bars are 95 % intervals, each for "
+        "itself, from three seeds on.",
         pictures.differences(labels, _titles(table), lines, salt="effects"),
     )
 
@@ -222,7 +250,8 @@ def _training(trained: list[tuple[str, Subject]]) -> Picture | None:
     return Picture(
         "training",
         "Training",
-        "The loss, and each regularizer before its weight, of each row's first seed. Losses of different targets or "
+        "The loss, and each regularizer before its weight, of each row's first seed. Losses of "
+        "different targets or "
         "heads are not comparable.",
         pictures.training(logs),
     )
@@ -234,9 +263,12 @@ def _power(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     return Picture(
         "power",
         "Power of the predicted noise",
-        "E‖ε̂‖²/n of the network on real data over t (solid), against the noise's own level E‖ε‖²/n (dashed), which the "
-        "isotropy regularizer holds it to, and what is optimal for Gaussian data of the same covariance (dotted): the "
-        "minimum of the mean squared error lies below the level, so the constraint trades error for power.",
+        "E‖ε̂‖²/n of the network on real data over t (solid), against the noise's own level "
+        "E‖ε‖²/n (dashed), which the "
+        "isotropy regularizer holds it to, and what is optimal for Gaussian data of the same "
+        "covariance (dotted): the "
+        "minimum of the mean squared error lies below the level, so the constraint trades error "
+        "for power.",
         pictures.predicted_power({label: vars(found) for label, (_, found) in measured.items()}),
     )
 
@@ -248,7 +280,8 @@ def _gamma(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     return Picture(
         "gamma",
         "γ(t) as it was learned",
-        "How white the noise is, from 0 at the data to 1 (solid), and where it started (dotted). It is kept within max dγ/dt ≤ "
+        "How white the noise is, from 0 at the data to 1 (solid), and where it started (dotted). "
+        "It is kept within max dγ/dt ≤ "
         "10 and 0.3 ≤ ∫γ dt ≤ 0.9.",
         pictures.gamma(lines),
     )
@@ -256,7 +289,11 @@ def _gamma(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
 
 def _labels(measured: dict[str, tuple[Subject, Curves]], section: str) -> list[str]:
     """Each row's noise or process, with the parameters in which its uses differ."""
-    specs = [getattr(subject.run.config, section) for subject, _ in measured.values() if subject.run is not None]
+    specs = [
+        getattr(subject.run.config, section)
+        for subject, _ in measured.values()
+        if subject.run is not None
+    ]
     varying = varying_params([[spec] for spec in specs])
     return [spec_label(spec, varying[spec.name]) for spec in specs]
 
@@ -265,7 +302,9 @@ def _isotropy(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     if not measured:
         return None
     lines: dict[str, dict[str, Any]] = {}
-    rows = zip(_labels(measured, "process"), _labels(measured, "noise"), measured.values(), strict=True)
+    rows = zip(
+        _labels(measured, "process"), _labels(measured, "noise"), measured.values(), strict=True
+    )
     for process, noise, (_, found) in rows:
         lines.setdefault(f"{process}, {noise}", vars(found))
     power = next(iter(measured.values()))[1].x0_power
@@ -273,8 +312,10 @@ def _isotropy(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
     return Picture(
         "isotropy",
         "Isotropy of x_t (Iso-Diffusion, Figure 2)",
-        f"E‖x_t‖²/n over t. Under DDPM with white noise it is 1 + ᾱ(E‖x0‖²/n − 1), which rises to 1 only where E‖x0‖² ≤ n; "
-        f"these data have E‖x0‖²/n = {power:.3f}, {rises}. Other processes need not rise: IADB's (1−t)²E‖x0‖²/n + t² dips.",
+        "E‖x_t‖²/n over t. Under DDPM with white noise it is 1 + ᾱ(E‖x0‖²/n − 1), which rises to "
+        "1 only where E‖x0‖² ≤ n; "
+        f"these data have E‖x0‖²/n = {power:.3f}, {rises}. Other processes need not rise: IADB's "
+        "(1−t)²E‖x0‖²/n + t² dips.",
         pictures.isotropy(lines),
     )
 
@@ -333,9 +374,17 @@ details pre { overflow-x: auto; background: var(--card); padding: 1rem; border-r
 """
 
 
-def html(found: Sequence[Evaluation], effects: Sequence[Table], drawn: Sequence[Sequence[Picture]]) -> str:
-    """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all, ``drawn`` its pictures."""
-    title = " · ".join(found[0].table.context[:3]) if len(found) == 1 else " · ".join(e.table.name for e in found)
+def html(
+    found: Sequence[Evaluation], effects: Sequence[Table], drawn: Sequence[Sequence[Picture]]
+) -> str:
+    """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all,
+    ``drawn`` its pictures.
+    """
+    title = (
+        " · ".join(found[0].table.context[:3])
+        if len(found) == 1
+        else " · ".join(e.table.name for e in found)
+    )
     body: list[str] = []
     for k, evaluation in enumerate(found):
         table = evaluation.table
@@ -365,17 +414,23 @@ def _prefix(found: Sequence[Evaluation], evaluation: Evaluation) -> str:
 
 
 def _html_notes(table: Table) -> str:
-    return "\n".join(["<ul>", *(f"<li>{escape(note)}</li>" for note in (*table.notes, *table.remarks)), "</ul>"])
+    return "\n".join(
+        ["<ul>", *(f"<li>{escape(note)}</li>" for note in (*table.notes, *table.remarks)), "</ul>"]
+    )
 
 
 def _html_effects(table: Table, prefix: str) -> str:
     shape = layout(table)
     lines = [f"<section><h2>{escape(table.context[0].capitalize())}</h2>"]
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
-    lines.append(f'<div class="scroll"><table><thead><tr><th scope="col">effect</th>{head}</tr></thead><tbody>')
+    lines.append(
+        f'<div class="scroll"><table><thead><tr><th scope="col">effect</th>{head}</tr></thead><tbody>'
+    )
     for line in shape.lines:
         lines += [_html_heading(line.heading, len(shape.headers))] if line.heading else []
-        cells = "".join(f'<td class="{escape(cell.verdict)}">{escape(cell.value)}</td>' for cell in line.cells)
+        cells = "".join(
+            f'<td class="{escape(cell.verdict)}">{escape(cell.value)}</td>' for cell in line.cells
+        )
         lines.append(f'<tr><th scope="row">{escape(line.label)}</th>{cells}</tr>')
     lines.append("</tbody></table></div>")
     lines += ["<ul>", *(f"<li>{escape(note)}</li>" for note in table.notes), "</ul></section>"]
@@ -392,9 +447,14 @@ def _html_table(evaluation: Evaluation) -> str:
     shape = layout(table)
     spaces = {m["name"]: m["features"] for m in table.provenance["metrics"]}
     extractors = ", ".join(dict.fromkeys(spaces.values()))
-    counts = {(s.source, s.sampling.settings.steps if s.sampling else None): s.n for s in evaluation.subjects}
+    counts = {
+        (s.source, s.sampling.settings.steps if s.sampling else None): s.n
+        for s in evaluation.subjects
+    }
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
-    lines = [f'<div class="scroll"><table><thead><tr><th scope="col">row</th>{head}</tr></thead><tbody>']
+    lines = [
+        f'<div class="scroll"><table><thead><tr><th scope="col">row</th>{head}</tr></thead><tbody>'
+    ]
     in_order = [row for steps in table.steps for row in table.rows if row.first.steps == steps]
     for line, row in zip(shape.lines, in_order, strict=True):
         if line.heading:
@@ -406,8 +466,16 @@ def _html_table(evaluation: Evaluation) -> str:
             seeds = [seed for seed in measured.values if seed] if measured else []
             words = [f"n {n:,} · {evaluation.reference.name} · {extractors}"]
             words += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
-            change = f'<span class="change {escape(cell.verdict)}">{escape(cell.change)}</span>' if cell.change else ""
-            source = "".join(f'<span class="from">{escape(text)}</span>' for text in words) if measured else ""
+            change = (
+                f'<span class="change {escape(cell.verdict)}">{escape(cell.change)}</span>'
+                if cell.change
+                else ""
+            )
+            source = (
+                "".join(f'<span class="from">{escape(text)}</span>' for text in words)
+                if measured
+                else ""
+            )
             cells.append(f"<td>{escape(cell.value)}{change}{source}</td>")
         name = escape(line.label) + ('<span class="from">baseline</span>' if row.baseline else "")
         lines.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
@@ -416,10 +484,14 @@ def _html_table(evaluation: Evaluation) -> str:
 
 
 def _html_picture(picture: Picture, prefix: str) -> str:
-    parts = [f"<section><h2>{escape(picture.title)}</h2><figure><figcaption>{escape(picture.caption)}</figcaption>"]
+    parts = [
+        f"<section><h2>{escape(picture.title)}</h2><figure><figcaption>{escape(picture.caption)}</figcaption>"
+    ]
     if picture.figure is not None:
         drawn = pictures.svg(picture.figure, f"{prefix}{picture.name}")
-        parts.append(drawn.replace("<svg", f'<svg role="img" aria-label="{escape(picture.title)}"', 1))
+        parts.append(
+            drawn.replace("<svg", f'<svg role="img" aria-label="{escape(picture.title)}"', 1)
+        )
     if picture.images:
         parts.append('<div class="side">')
         for label, data in picture.images:
@@ -438,13 +510,15 @@ def _html_provenance(table: Table) -> str:
 
     text = json.dumps(table.as_json() | {"notes": None}, indent=1, ensure_ascii=False, default=str)
     return (
-        "<details><summary>Everything that these numbers were computed from, in full precision</summary>"
+        "<details><summary>Everything that these numbers were computed from, in full "
+        "precision</summary>"
         f"<pre>{escape(text)}</pre></details>"
     )
 
 
 def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Path) -> None:
-    """Every picture as a file: figures as SVG and PNG, samples as PNG; those of several tables each in a folder.
+    """Every picture as a file: figures as SVG and PNG, samples as PNG; those of several tables
+    each in a folder.
 
     Raises:
         NoiseregError: if they cannot be written.
@@ -457,7 +531,9 @@ def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Pat
         for one in several:
             if one.figure is not None:
                 drawn = pictures.svg(one.figure, one.name).replace("currentColor", "#000000")
-                write_atomically(place / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode())
+                write_atomically(
+                    place / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode()
+                )
                 write_atomically(place / f"{one.name}.png", pictures.png(one.figure, one.name))
             for label, data in one.images:
                 slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-")

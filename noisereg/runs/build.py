@@ -1,4 +1,6 @@
-"""From a configuration to the parts of a run, each built through the registry, and every ``auto`` resolved."""
+"""From a configuration to the parts of a run, each built through the registry, and every ``auto``
+resolved.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Parts:
 
 
 def build_dataset(config: Config, registry: Registry, runtime: Runtime) -> Dataset:
-    return registry.build("dataset", config.data.name, config.data.params, Context(device=runtime.device))
+    return registry.build(
+        "dataset", config.data.name, config.data.params, Context(device=runtime.device)
+    )
 
 
 def assemble(
@@ -66,7 +70,8 @@ def assemble(
     """Build everything a run needs. With ``shape`` (a finished run's) the data set is not touched.
 
     Raises:
-        NoiseregError: for anything unknown, out of range, or that does not go together, before training starts.
+        NoiseregError: for anything unknown, out of range, or that does not go together, before
+        training starts.
     """
     from noisereg.denoisers import auto_denoiser
     from noisereg.exchange.from_diffusers import denoiser_spec as denoiser_spec_of
@@ -80,7 +85,11 @@ def assemble(
 
     def recorded(spec: Spec, built: Any) -> Spec:
         params = getattr(built, "params", None)
-        return Spec(name=spec.name, params=params.model_dump(mode="json")) if isinstance(params, Params) else spec
+        return (
+            Spec(name=spec.name, params=params.model_dump(mode="json"))
+            if isinstance(params, Params)
+            else spec
+        )
 
     resolved: dict[str, Any] = {}
     if dataset is not None:
@@ -89,7 +98,9 @@ def assemble(
     else:
         entry = registry.find("dataset", config.data.name)
         read = getattr(entry.implementation(), "decoder", Dataset.decoder)
-        decode = read(registry.params(entry, config.data.params), Context(shape=shape, device=runtime.device))
+        decode = read(
+            registry.params(entry, config.data.params), Context(shape=shape, device=runtime.device)
+        )
 
     def build(kind: Any, spec: Spec, ctx: Context) -> Any:
         return registry.build(kind, spec.name, spec.params, ctx)
@@ -112,7 +123,9 @@ def assemble(
 
     denoiser_spec = config.denoiser
     if denoiser_spec.name == "auto":
-        denoiser_spec = denoiser_spec_of(config.init) if config.init else Spec(name=auto_denoiser(shape))
+        denoiser_spec = (
+            denoiser_spec_of(config.init) if config.init else Spec(name=auto_denoiser(shape))
+        )
         entry = registry.find("denoiser", denoiser_spec.name)
         params = registry.params(entry, denoiser_spec.params)
         denoiser_spec = Spec(name=entry.recorded, params=params.model_dump(mode="json"))
@@ -132,21 +145,29 @@ def assemble(
     if config.pairing.name != "none":
         if task.channels or task.classes:
             raise NoiseregError(
-                f"pairing {config.pairing.name} with task {config.task.name}: paired noise depends on the image and so on "
-                "its condition, but sampling draws it whatever the condition is (Cheng & Schwing 2025, arXiv 2503.10636); "
+                f"pairing {config.pairing.name} with task {config.task.name}: paired noise "
+                "depends on the image and so on "
+                "its condition, but sampling draws it whatever the condition is (Cheng & Schwing "
+                "2025, arXiv 2503.10636); "
                 "give --pairing none or --task unconditional"
             )
         if process.trains_bound:
             raise NoiseregError(
-                f"pairing {config.pairing.name} with a learned variance: it is trained by the variational bound, which rests "
-                "on noise independent of the data; give --pairing none, or ddpm:variance=beta-tilde"
+                f"pairing {config.pairing.name} with a learned variance: it is trained by the "
+                "variational bound, which rests "
+                "on noise independent of the data; give --pairing none, or "
+                "ddpm:variance=beta-tilde"
             )
         pairing = build("pairing", config.pairing, ctx)
 
     sampling = config.sample
     eta = sampling.eta
     if eta == "auto":
-        eta = 0.0 if pairing or not noise.gaussian or sampling.solver == "heun" else process.default_eta
+        eta = (
+            0.0
+            if pairing or not noise.gaussian or sampling.solver == "heun"
+            else process.default_eta
+        )
     if eta == 0 and process.default_eta > 0 and pairing is not None:
         lines["sampling"] = "η 0: the pairing gave up the independence that η > 0 rests on"
     grid = default_grid(noise) if sampling.grid == "auto" else sampling.grid
@@ -157,7 +178,9 @@ def assemble(
         rate = float(getattr(denoiser, "default_lr", 1e-3))
         resolved["optim"] = config.optim.model_copy(update={"lr": rate})
 
-    objective = Objective(denoiser, noise, process, regularizers, pairing, runtime.mean, runtime.bf16)
+    objective = Objective(
+        denoiser, noise, process, regularizers, pairing, runtime.mean, runtime.bf16
+    )
     objective.to(runtime.device)
     if runtime.channels_last and len(shape) == 3:
         denoiser.to(memory_format=torch.channels_last)
@@ -168,7 +191,9 @@ def assemble(
     )
     lines["noise"] = f"{config.noise.name}{_summary(noise)}"
     lines["process"] = f"{config.process.name}{_summary(process)}"
-    lines["regularizers"] = ", ".join(f"{r.describe()}{_summary(r.term)}" for r in regularizers) or "none"
+    lines["regularizers"] = (
+        ", ".join(f"{r.describe()}{_summary(r.term)}" for r in regularizers) or "none"
+    )
     if pairing is not None:
         lines["pairing"] = f"{config.pairing.name}{_summary(pairing)}"
     if config.task.name != "unconditional":
@@ -196,7 +221,9 @@ def _summary(component: Any) -> str:
 
 
 def component_records(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Qualified name, revision and distribution version of each component, for environment.json."""
+    """Qualified name, revision and distribution version of each component, for
+    environment.json.
+    """
     from noisereg.runs.config import LISTS, SECTION_KIND
 
     records: dict[str, dict[str, Any]] = {}
@@ -224,7 +251,9 @@ def check_revisions(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any
         now = new.get(key)
         if now and now["revision"] != was["revision"]:
             raise NoiseregError(
-                f"{was['name']} was revision {was['revision']} (version {was['version']}) when this run was started and is "
-                f"now revision {now['revision']} (version {now['version']}): its numbers differ; install that version, or "
+                f"{was['name']} was revision {was['revision']} (version {was['version']}) when "
+                "this run was started and is "
+                f"now revision {now['revision']} (version {now['version']}): its numbers differ; "
+                "install that version, or "
                 "start a new run"
             )

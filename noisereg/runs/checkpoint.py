@@ -28,10 +28,16 @@ from noisereg.runs.objective import Objective
 
 def _stateful(objective: Objective) -> dict[str, Any]:
     """Components that are no modules and yet have a state (a fitted noise)."""
-    parts: dict[str, Any] = {"noise": objective.noise, "process": objective.process, "pairing": objective.pairing}
+    parts: dict[str, Any] = {
+        "noise": objective.noise,
+        "process": objective.process,
+        "pairing": objective.pairing,
+    }
     parts |= {f"regularizers.{i}": r.term for i, r in enumerate(objective.regularizers)}
     return {
-        name: part for name, part in parts.items() if hasattr(part, "state_dict") and not isinstance(part, nn.Module)
+        name: part
+        for name, part in parts.items()
+        if hasattr(part, "state_dict") and not isinstance(part, nn.Module)
     }
 
 
@@ -51,11 +57,15 @@ def restore(objective: Objective, tensors: dict[str, Tensor]) -> None:
     left = dict(tensors)
     for prefix, part in _stateful(objective).items():
         own = {name: left.pop(name) for name in list(left) if name.startswith(f"{prefix}.")}
-        part.load_state_dict({name.removeprefix(f"{prefix}."): value for name, value in own.items()})
+        part.load_state_dict(
+            {name.removeprefix(f"{prefix}."): value for name, value in own.items()}
+        )
     try:
         objective.load_state_dict(left)
     except RuntimeError as error:
-        raise NoiseregError(f"the checkpoint does not fit this run: {' '.join(str(error).split())[:300]}") from None
+        raise NoiseregError(
+            f"the checkpoint does not fit this run: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
 class EMA:
@@ -122,7 +132,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise NoiseregError(f"cannot write {path}: {error.strerror}") from error
 
 
-def save(folder: Path, step: int, objective: Objective, ema: EMA, optimizer: torch.optim.Optimizer) -> Path:
+def save(
+    folder: Path, step: int, objective: Objective, ema: EMA, optimizer: torch.optim.Optimizer
+) -> Path:
     """Write ``folder/STEP``; a kill at any instant leaves it whole or absent.
 
     Raises:
@@ -135,7 +147,10 @@ def save(folder: Path, step: int, objective: Objective, ema: EMA, optimizer: tor
         "ema.safetensors": save_tensors(_contiguous(ema.tensors(objective))),
         "optimizer.pt": buffer.getvalue(),
     }
-    state = {"step": step, "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
+    state = {
+        "step": step,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
     contents["state.json"] = (json.dumps(state, indent=1) + "\n").encode()
     final, temporary = folder / f"{step:06d}", folder / f".{step:06d}.{os.getpid()}"
     try:
@@ -189,7 +204,11 @@ class Checkpoint:
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             step, digests = int(state["step"]), dict(state["sha256"])
-            if step != int(path.name) or set(digests) != {"model.safetensors", "ema.safetensors", "optimizer.pt"}:
+            if step != int(path.name) or set(digests) != {
+                "model.safetensors",
+                "ema.safetensors",
+                "optimizer.pt",
+            }:
                 raise ValueError
         except OSError as error:
             raise NoiseregError(f"{path}: state.json cannot be read ({error.strerror})") from None
@@ -201,11 +220,15 @@ class Checkpoint:
             except OSError as error:
                 raise NoiseregError(f"{path}: {name} cannot be read ({error.strerror})") from None
             if found != digest:
-                raise NoiseregError(f"{path}: {name} is damaged (its SHA-256 is not the recorded one)")
+                raise NoiseregError(
+                    f"{path}: {name} is damaged (its SHA-256 is not the recorded one)"
+                )
         return cls(path, step, digests)
 
     def weights(self, ema: bool = True) -> dict[str, Tensor]:
-        return load_tensors((self.path / ("ema.safetensors" if ema else "model.safetensors")).read_bytes())
+        return load_tensors(
+            (self.path / ("ema.safetensors" if ema else "model.safetensors")).read_bytes()
+        )
 
     def optimizer(self, device: torch.device) -> dict[str, Any]:
         return torch.load(self.path / "optimizer.pt", map_location=device, weights_only=True)

@@ -30,30 +30,45 @@ class Conditions:
         return self.values[torch.tensor(indices, dtype=torch.int64) % len(self.values)]
 
 
-def given(task: Task, labels: Sequence[int] | None = None, inputs: str | Path | None = None) -> Conditions:
+def given(
+    task: Task, labels: Sequence[int] | None = None, inputs: str | Path | None = None
+) -> Conditions:
     """The labels given, or all in turn; the images of a folder, sorted by path.
 
     Raises:
         NoiseregError: for a label or an image that the task has no use for, or cannot do without.
     """
     if labels is not None and not task.classes:
-        raise NoiseregError("--label: this run was not trained on labels; expected a run of --task class")
+        raise NoiseregError(
+            "--label: this run was not trained on labels; expected a run of --task class"
+        )
     if inputs is not None and task.input_shape is None:
-        raise NoiseregError("--input: this run makes its samples of no images; expected a run of --task superres")
+        raise NoiseregError(
+            "--input: this run makes its samples of no images; expected a run of --task superres"
+        )
     if task.classes:
         if labels is not None and not len(labels):
-            raise NoiseregError(f"--label: expected at least one label from 0 to {task.classes - 1}")
+            raise NoiseregError(
+                f"--label: expected at least one label from 0 to {task.classes - 1}"
+            )
         for label in labels or ():
             if not 0 <= label < task.classes:
-                raise NoiseregError(f"--label {label}: this run's labels are 0 to {task.classes - 1}")
+                raise NoiseregError(
+                    f"--label {label}: this run's labels are 0 to {task.classes - 1}"
+                )
         return Conditions(torch.tensor(list(range(task.classes) if labels is None else labels)))
     if task.input_shape is not None:
         size = "×".join(map(str, task.input_shape[1:]))
         if inputs is None:
-            raise NoiseregError(f"this run makes its samples of small images; give --input FOLDER, of {size} images")
+            raise NoiseregError(
+                f"this run makes its samples of small images; give --input FOLDER, of {size} "
+                "images"
+            )
         return Conditions(task.from_input(read_inputs(Path(inputs), task.input_shape)))
     if task.channels:
-        raise NoiseregError("this run's task has no way to be told its condition; sample it through noisereg eval")
+        raise NoiseregError(
+            "this run's task has no way to be told its condition; sample it through noisereg eval"
+        )
     return Conditions(None)
 
 
@@ -63,14 +78,21 @@ def check(task: Task, guidance: float) -> None:
         NoiseregError: for guidance without what it needs of training.
     """
     if guidance != 1 and not task.guidable:
-        what = "withheld no labels in training" if task.classes else "has no unconditional network to guide away from"
+        what = (
+            "withheld no labels in training"
+            if task.classes
+            else "has no unconditional network to guide away from"
+        )
         raise NoiseregError(
-            f"guidance {guidance:g}: this run {what}; expected a run of --task class:dropout=0.1, or guidance 1"
+            f"guidance {guidance:g}: this run {what}; expected a run of --task class:dropout=0.1, "
+            "or guidance 1"
         )
 
 
 def heldout(task: Task, dataset: Dataset, count: int) -> Conditions:
-    """Those of the first held-out samples (training samples where none are held out); labels in turn."""
+    """Those of the first held-out samples (training samples where none are held out); labels in
+    turn.
+    """
     if task.classes or not task.channels:
         return given(task)
     split = dataset.split("heldout")
@@ -83,7 +105,8 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
     """The images below ``folder``, sorted by path, (N, *shape) float32 in [−1, 1].
 
     Raises:
-        NoiseregError: for a folder without images, and names the first that cannot be read or is of another size.
+        NoiseregError: for a folder without images, and names the first that cannot be read or is
+        of another size.
     """
     from PIL import Image
 
@@ -94,7 +117,9 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
 
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise NoiseregError(f"--input {folder}: expected a folder of images of {shape[2]}×{shape[1]}")
+        raise NoiseregError(
+            f"--input {folder}: expected a folder of images of {shape[2]}×{shape[1]}"
+        )
     channels, height, width = shape
     pixels = []
     for file in find_images(folder):
@@ -102,7 +127,10 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
             with Image.open(file) as image:
                 if upright_size(image) != (width, height):
                     wide, high = upright_size(image)
-                    raise NoiseregError(f"--input: {file} is {wide}×{high}; this run takes images of {width}×{height}")
+                    raise NoiseregError(
+                        f"--input: {file} is {wide}×{high}; this run takes images of "
+                        f"{width}×{height}"
+                    )
                 pixels.append(to_pixels(image, None, channels))
         except UNREADABLE as error:
             raise unreadable(str(file), error) from None

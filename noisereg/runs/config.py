@@ -1,7 +1,7 @@
 """The configuration of a run: sections, YAML, overrides and their precedence.
 
-default < config file < flags < ``--set``. A component flag replaces the whole component, ``reg`` the whole list;
-``--set noise.gamma.tau=0.2`` changes one key of the result.
+default < config file < flags < ``--set``. A component flag replaces the whole component, ``reg``
+the whole list; ``--set noise.gamma.tau=0.2`` changes one key of the result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.registry import FILE, KINDS, MODULE, Kind, Plugin, Registry
@@ -51,7 +58,9 @@ class PluginRecord(Section):
 
 
 class InitRecord(Section):
-    """The pretrained network a run starts from; a later run of the same configuration finds it unchanged, or not at all."""
+    """The pretrained network a run starts from; a later run of the same configuration finds it
+    unchanged, or not at all.
+    """
 
     path: Path = Field(description="folder of a diffusers UNet2DModel, or of a pipeline with one")
     sha256: str = Field("", description="of its configuration and weights; empty: as they are")
@@ -64,20 +73,28 @@ class InitRecord(Section):
 
 class TrainConfig(Section):
     steps: int = Field(4000, ge=1, description="optimiser steps")
-    batch_size: int = Field(128, ge=1, description="global: over all ranks and accumulated micro-batches")
+    batch_size: int = Field(
+        128, ge=1, description="global: over all ranks and accumulated micro-batches"
+    )
     accumulate: int = Field(1, ge=1, description="micro-batches a step")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null for none")
     antithetic: bool = Field(False, description="draw t in pairs (k, T − k + 1), as BNDM does")
     log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     keep_last: int = Field(2, ge=1, description="how many of the latest checkpoints stay")
-    keep_every: int | None = Field(None, ge=1, description="checkpoints at multiples of this stay too")
-    sample_every: int | None = Field(None, ge=1, description="steps between sample grids; null: at the end only")
+    keep_every: int | None = Field(
+        None, ge=1, description="checkpoints at multiples of this stay too"
+    )
+    sample_every: int | None = Field(
+        None, ge=1, description="steps between sample grids; null: at the end only"
+    )
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
         if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}"
+            )
         if self.antithetic and self.batch_size // self.accumulate % 2:
             raise ValueError("antithetic draws t in pairs: batch_size / accumulate must be even")
         return self
@@ -85,7 +102,9 @@ class TrainConfig(Section):
 
 class OptimConfig(Section):
     name: Literal["adamw", "adam"] = Field("adamw", description="the optimiser")
-    lr: Literal["auto"] | float = Field("auto", description="learning rate; auto is the denoiser's own")
+    lr: Literal["auto"] | float = Field(
+        "auto", description="learning rate; auto is the denoiser's own"
+    )
     betas: tuple[float, float] = Field((0.9, 0.999), description="of its moving averages")
     weight_decay: float = Field(0.0, ge=0, description="of the denoiser's weights")
     warmup: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
@@ -102,25 +121,36 @@ class OptimConfig(Section):
 
 
 class EmaConfig(Section):
-    decay: float = Field(0.998, ge=0, lt=1, description="of the averaged weights; 0 keeps the weights themselves")
+    decay: float = Field(
+        0.998, ge=0, lt=1, description="of the averaged weights; 0 keeps the weights themselves"
+    )
     warmup: bool = Field(True, description="decay min(decay, (1 + step)/(10 + step))")
 
 
 class SampleConfig(Section):
     num: int = Field(64, ge=1, description="how many samples `noisereg sample` draws")
     steps: int = Field(100, ge=1, description="sampling steps")
-    eta: Literal["auto"] | float = Field("auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's")
-    solver: Literal["euler", "heun"] = Field("euler", description="heun: second order, two evaluations a step, η 0")
+    eta: Literal["auto"] | float = Field(
+        "auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's"
+    )
+    solver: Literal["euler", "heun"] = Field(
+        "euler", description="heun: second order, two evaluations a step, η 0"
+    )
     grid: Literal["auto", "uniform", "logsnr", "edm"] = Field(
-        "auto", description="of the steps; auto is uniform in t, and uniform in log(a/b) for static coloured noise"
+        "auto",
+        description="of the steps; auto is uniform in t, and uniform in log(a/b) for static "
+        "coloured noise",
     )
     guidance: float = Field(
         1.0,
         ge=0,
         allow_inf_nan=False,
-        description="classifier-free guidance: unconditional + guidance·(conditional − unconditional); 1 is off",
+        description="classifier-free guidance: unconditional + guidance·(conditional − "
+        "unconditional); 1 is off",
     )
-    batch_size: int = Field(500, ge=1, description="samples at once; it changes nothing but memory and speed")
+    batch_size: int = Field(
+        500, ge=1, description="samples at once; it changes nothing but memory and speed"
+    )
 
     @field_validator("eta")
     @classmethod
@@ -132,15 +162,23 @@ class SampleConfig(Section):
 
 class RuntimeConfig(Section):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
-    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="of the network; auto: bf16 on CUDA")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="of the network; auto: bf16 on CUDA"
+    )
     compile: bool = Field(False, description="torch.compile the denoiser")
-    channels_last: Literal["auto"] | bool = Field("auto", description="memory format of images; auto: on CUDA")
+    channels_last: Literal["auto"] | bool = Field(
+        "auto", description="memory format of images; auto: on CUDA"
+    )
 
 
 class Config(Section):
-    """A complete run. Component sections hold specs; validate their parameters with :func:`complete`."""
+    """A complete run. Component sections hold specs; validate their parameters with
+    :func:`complete`.
+    """
 
-    seed: int = Field(0, ge=0, lt=2**63, description="of weights, data order, t, latents and dropout")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="of weights, data order, t, latents and dropout"
+    )
     plugins: list[PluginRecord] = []
     data: Spec = Spec(name="digits")
     noise: Spec = Spec(name="white")
@@ -211,7 +249,10 @@ def read_yaml(text: str, origin: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise NoiseregError(f"{origin}: expected sections such as 'noise:' and 'train:', not a {type(values).__name__}")
+        raise NoiseregError(
+            f"{origin}: expected sections such as 'noise:' and 'train:', not a "
+            f"{type(values).__name__}"
+        )
     return values
 
 
@@ -228,7 +269,9 @@ def write_yaml(values: Mapping[str, Any]) -> str:
 
 
 def config_folder() -> Path:
-    """Where ``--config NAME`` looks: the repository's ``configs/``, which the wheel holds as part of the package."""
+    """Where ``--config NAME`` looks: the repository's ``configs/``, which the wheel holds as part
+    of the package.
+    """
     return Path(str(importlib.resources.files("noisereg"))) / "configs"
 
 
@@ -252,7 +295,8 @@ def read_config(reference: str) -> dict[str, Any]:
                 raise NoiseregError(f"--config {candidate}: {error}") from None
     names = config_names()
     raise NoiseregError(
-        f"--config {reference}: no such file, and no shipped configuration of that name{nearest(reference, names)} "
+        f"--config {reference}: no such file, and no shipped configuration of that "
+        f"name{nearest(reference, names)} "
         f"(there are: {', '.join(names)})"
     )
 
@@ -266,7 +310,8 @@ def read_run(reference: str) -> dict[str, Any]:
     values = read_config(reference)
     if "sweep" in values:
         raise NoiseregError(
-            f"--config {reference} is a sweep, not one run; type noisereg sweep --config {reference} --out SWEEP "
+            f"--config {reference} is a sweep, not one run; type noisereg sweep --config "
+            f"{reference} --out SWEEP "
             "(--dry-run lists its cells, --cell K trains one)"
         )
     return values
@@ -276,11 +321,17 @@ def read_run(reference: str) -> dict[str, Any]:
 
 
 def layer(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later mappings over earlier ones: components and lists are replaced whole, other sections key by key."""
+    """Later mappings over earlier ones: components and lists are replaced whole, other sections
+    key by key.
+    """
     result = copy.deepcopy(dict(base))
     for values in layers:
         for key, value in values.items():
-            if key not in SECTION_KIND and isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            if (
+                key not in SECTION_KIND
+                and isinstance(value, Mapping)
+                and isinstance(result.get(key), Mapping)
+            ):
                 result[key] = layer(result[key], value)
             else:
                 result[key] = copy.deepcopy(value)
@@ -297,18 +348,23 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise NoiseregError(f"--set {assignment}: expected KEY=VALUE, such as train.batch_size=64")
+            raise NoiseregError(
+                f"--set {assignment}: expected KEY=VALUE, such as train.batch_size=64"
+            )
         value = read_yaml(f"value: {text}", f"--set {assignment}").get("value")
         section, _, rest = key.partition(".")
         if section not in Config.model_fields:
-            raise NoiseregError(f"--set {key}: no such section{nearest(section, Config.model_fields)}")
+            raise NoiseregError(
+                f"--set {key}: no such section{nearest(section, Config.model_fields)}"
+            )
         if not rest:
             result[section] = value
         elif section in LISTS:
             index, _, rest = rest.partition(".")
             if not index.isdigit() or int(index) >= len(result[section]) or not rest:
                 raise NoiseregError(
-                    f"--set {key}: {section} is a list of {len(result[section])}; expected {section}.0.KEY=VALUE"
+                    f"--set {key}: {section} is a list of {len(result[section])}; expected "
+                    f"{section}.0.KEY=VALUE"
                 )
             set_dotted(result[section][int(index)], rest, value)
         else:
@@ -319,29 +375,38 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
 # Components
 
 
-def load_plugins(registry: Registry, values: Mapping[str, Any], references: Iterable[str] = ()) -> dict[str, Any]:
-    """Load the plugins that are given by ``references`` and those that a configuration lists; of the latter, what has a
-    SHA-256 must be what was recorded, unless the same one is given. Returns ``values`` with the record of all of them.
+def load_plugins(
+    registry: Registry, values: Mapping[str, Any], references: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Load the plugins that are given by ``references`` and those that a configuration lists; of
+    the latter, what has a SHA-256 must be what was recorded, unless the same one is given. Returns
+    ``values`` with the record of all of them.
 
     Raises:
         NoiseregError: if one cannot be had.
     """
     plugins = [registry.load(reference) for reference in references]
-    plugins += [registry.load(r.source, r.sha256) for r in validate({"plugins": values.get("plugins", [])}).plugins]
+    plugins += [
+        registry.load(r.source, r.sha256)
+        for r in validate({"plugins": values.get("plugins", [])}).plugins
+    ]
     return {**values, "plugins": records(plugins)} if plugins else dict(values)
 
 
 def records(plugins: Iterable[Plugin]) -> list[dict[str, Any]]:
     """Each file and module once, as config.yaml holds it; what is installed needs no record."""
-    given = dict.fromkeys((p.source, p.sha256) for p in plugins if p.distribution in (FILE, MODULE))
+    given = dict.fromkeys(
+        (p.source, p.sha256) for p in plugins if p.distribution in (FILE, MODULE)
+    )
     return [{"source": source, "sha256": sha256} for source, sha256 in given]
 
 
 def complete(config: Config, registry: Registry) -> Config:
-    """The configuration with every component's parameters validated and filled in, and its name as a run records it.
+    """The configuration with every component's parameters validated and filled in, and its name as
+    a run records it.
 
-    ``auto`` and ``none`` stay as they are. The plugin files and modules that the components come from are added to
-    ``plugins``, so that a later command finds them however they were given here.
+    ``auto`` and ``none`` stay as they are. The plugin files and modules that the components come
+    from are added to ``plugins``, so that a later command finds them however they were given here.
 
     Raises:
         NoiseregError: for an unknown component or parameter, or a value out of range.
@@ -352,19 +417,28 @@ def complete(config: Config, registry: Registry) -> Config:
             if kind not in ("pairing", "denoiser"):
                 raise NoiseregError(f"{kind} cannot be 'none'")
             if spec.params:
-                raise NoiseregError(f"{spec.name} takes no parameters; name the {kind} to give it some")
+                raise NoiseregError(
+                    f"{spec.name} takes no parameters; name the {kind} to give it some"
+                )
             return spec
         entry = registry.find(kind, spec.name)
         used.append(registry.plugin_of(entry))
-        return Spec(name=entry.recorded, params=registry.params(entry, spec.params).model_dump(mode="json"))
+        return Spec(
+            name=entry.recorded, params=registry.params(entry, spec.params).model_dump(mode="json")
+        )
 
     used: list[Plugin] = []
     filled: dict[str, Any] = {}
     for section, kind in SECTION_KIND.items():
         value = getattr(config, section)
-        filled[section] = [fill(kind, spec) for spec in value] if section in LISTS else fill(kind, value)
+        filled[section] = (
+            [fill(kind, spec) for spec in value] if section in LISTS else fill(kind, value)
+        )
     known = {record.source for record in config.plugins}
-    filled["plugins"] = [*config.plugins, *(PluginRecord(**r) for r in records(used) if r["source"] not in known)]
+    filled["plugins"] = [
+        *config.plugins,
+        *(PluginRecord(**r) for r in records(used) if r["source"] not in known),
+    ]
     return config.model_copy(update=filled)
 
 
@@ -385,11 +459,15 @@ MAY_DIFFER = (
     "data.download",
     "data.memory",
 )
-"""What a resumed run may change: steps, logging, checkpointing, runtime, sampling and data paths."""
+"""What a resumed run may change: steps, logging, checkpointing, runtime, sampling and data
+paths.
+"""
 
 
 def resume_difference(old: Config, new: Config) -> str | None:
-    """The first key in which a resumed run differs where it may not, with both values; None if there is none."""
+    """The first key in which a resumed run differs where it may not, with both values; None if
+    there is none.
+    """
     was, now = flatten(old.dump()), flatten(new.dump())
     for key in sorted(was.keys() | now.keys()):
         free = any(key == k or key.startswith(f"{k}.") for k in MAY_DIFFER)
@@ -399,19 +477,28 @@ def resume_difference(old: Config, new: Config) -> str | None:
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
-    """JSON Schema of a configuration file, with every installed component's parameters, for editors."""
+    """JSON Schema of a configuration file, with every installed component's parameters, for
+    editors.
+    """
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.setdefault("$defs", {})
     definitions.pop("Spec", None)
     for kind in KINDS:
         if kind not in SECTION_KIND.values():
             continue
-        options: list[dict[str, Any]] = [{"type": "string", "description": f"a {kind}: name or name:key=value,…"}]
+        options: list[dict[str, Any]] = [
+            {"type": "string", "description": f"a {kind}: name or name:key=value,…"}
+        ]
         for entry in registry.entries(kind):
-            component = entry.component.params.model_json_schema(ref_template=f"#/$defs/{kind}.{{model}}")
+            component = entry.component.params.model_json_schema(
+                ref_template=f"#/$defs/{kind}.{{model}}"
+            )
             for name, nested in component.pop("$defs", {}).items():
                 definitions[f"{kind}.{name}"] = nested
-            component["properties"] = {"name": {"const": entry.recorded}, **component.get("properties", {})}
+            component["properties"] = {
+                "name": {"const": entry.recorded},
+                **component.get("properties", {}),
+            }
             component["required"] = ["name", *component.get("required", [])]
             component["title"], component["description"] = entry.recorded, entry.component.summary
             options.append(component)

@@ -1,8 +1,9 @@
 """Every random number of a run, from a counter.
 
-Philox (Salmon et al. 2011) maps (key, counter) to numbers without a state: the key is (seed, stream), the counter's high
-words are (index, step). So what sample ``index`` gets at ``step`` depends on nothing else: not on the batch it is in, the
-number of ranks, the device, or whether the run was interrupted; and no two of them ever share a number.
+Philox (Salmon et al. 2011) maps (key, counter) to numbers without a state: the key is (seed,
+stream), the counter's high words are (index, step). So what sample ``index`` gets at ``step``
+depends on nothing else: not on the batch it is in, the number of ranks, the device, or whether the
+run was interrupted; and no two of them ever share a number.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Stream(IntEnum):
 
 def generator(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:
     """The numbers of ``(seed, stream, index, step)``."""
-    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=[0, 0, index, step]))
+    return np.random.Generator(
+        np.random.Philox(key=[seed, int(stream)], counter=[0, 0, index, step])
+    )
 
 
 def torch_seed(seed: int, stream: Stream, index: int = 0, step: int = 0) -> int:
@@ -55,20 +58,26 @@ def latents(
     step: int,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """The noise's latents for samples ``indices``, each (B, …) float32; drawn on the CPU, so equal on every device."""
+    """The noise's latents for samples ``indices``, each (B, …) float32; drawn on the CPU, so equal
+    on every device.
+    """
     shapes = noise.latents(shape)
     drawn = {name: np.empty((len(indices), *s), dtype=np.float32) for name, s in shapes.items()}
     for row, index in enumerate(indices):
         source = generator(seed, stream, index, step)
         for name in shapes:
             source.standard_normal(out=drawn[name][row], dtype=np.float32)
-    return {name: torch.from_numpy(values).to(device, non_blocking=True) for name, values in drawn.items()}
+    return {
+        name: torch.from_numpy(values).to(device, non_blocking=True)
+        for name, values in drawn.items()
+    }
 
 
 def times(seed: int, step: int, size: int, T: int, antithetic: bool = False) -> Tensor:
     """Training times k/T of a whole batch, (size,) float64, k uniform on 1 … T.
 
-    ``antithetic``: neighbours are (k, T − k + 1), as in BNDM's training, so that each pair covers both ends.
+    ``antithetic``: neighbours are (k, T − k + 1), as in BNDM's training, so that each pair covers
+    both ends.
     """
     source = generator(seed, Stream.TIMES, step=step)
     if antithetic:
@@ -90,11 +99,15 @@ class Order:
     def _epoch(self, epoch: int) -> np.ndarray:
         if epoch not in self._epochs:
             self._epochs = {e: p for e, p in self._epochs.items() if e >= epoch - 1}
-            self._epochs[epoch] = generator(self.seed, Stream.ORDER, step=epoch).permutation(self.length)
+            self._epochs[epoch] = generator(self.seed, Stream.ORDER, step=epoch).permutation(
+                self.length
+            )
         return self._epochs[epoch]
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        """Indices, (stop − start,) int64, of the ``start``-th to ``stop``-th sample seen since the run began."""
+        """Indices, (stop − start,) int64, of the ``start``-th to ``stop``-th sample seen since the
+        run began.
+        """
         parts: list[np.ndarray] = []
         while start < stop:
             epoch, offset = divmod(start, self.length)

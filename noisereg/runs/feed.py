@@ -1,4 +1,6 @@
-"""Micro-batches, prepared one ahead in a thread so that drawing and decoding hide behind the network."""
+"""Micro-batches, prepared one ahead in a thread so that drawing and decoding hide behind the
+network.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,13 @@ class Feed:
             batch = type(batch)(flipped, batch.labels)
         times = draws.times(seed, step, train.batch_size, self.T, train.antithetic)[first:last]
         latents = draws.latents(
-            self.noise, self.shape, seed, Stream.TRAIN_LATENTS, range(first, last), step, self.runtime.device
+            self.noise,
+            self.shape,
+            seed,
+            Stream.TRAIN_LATENTS,
+            range(first, last),
+            step,
+            self.runtime.device,
         )
         cond = self.task.cond(batch)
         if cond is not None:

@@ -13,15 +13,21 @@ from noisereg.diffusion.sampler import Model, Prediction
 from noisereg.runs.schedule import CONSTANT, Schedule
 
 
-def run_network(denoiser: nn.Module, x: Tensor, t: Tensor, cond: Tensor | None, bf16: bool = False) -> Tensor:
+def run_network(
+    denoiser: nn.Module, x: Tensor, t: Tensor, cond: Tensor | None, bf16: bool = False
+) -> Tensor:
     """The network's output, (B, C·(1 + heads), …), in x's dtype whatever it computes in."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         out = denoiser(x, t, cond)
     return out.to(x.dtype)
 
 
-def blocks(out: Tensor, process: Process, noise: Noise, channels: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The first C channels, the process's own heads (B, C·heads, …) or None, and the noise's or None: in this order."""
+def blocks(
+    out: Tensor, process: Process, noise: Noise, channels: int
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The first C channels, the process's own heads (B, C·heads, …) or None, and the noise's or
+    None: in this order.
+    """
     end = channels * (1 + process.extra_heads)
     own = out[:, channels:end] if process.extra_heads else None
     return out[:, :channels], own, out[:, end:] if noise.extra_heads else None
@@ -59,14 +65,16 @@ def guided(
     guidance: float,
     bf16: bool = False,
 ) -> Tensor:
-    """u + w(c − u) of the network's outputs under the condition, c, and without, u (Ho & Salimans 2022, arXiv 2207.12598,
-    eq. 6, whose w is ours less 1), in one batch.
+    """u + w(c − u) of the network's outputs under the condition, c, and without, u (Ho & Salimans
+    2022, arXiv 2207.12598, eq. 6, whose w is ours less 1), in one batch.
 
-    x̂0, ε̂ and the noise's heads are affine in the output with weights that sum to 1, so this guides all of them alike;
-    the process's own heads (a variance) stay those of the condition.
+    x̂0, ε̂ and the noise's heads are affine in the output with weights that sum to 1, so this
+    guides all of them alike; the process's own heads (a variance) stay those of the condition.
     """
     assert cond is not None
-    both = run_network(denoiser, torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), bf16)
+    both = run_network(
+        denoiser, torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([cond, null]), bf16
+    )
     told, untold = both.chunk(2)
     out = untold + guidance * (told - untold)
     own = slice(x_t.shape[1], x_t.shape[1] * (1 + process.extra_heads))
@@ -94,8 +102,8 @@ class Weighted:
 
 
 class Objective(nn.Module):
-    """Everything that can learn, and the loss. DDP wraps it whole, so that a noise or a regularizer that is an
-    ``nn.Module`` is synchronised like the denoiser."""
+    """Everything that can learn, and the loss. DDP wraps it whole, so that a noise or a
+    regularizer that is an ``nn.Module`` is synchronised like the denoiser."""
 
     def __init__(
         self,
@@ -114,7 +122,9 @@ class Objective(nn.Module):
         self.process = process
         self.pairing = pairing
         self.regularizers = list(regularizers)
-        self.learners = nn.ModuleList(r.term for r in regularizers if isinstance(r.term, nn.Module))
+        self.learners = nn.ModuleList(
+            r.term for r in regularizers if isinstance(r.term, nn.Module)
+        )
         self.mean = mean
         self.bf16 = bf16
 
@@ -123,8 +133,8 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of x0 (B, *shape), and what it is made of, detached.
 
-        Loss: mean(w(t)·‖e₁‖²/n) + mean(w_h(t)·‖e_h‖²/n) + mean(the process's own) + Σ weight·regularizer; means over
-        dimensions and batch.
+        Loss: mean(w(t)·‖e₁‖²/n) + mean(w_h(t)·‖e_h‖²/n) + mean(the process's own) + Σ
+        weight·regularizer; means over dimensions and batch.
         """
         noise, process = self.noise, self.process
         eps = noise.color(latents, t)
@@ -134,7 +144,10 @@ class Objective(nn.Module):
             latents = {name: values[order] for name, values in latents.items()}
             t = t[order] if self.pairing.moves_time else t
             eps = noise.color(latents, t)
-        x_t = per_sample(process.signal_scale(t), x0) * x0 + per_sample(process.noise_scale(t), eps) * eps
+        x_t = (
+            per_sample(process.signal_scale(t), x0) * x0
+            + per_sample(process.noise_scale(t), eps) * eps
+        )
 
         def network(x: Tensor, times: Tensor) -> Tensor:
             return run_network(self.denoiser, x, times, cond, self.bf16)
@@ -145,7 +158,9 @@ class Objective(nn.Module):
         parts = {"mse": error.detach().mean()}
         if heads is not None:
             head_error = (heads - noise.basis(latents)).flatten(1).square().mean(1)
-            loss = loss + (noise.head_weight(t, process).detach().to(head_error) * head_error).mean()
+            loss = (
+                loss + (noise.head_weight(t, process).detach().to(head_error) * head_error).mean()
+            )
             parts["mse_heads"] = head_error.detach().mean()
 
         if self.regularizers or own is not None:
@@ -163,7 +178,9 @@ class Objective(nn.Module):
                 noise=noise,
                 process=process,
                 step=step,
-                denoise=lambda x, times: process.split(network(x, times)[:, : x0.shape[1]], x, times),
+                denoise=lambda x, times: process.split(
+                    network(x, times)[:, : x0.shape[1]], x, times
+                ),
                 mean=self.mean,
                 own=own,
             )

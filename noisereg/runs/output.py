@@ -29,19 +29,29 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def grid_png(samples: Tensor) -> bytes:
-    """uint8 images (N, C, H, W) in a near-square grid, each at least 64 pixels wide (enlarged without smoothing)."""
+    """uint8 images (N, C, H, W) in a near-square grid, each at least 64 pixels wide (enlarged
+    without smoothing).
+    """
     n, channels, height, width = samples.shape
     scale = max(1, math.ceil(64 / max(height, width)))
     columns = math.ceil(math.sqrt(n))
     rows, pad = math.ceil(n / columns), 2
     images = samples[:, :3] if channels >= 3 else samples[:, :1]
     canvas = np.full(
-        (rows * (height * scale + pad) + pad, columns * (width * scale + pad) + pad, images.shape[1]), 128, np.uint8
+        (
+            rows * (height * scale + pad) + pad,
+            columns * (width * scale + pad) + pad,
+            images.shape[1],
+        ),
+        128,
+        np.uint8,
     )
     for k, image in enumerate(images.permute(0, 2, 3, 1).cpu().numpy()):
         top = pad + (k // columns) * (height * scale + pad)
         left = pad + (k % columns) * (width * scale + pad)
-        canvas[top : top + height * scale, left : left + width * scale] = image.repeat(scale, 0).repeat(scale, 1)
+        canvas[top : top + height * scale, left : left + width * scale] = image.repeat(
+            scale, 0
+        ).repeat(scale, 1)
     return _png(canvas)
 
 
@@ -52,7 +62,12 @@ def scatter_png(points: Tensor) -> bytes:
     figure = Figure(figsize=(5, 5), dpi=100)
     axes = figure.add_subplot(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5))
     xy = points.cpu().numpy()
-    axes.scatter(xy[:, 0], xy[:, min(1, xy.shape[1] - 1)], s=max(1, 2000 / max(len(xy), 1)) ** 0.5 * 2, linewidths=0)
+    axes.scatter(
+        xy[:, 0],
+        xy[:, min(1, xy.shape[1] - 1)],
+        s=max(1, 2000 / max(len(xy), 1)) ** 0.5 * 2,
+        linewidths=0,
+    )
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -60,7 +75,9 @@ def scatter_png(points: Tensor) -> bytes:
 
 
 def picture(samples: Tensor) -> bytes:
-    """The PNG of uint8 images, of float points, or of latents (their first channels, ±3 standard deviations)."""
+    """The PNG of uint8 images, of float points, or of latents (their first channels, ±3 standard
+    deviations).
+    """
     if samples.ndim == 4 and samples.is_floating_point():
         return grid_png(to_uint8(samples / (3 * samples.std()).clamp(min=1e-12)))
     return grid_png(samples) if samples.ndim == 4 else scatter_png(samples)
@@ -83,7 +100,9 @@ def check_out(path: Path) -> None:
         if path.is_dir():
             raise NoiseregError(f"--out {path} is a folder; expected a file for {path.suffix}")
     elif path.suffix:
-        raise NoiseregError(f"--out {path}: expected a .png (a grid), an .npz, or a folder for single PNGs")
+        raise NoiseregError(
+            f"--out {path}: expected a .png (a grid), an .npz, or a folder for single PNGs"
+        )
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise NoiseregError(f"--out {path} exists; expected a new or empty folder for single PNGs")
 
@@ -100,7 +119,9 @@ def write_samples(samples: Tensor, path: Path) -> None:
         write_atomically(path, picture(samples))
     elif samples.dtype != torch.uint8:
         what = "points" if samples.ndim == 2 else "latents without a decoder"
-        raise NoiseregError(f"--out {path}: {what} have no single pictures; expected an .npz, or a .png of all")
+        raise NoiseregError(
+            f"--out {path}: {what} have no single pictures; expected an .npz, or a .png of all"
+        )
     else:
         digits = len(str(len(samples) - 1))
         for k, image in enumerate(samples.permute(0, 2, 3, 1).cpu().numpy()):

@@ -38,7 +38,9 @@ def default_out(config: Config) -> Path:
 
     reg = "+".join(short(s) for s in config.reg) or "none"
     today = datetime.date.today().isoformat()
-    base = Path("runs") / f"{today}-{short(config.noise)}-{reg}-{short(config.data)}-s{config.seed}"
+    base = (
+        Path("runs") / f"{today}-{short(config.noise)}-{reg}-{short(config.data)}-s{config.seed}"
+    )
     path, number = base, 2
     while path.exists():
         path, number = base.with_name(f"{base.name}-{number}"), number + 1
@@ -54,7 +56,8 @@ def draw(
     reporter: Reporter | None = None,
     done: int = 0,
 ) -> Tensor:
-    """Samples ``indices`` of ``seed``, (len(indices), *shape) in the network's range, from ``parts``' weights as they are.
+    """Samples ``indices`` of ``seed``, (len(indices), *shape) in the network's range, from
+    ``parts``' weights as they are.
 
     ``settings`` must be resolved. Draws are bit-equal however the indices are cut into batches.
     """
@@ -68,14 +71,24 @@ def draw(
         some_cond = None if cond is None else cond[start : start + len(some)].to(runtime_device)
 
         def source(step: int, some: Sequence[int] = some) -> dict[str, Tensor]:
-            return draws.latents(parts.noise, parts.shape, seed, Stream.SAMPLE_LATENTS, some, step, runtime_device)
+            return draws.latents(
+                parts.noise, parts.shape, seed, Stream.SAMPLE_LATENTS, some, step, runtime_device
+            )
 
         null = None if some_cond is None or settings.guidance == 1 else parts.task.null(some_cond)
         model = as_model(
-            parts.denoiser, parts.process, parts.noise, some_cond, parts.objective.bf16, settings.guidance, null
+            parts.denoiser,
+            parts.process,
+            parts.noise,
+            some_cond,
+            parts.objective.bf16,
+            settings.guidance,
+            null,
         )
         with torch.inference_mode():
-            path = trajectory(model, parts.process, parts.noise, source, times, settings.eta, settings.solver)
+            path = trajectory(
+                model, parts.process, parts.noise, source, times, settings.eta, settings.solver
+            )
             for k, x in enumerate(path):  # noqa: B007
                 if reporter:
                     reporter.advance(done + start + len(some) * k // settings.steps)
@@ -84,7 +97,9 @@ def draw(
 
 
 def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """What a user gets, on the CPU: uint8 images (N, C, H, W), float32 points (N, D), or what the data's ``decode`` makes."""
+    """What a user gets, on the CPU: uint8 images (N, C, H, W), float32 points (N, D), or what the
+    data's ``decode`` makes.
+    """
     if decode is not None:
         return decode(x).cpu()
     return to_uint8(x).cpu() if x.ndim == 4 else x.float().cpu()
@@ -97,7 +112,10 @@ def draw_grid(parts: Parts, path: Path, reporter: Reporter) -> None:
     cond = conditions.heldout(parts.task, parts.dataset, count).of(range(count))
     reporter.begin("sample", count)
     try:
-        x = as_output(draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter), parts.decode)
+        x = as_output(
+            draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter),
+            parts.decode,
+        )
     finally:
         reporter.end()
     checkpoint.write_atomically(path, picture(x))
@@ -120,7 +138,8 @@ class Run:
     def open(cls, path: str | Path, registry: Registry) -> Run:
         """
         Raises:
-            NoiseregError: if the folder holds no run, or a plugin file of it is gone or has changed.
+            NoiseregError: if the folder holds no run, or a plugin file of it is gone or has
+            changed.
         """
         path = Path(path).expanduser()
         if not (path / "config.yaml").is_file():
@@ -128,9 +147,13 @@ class Run:
             raise NoiseregError(f"{path} {kind}; expected the folder that noisereg train printed")
         try:
             text = (path / "config.yaml").read_text(encoding="utf-8")
-            shape = tuple(json.loads((path / "environment.json").read_text(encoding="utf-8"))["shape"])
+            shape = tuple(
+                json.loads((path / "environment.json").read_text(encoding="utf-8"))["shape"]
+            )
         except (OSError, ValueError, KeyError) as error:
-            raise NoiseregError(f"{path}: its config.yaml or environment.json cannot be read ({error})") from None
+            raise NoiseregError(
+                f"{path}: its config.yaml or environment.json cannot be read ({error})"
+            ) from None
         config = validate(read_yaml(text, str(path / "config.yaml")))
         for record in config.plugins:
             registry.load_recorded(record.source, record.sha256)
@@ -140,13 +163,17 @@ class Run:
     def task(self) -> Task:
         """What the run is conditioned on; the data set is not touched."""
         assert self.registry is not None
-        return self.registry.build("task", self.config.task.name, self.config.task.params, Context(shape=self.shape))
+        return self.registry.build(
+            "task", self.config.task.name, self.config.task.params, Context(shape=self.shape)
+        )
 
     @property
     def status(self) -> dict[str, Any]:
         return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
 
-    def checkpoint(self, step: int | None = None, reporter: Reporter | None = None) -> checkpoint.Checkpoint:
+    def checkpoint(
+        self, step: int | None = None, reporter: Reporter | None = None
+    ) -> checkpoint.Checkpoint:
         """The newest whole checkpoint, or that of ``step``.
 
         Raises:
@@ -156,12 +183,15 @@ class Run:
         if step is not None:
             if step not in checkpoint.steps_in(folder):
                 have = ", ".join(map(str, checkpoint.steps_in(folder))) or "none"
-                raise NoiseregError(f"{self.path} has no checkpoint of step {step}; there are: {have}")
+                raise NoiseregError(
+                    f"{self.path} has no checkpoint of step {step}; there are: {have}"
+                )
             return checkpoint.Checkpoint.open(folder / f"{step:06d}")
         found = checkpoint.latest(folder, (reporter or Reporter()).note)
         if found is None:
             raise NoiseregError(
-                f"{self.path} has no whole checkpoint; go on training it: noisereg train --resume --out {self.path}"
+                f"{self.path} has no whole checkpoint; go on training it: noisereg train --resume "
+                f"--out {self.path}"
             )
         return found
 
@@ -172,7 +202,9 @@ class Run:
         runtime: Runtime | None = None,
         reporter: Reporter | None = None,
     ) -> Parts:
-        """The run's parts with the weights of a checkpoint, ready to sample; the data set is not touched."""
+        """The run's parts with the weights of a checkpoint, ready to sample; the data set is not
+        touched.
+        """
         assert self.registry is not None
         runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
         found = self.checkpoint(step, reporter)
@@ -196,17 +228,32 @@ class Run:
         Raises:
             NoiseregError: for a value out of range or a combination that would sample wrongly.
         """
-        given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "batch_size": batch_size}
+        given = {
+            "steps": steps,
+            "eta": eta,
+            "solver": solver,
+            "grid": grid,
+            "batch_size": batch_size,
+        }
         given |= {"guidance": guidance}
-        values = parts.config.sample.model_dump() | {k: v for k, v in given.items() if v is not None}
+        values = parts.config.sample.model_dump() | {
+            k: v for k, v in given.items() if v is not None
+        }
         if solver == "heun" and eta is None:
             values["eta"] = 0.0
         settings = validate({"sample": values}).sample
         if settings.grid == "auto" or settings.eta == "auto":
             raise NoiseregError(
-                "sampling a finished run needs a grid and an eta; expected uniform, logsnr or edm, and a number"
+                "sampling a finished run needs a grid and an eta; expected uniform, logsnr or "
+                "edm, and a number"
             )
-        check(parts.process, parts.noise, float(settings.eta), settings.solver, parts.pairing is not None)
+        check(
+            parts.process,
+            parts.noise,
+            float(settings.eta),
+            settings.solver,
+            parts.pairing is not None,
+        )
         conditions.check(parts.task, settings.guidance)
         return settings
 
@@ -226,14 +273,16 @@ class Run:
         inputs: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Tensor:
-        """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num, C, h, w), on the CPU.
+        """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num,
+        C, h, w), on the CPU.
 
-        Sample i has the i-th of ``labels`` (left out: all in turn), or is made of the i-th image of the folder
-        ``inputs``, which wrap around. What is left out is as the run's configuration says. Under torchrun each rank draws
-        its part, and all get the whole.
+        Sample i has the i-th of ``labels`` (left out: all in turn), or is made of the i-th image
+        of the folder ``inputs``, which wrap around. What is left out is as the run's configuration
+        says. Under torchrun each rank draws its part, and all get the whole.
 
         Raises:
-            NoiseregError: for a setting that would sample wrongly, and for a condition that the run cannot take, or lacks.
+            NoiseregError: for a setting that would sample wrongly, and for a condition that the
+            run cannot take, or lacks.
         """
         reporter = reporter or Reporter()
         runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
@@ -247,7 +296,11 @@ class Run:
         share = runtime.share(num)
         reporter.begin("sample", len(share))
         try:
-            drawn = draw(parts, settings, seed, share, told.of(share), reporter) if len(share) else None
+            drawn = (
+                draw(parts, settings, seed, share, told.of(share), reporter)
+                if len(share)
+                else None
+            )
             own = None if drawn is None else as_output(drawn, parts.decode)
         finally:
             reporter.end()

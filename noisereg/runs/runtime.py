@@ -31,10 +31,14 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         count = torch.cuda.device_count()
         index = local_rank if device.index is None else device.index
         if index >= count:
-            raise NoiseregError(f"runtime.device: {name} (GPU {index}) is not there: {count} GPUs are visible")
+            raise NoiseregError(
+                f"runtime.device: {name} (GPU {index}) is not there: {count} GPUs are visible"
+            )
         return torch.device("cuda", index)
     if device.type != "cpu":
-        raise NoiseregError(f"runtime.device: {name} has no float64, which the tables need; expected cpu or cuda")
+        raise NoiseregError(
+            f"runtime.device: {name} has no float64, which the tables need; expected cpu or cuda"
+        )
     return device
 
 
@@ -62,11 +66,14 @@ class Runtime:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if world > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30))
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30)
+            )
         cuda = device.type == "cuda"
         return cls(
             device=device,
-            bf16=config.precision == "bf16" or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
+            bf16=config.precision == "bf16"
+            or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
             channels_last=cuda if config.channels_last == "auto" else config.channels_last,
             compile=config.compile,
             rank=rank(),
@@ -79,7 +86,11 @@ class Runtime:
         return self.rank == 0
 
     def describe(self) -> str:
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
+        name = (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else str(self.device)
+        )
         ranks = f" · {self.world} ranks" if self.world > 1 else ""
         return f"{name} · {'bf16' if self.bf16 else 'float32'}{ranks}"
 
@@ -96,10 +107,11 @@ class Runtime:
         return bool(value.item())
 
     def mean(self, v: Tensor) -> Tensor:
-        """The mean of v over all ranks (each has as many), with the gradient that one rank with all of it would have.
+        """The mean of v over all ranks (each has as many), with the gradient that one rank with
+        all of it would have.
 
-        Gradients are averaged over ranks afterwards, so each needs the gradient of its own part only: value of the
-        whole, derivative of the local mean.
+        Gradients are averaged over ranks afterwards, so each needs the gradient of its own part
+        only: value of the whole, derivative of the local mean.
         """
         local = v.mean()
         if self.world == 1:
@@ -123,8 +135,8 @@ class Runtime:
 def leave_group(wait: bool) -> None:
     """Leave torchrun's group, if it was joined, and ``wait`` for the other ranks first.
 
-    A rank that tears its group down while another still uses it is now and then aborted (gloo, torch 2.15: one run in
-    six); but a rank that failed must not wait for those that wait for it.
+    A rank that tears its group down while another still uses it is now and then aborted (gloo,
+    torch 2.15: one run in six); but a rank that failed must not wait for those that wait for it.
     """
     if dist.is_available() and dist.is_initialized():
         if wait:

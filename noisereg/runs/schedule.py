@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """A factor: up from 0 over ``warmup`` steps, then constant, or down to 0 after the last of ``steps``."""
+    """A factor: up from 0 over ``warmup`` steps, then constant, or down to 0 after the last of
+    ``steps``.
+    """
 
     kind: str = "constant"
     """``constant``, ``linear`` or ``cosine``."""

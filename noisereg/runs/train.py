@@ -1,4 +1,6 @@
-"""The training loop: one function of a configuration and a folder, the same after every interruption."""
+"""The training loop: one function of a configuration and a folder, the same after every
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Interrupted(Exception):
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 after the last step."""
+    """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 after
+    the last step.
+    """
     optim = config.optim
     assert optim.lr != "auto"  # assemble resolved it
     return optim.lr * Schedule(optim.schedule, optim.warmup, config.train.steps)(step)
@@ -67,13 +71,20 @@ def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
     assert optim.lr != "auto"
     groups: list[dict[str, Any]] = [{"params": list(parts.denoiser.parameters()), "scale": 1.0}]
     for component in learners(parts):
-        if isinstance(component, nn.Module) and (params := [p for p in component.parameters() if p.requires_grad]):
+        if isinstance(component, nn.Module) and (
+            params := [p for p in component.parameters() if p.requires_grad]
+        ):
             own = getattr(component, "lr", None)
-            groups.append({"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0})
+            groups.append(
+                {"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0}
+            )
     kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    # One kernel for all parameters: a third of the time of the default on a CPU, where small networks feel it.
+    # One kernel for all parameters: a third of the time of the default on a CPU, where small
+    # networks feel it.
     fused = all(p.device.type in ("cpu", "cuda") for p in parts.denoiser.parameters())
-    return kind(groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=fused)
+    return kind(
+        groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=fused
+    )
 
 
 @dataclass
@@ -146,7 +157,10 @@ class Loggers:
             except Exception as error:
                 if id(logger) not in self._told:
                     self._told.add(id(logger))
-                    self._reporter.note(f"{type(logger).__name__}.{method} failed: {error}; the run goes on without it")
+                    self._reporter.note(
+                        f"{type(logger).__name__}.{method} failed: {error}; the run goes on "
+                        "without it"
+                    )
 
 
 @contextlib.contextmanager
@@ -191,28 +205,41 @@ def environment(parts: Parts, registry: Registry, runtime: Runtime) -> dict[str,
 
 
 def prepare(
-    config: Config, out: Path, resume: bool, registry: Registry, reporter: Reporter, runtime: Runtime
+    config: Config,
+    out: Path,
+    resume: bool,
+    registry: Registry,
+    reporter: Reporter,
+    runtime: Runtime,
 ) -> tuple[Parts, checkpoint.Checkpoint | None]:
     """Build the parts and find where to go on; nothing is written.
 
     Raises:
-        NoiseregError: for a folder that holds a run (without ``resume``), another configuration or revision, a batch
+        NoiseregError: for a folder that holds a run (without ``resume``), another configuration or
+        revision, a batch
             that does not divide.
     """
     train = config.train
     if train.batch_size % (train.accumulate * runtime.world):
         raise NoiseregError(
-            f"train.batch_size {train.batch_size} does not divide into {train.accumulate} micro-batches × {runtime.world} "
+            f"train.batch_size {train.batch_size} does not divide into {train.accumulate} "
+            f"micro-batches × {runtime.world} "
             f"ranks; expected a multiple of {train.accumulate * runtime.world}"
         )
     exists = (out / "config.yaml").is_file()
     if exists and not resume:
-        raise NoiseregError(f"{out} already holds a run; give --resume to go on with it, or another --out")
+        raise NoiseregError(
+            f"{out} already holds a run; give --resume to go on with it, or another --out"
+        )
     if out.exists() and (not out.is_dir() or (not exists and any(out.iterdir()))):
-        raise NoiseregError(f"{out} is not empty and holds no run; expected a new folder for --out")
+        raise NoiseregError(
+            f"{out} is not empty and holds no run; expected a new folder for --out"
+        )
     old = None
     if exists:
-        old = validate(read_yaml((out / "config.yaml").read_text(encoding="utf-8"), str(out / "config.yaml")))
+        old = validate(
+            read_yaml((out / "config.yaml").read_text(encoding="utf-8"), str(out / "config.yaml"))
+        )
         config = continued(config, old)
     with rank_zero_first(runtime):
         dataset = build_dataset(config, registry, runtime)
@@ -221,7 +248,8 @@ def prepare(
     if old is not None:
         if difference := resume_difference(old, parts.config):
             raise NoiseregError(
-                f"{out} was started with another configuration: {difference}; start another run for that"
+                f"{out} was started with another configuration: {difference}; start another run "
+                "for that"
             )
         recorded = json.loads((out / "environment.json").read_text(encoding="utf-8"))
         check_revisions(recorded["components"], component_records(parts.config, registry))
@@ -232,10 +260,12 @@ def prepare(
 
 
 def train(config: Config, out: Path, resume: bool, registry: Registry, reporter: Reporter) -> Run:
-    """Train, or go on training, the run in ``out``; the weights are those of an uninterrupted run, bit for bit on a CPU.
+    """Train, or go on training, the run in ``out``; the weights are those of an uninterrupted run,
+    bit for bit on a CPU.
 
     Raises:
-        NoiseregError: for a mistake in the configuration (nothing is written then), a loss that is not finite, a disk
+        NoiseregError: for a mistake in the configuration (nothing is written then), a loss that is
+        not finite, a disk
             that is full.
         Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
@@ -258,7 +288,13 @@ class _Training:
         reporter: Reporter,
         runtime: Runtime,
     ) -> None:
-        self.parts, self.out, self.registry, self.reporter, self.runtime = parts, out, registry, reporter, runtime
+        self.parts, self.out, self.registry, self.reporter, self.runtime = (
+            parts,
+            out,
+            registry,
+            reporter,
+            runtime,
+        )
         self.config = parts.config
         self.objective = parts.objective
         self.start = found.step if found else 0
@@ -275,7 +311,11 @@ class _Training:
         if runtime.compile:
             self.objective.denoiser.compile()
         if runtime.world > 1:
-            learns = any(p.requires_grad for n, p in self.objective.named_parameters() if not n.startswith("denoiser."))
+            learns = any(
+                p.requires_grad
+                for n, p in self.objective.named_parameters()
+                if not n.startswith("denoiser.")
+            )
             self.model = nn.parallel.DistributedDataParallel(
                 self.objective,
                 device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
@@ -288,7 +328,9 @@ class _Training:
         steps = config.train.steps
         context = Context(shape=self.parts.shape)
         named = config.log if runtime.main else []
-        loggers = Loggers([self.registry.build("logger", s.name, s.params, context) for s in named], reporter)
+        loggers = Loggers(
+            [self.registry.build("logger", s.name, s.params, context) for s in named], reporter
+        )
         self._announce()
         if runtime.main:
             self._write_folder()
@@ -311,7 +353,11 @@ class _Training:
             reporter.end()
             loggers.call("run_ended", error)
         self._status("finished", step)
-        return Run.open(self.out, self.registry) if runtime.main else Run(self.out, config, self.parts.shape)
+        return (
+            Run.open(self.out, self.registry)
+            if runtime.main
+            else Run(self.out, config, self.parts.shape)
+        )
 
     def _loop(self, stop: StopRequest, loggers: Loggers) -> int:
         config, runtime = self.config, self.runtime
@@ -354,7 +400,9 @@ class _Training:
             self.ema.update(step + 1)
             done = step + 1
             due = done % train.checkpoint_every == 0 or done == steps
-            grid = bool(train.sample_every) and done % (train.sample_every or 1) == 0 and done < steps
+            grid = (
+                bool(train.sample_every) and done % (train.sample_every or 1) == 0 and done < steps
+            )
             asked = done % every == 0 and runtime.any(bool(stop.signum))
             if done % train.log_every == 0 or due or asked:
                 if (bad := meter.first_bad_step(runtime)) is not None:
@@ -362,7 +410,12 @@ class _Training:
                 now = time.monotonic()
                 speed = (done - seen) * train.batch_size / max(now - began, 1e-9)
                 began, seen = now, done
-                metrics = {**meter.read(runtime), **self._weights(step), "lr": rate, "images_per_second": speed}
+                metrics = {
+                    **meter.read(runtime),
+                    **self._weights(step),
+                    "lr": rate,
+                    "images_per_second": speed,
+                }
                 if runtime.main:
                     self._log(done, metrics)
                     loggers.call("logged", done, metrics)
@@ -379,7 +432,11 @@ class _Training:
 
     def _weights(self, step: int) -> dict[str, float]:
         """λ of each regularizer that has a schedule."""
-        scheduled = [r for r in self.objective.regularizers if r.schedule.warmup or r.schedule.kind != "constant"]
+        scheduled = [
+            r
+            for r in self.objective.regularizers
+            if r.schedule.warmup or r.schedule.kind != "constant"
+        ]
         return {f"{r.name}/weight": r.at(step) for r in scheduled}
 
     def _no_sync(self, active: bool) -> contextlib.AbstractContextManager[Any]:
@@ -389,9 +446,14 @@ class _Training:
 
     def _not_finite(self, bad: int) -> str:
         at = f"at step {bad + 1}" if bad >= 0 else "on another rank"
-        kept = f"the checkpoint of step {self.saved} is kept" if self.saved > 0 else "there is no checkpoint yet"
+        kept = (
+            f"the checkpoint of step {self.saved} is kept"
+            if self.saved > 0
+            else "there is no checkpoint yet"
+        )
         return (
-            f"the loss is not finite {at}; {kept}. Try a lower --set optim.lr={self.config.optim.lr:g}, "
+            f"the loss is not finite {at}; {kept}. Try a lower --set "
+            f"optim.lr={self.config.optim.lr:g}, "
             "train.clip=1, a smaller regularizer weight, or --set runtime.precision=float32"
         )
 
@@ -403,19 +465,29 @@ class _Training:
         for text in self.parts.notes:
             reporter.note(text)
         reporter.fact("run", str(self.out))
-        micro = f" ({train.accumulate} × {train.batch_size // train.accumulate})" if train.accumulate > 1 else ""
+        micro = (
+            f" ({train.accumulate} × {train.batch_size // train.accumulate})"
+            if train.accumulate > 1
+            else ""
+        )
         ahead = f"{train.steps:,} steps of {train.batch_size}{micro}"
         if self.start:
             ahead += f", going on from {self.start:,}"
         reporter.fact("", f"{runtime.describe()} · {ahead}")
 
     def _write_folder(self) -> None:
-        """config.yaml last: a folder without one is no run, so a kill in between leaves nothing that looks like one."""
+        """config.yaml last: a folder without one is no run, so a kill in between leaves nothing
+        that looks like one.
+        """
         records = environment(self.parts, self.registry, self.runtime)
-        write_atomically(self.out / "environment.json", (json.dumps(records, indent=1) + "\n").encode())
+        write_atomically(
+            self.out / "environment.json", (json.dumps(records, indent=1) + "\n").encode()
+        )
         metrics = self.out / "metrics.jsonl"
         kept = []
-        if self.start and metrics.is_file():  # what was logged past the checkpoint will be logged again
+        if (
+            self.start and metrics.is_file()
+        ):  # what was logged past the checkpoint will be logged again
             for line in metrics.read_text(encoding="utf-8").splitlines():
                 with contextlib.suppress(ValueError, KeyError):
                     if json.loads(line)["step"] <= self.start:
@@ -432,7 +504,10 @@ class _Training:
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
         with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **{k: float(f"{v:.6g}") for k, v in metrics.items()}}) + "\n")
+            file.write(
+                json.dumps({"step": step, **{k: float(f"{v:.6g}") for k, v in metrics.items()}})
+                + "\n"
+            )
 
     def _save(self, step: int) -> None:
         if step == self.saved:

@@ -1,4 +1,5 @@
-"""A sweep: the grid noise × regularizer × pairing × process × any other key × seeds, and its folder. Imports no torch.
+"""A sweep: the grid noise × regularizer × pairing × process × any other key × seeds, and its
+folder. Imports no torch.
 
 SWEEP/sweep.yaml            the grid and what all cells share; noisereg sweep --config SWEEP/sweep.yaml repeats it
 SWEEP/cells/NAME.yaml       a cell's whole configuration
@@ -22,7 +23,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
-from noisereg.runs.config import Config, apply_set, layer, read_yaml, resume_difference, validate, write_yaml
+from noisereg.runs.config import (
+    Config,
+    apply_set,
+    layer,
+    read_yaml,
+    resume_difference,
+    validate,
+    write_yaml,
+)
 
 SWEEP_FILE = "sweep.yaml"
 COMPONENT_AXES = ("noise", "reg", "pairing", "process")
@@ -37,7 +46,9 @@ class Grid(BaseModel):
     reg: list[Any] = Field([], description="specs, none, or A+B for both at once")
     pairing: list[Any] = Field([], description="specs, or none")
     process: list[Any] = Field([], description="specs")
-    axes: dict[str, list[Any]] = Field({}, description="any other key: train.batch_size: [64, 128]")
+    axes: dict[str, list[Any]] = Field(
+        {}, description="any other key: train.batch_size: [64, 128]"
+    )
     seeds: int = Field(1, ge=1, description="counted from the configuration's seed")
     cells: list[str] = Field([], description="written by noisereg: the cells in order")
 
@@ -64,10 +75,16 @@ def parse_axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise NoiseregError(f"--axis {assignment}: expected KEY=VALUE, such as train.batch_size=64")
+            raise NoiseregError(
+                f"--axis {assignment}: expected KEY=VALUE, such as train.batch_size=64"
+            )
         if key in COMPONENT_AXES:
-            raise NoiseregError(f"--axis {assignment}: {key} has a flag of its own: --{key} {text}")
-        axes.setdefault(key, []).append(read_yaml(f"value: {text}", f"--axis {assignment}").get("value"))
+            raise NoiseregError(
+                f"--axis {assignment}: {key} has a flag of its own: --{key} {text}"
+            )
+        axes.setdefault(key, []).append(
+            read_yaml(f"value: {text}", f"--axis {assignment}").get("value")
+        )
     return axes
 
 
@@ -98,34 +115,48 @@ def _slug(value: Any) -> str:
         else str(value)
     )
     text = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-")
-    return text if len(text) <= 60 else f"{text[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return (
+        text if len(text) <= 60 else f"{text[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    )
 
 
 def make_cells(base: Mapping[str, Any], grid: Grid) -> list[Cell]:
-    """Every cell of the grid, seeds outermost, so that an unfinished sweep has whole tables of fewer seeds.
+    """Every cell of the grid, seeds outermost, so that an unfinished sweep has whole tables of
+    fewer seeds.
 
     Raises:
         NoiseregError: for an axis that is no key, or two values of one axis that are the same.
     """
     first_seed = validate(dict(base)).seed
-    axes: dict[str, list[Any]] = {name: getattr(grid, name) for name in COMPONENT_AXES if getattr(grid, name)}
+    axes: dict[str, list[Any]] = {
+        name: getattr(grid, name) for name in COMPONENT_AXES if getattr(grid, name)
+    }
     axes |= grid.axes
     cells: list[Cell] = []
     for seed in range(first_seed, first_seed + grid.seeds):
         for combination in itertools.product(*axes.values()):
             chosen = dict(zip(axes, combination, strict=True))
-            named = {k: _regularizers(v) if k == "reg" else v for k, v in chosen.items() if k in COMPONENT_AXES}
+            named = {
+                k: _regularizers(v) if k == "reg" else v
+                for k, v in chosen.items()
+                if k in COMPONENT_AXES
+            }
             values = layer(base, named, {"seed": seed})
-            if sets := [f"{k}={json.dumps(v)}" for k, v in chosen.items() if k not in COMPONENT_AXES]:
+            if sets := [
+                f"{k}={json.dumps(v)}" for k, v in chosen.items() if k not in COMPONENT_AXES
+            ]:
                 values = apply_set(values, sets)
             words = [
-                _slug(v) if k in COMPONENT_AXES else f"{k.rpartition('.')[2]}={_slug(v)}" for k, v in chosen.items()
+                _slug(v) if k in COMPONENT_AXES else f"{k.rpartition('.')[2]}={_slug(v)}"
+                for k, v in chosen.items()
             ]
             label = "_".join(words) or "run"
             cells.append(Cell(f"{label}_s{seed}", validate(values), label))
     names = [cell.name for cell in cells]
     if twice := next((n for n in names if names.count(n) > 1), None):
-        raise NoiseregError(f"two cells of the sweep are the same ({twice}); give each value of an axis once")
+        raise NoiseregError(
+            f"two cells of the sweep are the same ({twice}); give each value of an axis once"
+        )
     return cells
 
 
@@ -186,43 +217,64 @@ class Sweep:
         if self.finished(cell):
             return "finished"
         status, step = self.progress(cell)
-        return status if status == "not started" else f"{status}, step {step:,} of {cell.config.train.steps:,}"
+        return (
+            status
+            if status == "not started"
+            else f"{status}, step {step:,} of {cell.config.train.steps:,}"
+        )
 
     def command(self, cell: Cell) -> list[str]:
         """The arguments of ``noisereg`` that train a cell, or go on with it."""
-        return ["train", "--config", str(self.config_of(cell)), "--out", str(self.path_of(cell)), "--resume"]
+        return [
+            "train",
+            "--config",
+            str(self.config_of(cell)),
+            "--out",
+            str(self.path_of(cell)),
+            "--resume",
+        ]
 
 
 def check_continues(path: Path, cells: Sequence[Cell]) -> None:
-    """That a folder is free, or holds a sweep of which ``cells`` are a continuation: more cells, or more steps.
+    """That a folder is free, or holds a sweep of which ``cells`` are a continuation: more cells,
+    or more steps.
 
     Raises:
         NoiseregError: names what differs.
     """
     if not (path / SWEEP_FILE).is_file():
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise NoiseregError(f"{path} is not empty and holds no sweep; expected a new folder for --out")
+            raise NoiseregError(
+                f"{path} is not empty and holds no sweep; expected a new folder for --out"
+            )
         return
     old = Sweep.open(path)
     new = {cell.name: cell for cell in cells}
     for cell in old.cells:
         if cell.name not in new:
             raise NoiseregError(
-                f"{path} was started with a cell {cell.name} that this command has not; give all its cells (more may be "
+                f"{path} was started with a cell {cell.name} that this command has not; give all "
+                "its cells (more may be "
                 "added), or another --out"
             )
         if difference := resume_difference(cell.config, new[cell.name].config):
-            raise NoiseregError(f"{path} was started otherwise: in {cell.name}, {difference}; give another --out")
+            raise NoiseregError(
+                f"{path} was started otherwise: in {cell.name}, {difference}; give another --out"
+            )
 
 
 def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
     """Write the definition and every cell's configuration; each file whole or not at all."""
-    from noisereg.runs.checkpoint import write_atomically  # here, so that reading a sweep imports no torch
+    from noisereg.runs.checkpoint import (
+        write_atomically,
+    )  # here, so that reading a sweep imports no torch
 
     sweep = Sweep(path, list(cells))
     for cell in cells:
         write_atomically(sweep.config_of(cell), write_yaml(cell.config.dump()).encode())
-    definition = grid.model_copy(update={"cells": [cell.name for cell in cells]}).model_dump(mode="json")
+    definition = grid.model_copy(update={"cells": [cell.name for cell in cells]}).model_dump(
+        mode="json"
+    )
     shared = {k: v for k, v in base.items() if k not in COMPONENT_AXES or not getattr(grid, k)}
     write_atomically(path / SWEEP_FILE, write_yaml({"sweep": definition, **shared}).encode())
     return sweep

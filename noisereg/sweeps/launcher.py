@@ -1,4 +1,6 @@
-"""Training a sweep's cells in processes of their own: several at once, past failures, and again after a kill."""
+"""Training a sweep's cells in processes of their own: several at once, past failures, and again
+after a kill.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,11 @@ class Outcome:
 
 
 def _lock(path: Path) -> IO[Any] | None:
-    """A lock that is held until the last process that inherited it ends; None while another holds it.
+    """A lock that is held until the last process that inherited it ends; None while another holds
+    it.
 
-    The child keeps it when the sweep itself is killed, so a sweep that is started again waits for it rather than
-    training the same cell twice.
+    The child keeps it when the sweep itself is killed, so a sweep that is started again waits for
+    it rather than training the same cell twice.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a")
@@ -60,10 +63,17 @@ class _Child:
 
 
 class Launcher:
-    """Trains cells, at most ``jobs`` at once. Slot k of them sees the (k mod n)-th of n visible GPUs alone."""
+    """Trains cells, at most ``jobs`` at once. Slot k of them sees the (k mod n)-th of n visible
+    GPUs alone.
+    """
 
     def __init__(
-        self, sweep: Sweep, jobs: int, gpus: Sequence[str], reporter: Reporter, arguments: Sequence[str] = ()
+        self,
+        sweep: Sweep,
+        jobs: int,
+        gpus: Sequence[str],
+        reporter: Reporter,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.sweep, self.jobs, self.gpus, self.reporter = sweep, jobs, list(gpus), reporter
         self.arguments = list(arguments)
@@ -99,7 +109,9 @@ class Launcher:
                         children.append(self._start(cell, lock, {c.slot for c in children}))
                     elif len(children) < self.jobs and cell.name not in elsewhere:
                         elsewhere.add(cell.name)
-                        self.reporter.note(f"{cell.name} is being trained by another process; waiting for it")
+                        self.reporter.note(
+                            f"{cell.name} is being trained by another process; waiting for it"
+                        )
                 time.sleep(POLL_SECONDS)
         finally:
             for signum, handler in handlers.items():
@@ -116,7 +128,9 @@ class Launcher:
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         elif self.jobs > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
+            environment.setdefault(
+                "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs))
+            )
         command = [sys.executable, "-m", "noisereg", *self.sweep.command(cell), *self.arguments]
         with lock, self.sweep.log_of(cell).open("ab") as log:
             process = subprocess.Popen(
@@ -142,7 +156,9 @@ class Launcher:
 
     def _last_words(self, cell: Cell) -> str:
         try:
-            lines = self.sweep.log_of(cell).read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = (
+                self.sweep.log_of(cell).read_text(encoding="utf-8", errors="replace").split("\n")
+            )
         except OSError:
             return ""
         said = [line.strip() for line in lines if line.strip()]

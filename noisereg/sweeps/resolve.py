@@ -1,4 +1,6 @@
-"""What a sweep needs the engine for: resolving each ``auto`` once for all cells, and guessing how long they take."""
+"""What a sweep needs the engine for: resolving each ``auto`` once for all cells, and guessing how
+long they take.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,15 @@ class _Built:
     seconds: float
 
 
-def resolve(cells: Sequence[Cell], registry: Registry, runtime: Runtime, estimate: bool = False) -> Resolved:
-    """Build each combination once, and give every cell what the most demanding one needs where it was left ``auto``.
+def resolve(
+    cells: Sequence[Cell], registry: Registry, runtime: Runtime, estimate: bool = False
+) -> Resolved:
+    """Build each combination once, and give every cell what the most demanding one needs where it
+    was left ``auto``.
 
-    A process's parameters are taken from the cell whose noise has the least power in some direction, η is the smallest
-    and the grid ``logsnr`` if any cell's is (DESIGN §2). So a combination that cannot work is refused before any is
-    trained.
+    A process's parameters are taken from the cell whose noise has the least power in some
+    direction, η is the smallest and the grid ``logsnr`` if any cell's is (DESIGN §2). So a
+    combination that cannot work is refused before any is trained.
 
     Raises:
         NoiseregError: names the cell.
@@ -53,12 +58,17 @@ def resolve(cells: Sequence[Cell], registry: Registry, runtime: Runtime, estimat
     for cell in cells:
         if cell.combination not in built:
             try:
-                built[cell.combination] = _build(cell.config, registry, runtime, data, timed if estimate else None)
+                built[cell.combination] = _build(
+                    cell.config, registry, runtime, data, timed if estimate else None
+                )
             except NoiseregError as error:
                 raise NoiseregError(f"cell {cell.name}: {error}") from None
     processes = _processes(list(built.values()))
     every = list(built.values())
-    eta = min((float(b.config.sample.eta) for b in every if b.requested.sample.eta == "auto"), default=0.0)
+    eta = min(
+        (float(b.config.sample.eta) for b in every if b.requested.sample.eta == "auto"),
+        default=0.0,
+    )
     grids = {b.config.sample.grid for b in every if b.requested.sample.grid == "auto"}
     grid = "logsnr" if "logsnr" in grids else "uniform"
     resolved, notes = [], _notes(every, processes, eta, grid)
@@ -81,7 +91,11 @@ def resolve(cells: Sequence[Cell], registry: Registry, runtime: Runtime, estimat
 
 
 def _build(
-    config: Config, registry: Registry, runtime: Runtime, data: dict[str, Dataset], timed: dict[str, float] | None
+    config: Config,
+    registry: Registry,
+    runtime: Runtime,
+    data: dict[str, Dataset],
+    timed: dict[str, float] | None,
 ) -> _Built:
     config = complete(config, registry)
     key = config.data.label()
@@ -100,21 +114,29 @@ def _build(
 
 
 def _processes(built: Sequence[_Built]) -> dict[str, Spec]:
-    """For each process as it was asked for: as the cell with the least power in some direction resolves it."""
+    """For each process as it was asked for: as the cell with the least power in some direction
+    resolves it.
+    """
     chosen: dict[str, Spec] = {}
     for b in sorted(built, key=lambda b: b.power_floor):
         chosen.setdefault(b.requested.process.label(), b.config.process)
     return chosen
 
 
-def _notes(built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid: str) -> list[str]:
+def _notes(
+    built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid: str
+) -> list[str]:
     notes = []
     for asked, spec in processes.items():
         alone = [b.config.process for b in built if b.requested.process.label() == asked]
-        changed = {k: v for k, v in spec.params.items() if any(a.params.get(k) != v for a in alone)}
+        changed = {
+            k: v for k, v in spec.params.items() if any(a.params.get(k) != v for a in alone)
+        }
         if changed:
             text = ", ".join(f"{k} {str(v).lower()}" for k, v in changed.items())
-            notes.append(f"auto: {spec.name} with {text} in all cells, which the most demanding noise needs")
+            notes.append(
+                f"auto: {spec.name} with {text} in all cells, which the most demanding noise needs"
+            )
     if len({b.config.sample.eta for b in built if b.requested.sample.eta == "auto"}) > 1:
         notes.append(f"auto: sample.eta {eta:g} in all cells")
     if len({b.config.sample.grid for b in built if b.requested.sample.grid == "auto"}) > 1:
@@ -122,18 +144,35 @@ def _notes(built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid
     return notes
 
 
-def seconds_per_step(parts: Parts, runtime: Runtime, small: int = 8, patience: float = 2.0) -> float:
-    """One whole optimiser step, its draws included, timed; of a small one, scaled up, where the whole would take long."""
+def seconds_per_step(
+    parts: Parts, runtime: Runtime, small: int = 8, patience: float = 2.0
+) -> float:
+    """One whole optimiser step, its draws included, timed; of a small one, scaled up, where the
+    whole would take long.
+    """
     train = parts.config.train
     whole = train.batch_size // train.accumulate
 
     def timed(size: int) -> float:
         config = parts.config.model_copy(
-            update={"train": train.model_copy(update={"batch_size": size, "accumulate": 1, "antithetic": False})}
+            update={
+                "train": train.model_copy(
+                    update={"batch_size": size, "accumulate": 1, "antithetic": False}
+                )
+            }
         )
         assert parts.dataset is not None
         split = parts.dataset.split("train")
-        feed = Feed(config, split, parts.shape, parts.dataset.flip, parts.task, parts.noise, parts.process.T, runtime)
+        feed = Feed(
+            config,
+            split,
+            parts.shape,
+            parts.dataset.flip,
+            parts.task,
+            parts.noise,
+            parts.process.T,
+            runtime,
+        )
         began = time.perf_counter()
         batch = feed.prepare(0, 0)
         loss, logged = parts.objective(batch.x0, batch.latents, batch.t, batch.cond, 0)

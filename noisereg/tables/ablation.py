@@ -1,9 +1,11 @@
-"""The ablation table: rows named by what differs, intervals and tests over seeds. Imports no torch.
+"""The ablation table: rows named by what differs, intervals and tests over seeds. Imports no
+torch.
 
-A *row* is a configuration; its runs differ in their seed alone. In each row a number is a mean over seeds with Student's
-95 % interval, from three seeds on. A seed fixes initial weights, data order, t and latents equally in all rows, so a row
-is compared with the baseline by a paired t test over the seeds that both have (Welch's test where they share none), with
-Holm's correction over all comparisons of the table.
+A *row* is a configuration; its runs differ in their seed alone. In each row a number is a mean
+over seeds with Student's 95 % interval, from three seeds on. A seed fixes initial weights, data
+order, t and latents equally in all rows, so a row is compared with the baseline by a paired t test
+over the seeds that both have (Welch's test where they share none), with Holm's correction over all
+comparisons of the table.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ import numpy as np
 
 from noisereg.errors import NoiseregError, nearest
 from noisereg.tables.naming import matches, matching, name_rows, text_of, where
-from noisereg.tables.statistics import ALPHA, ENOUGH, FEWEST, Test, detectable, difference_test, half_width, holm
+from noisereg.tables.statistics import (
+    ALPHA,
+    ENOUGH,
+    FEWEST,
+    Test,
+    detectable,
+    difference_test,
+    half_width,
+    holm,
+)
 from noisereg.tables.table import Cell, Comparison, Measurement, Row, Table, Verdict
 
 
@@ -35,19 +46,27 @@ def build(
 ) -> Table:
     """The table of some measurements.
 
-    ``baseline`` matches one row (``noise=white,reg=none``); without it, the plainest row is taken where there is one.
-    ``labels`` are ``TEXT:MATCH``; ``columns`` the sections and keys that name rows, by default those that differ.
-    ``pick`` names the metric by which, among rows that differ in a regularizer's parameters alone, one is picked on the
-    seeds ``pick_on`` (by default the first half of them), to be reported on the rest.
+    ``baseline`` matches one row (``noise=white,reg=none``); without it, the plainest row is taken
+    where there is one. ``labels`` are ``TEXT:MATCH``; ``columns`` the sections and keys that name
+    rows, by default those that differ. ``pick`` names the metric by which, among rows that differ
+    in a regularizer's parameters alone, one is picked on the seeds ``pick_on`` (by default the
+    first half of them), to be reported on the rest.
 
     Raises:
-        NoiseregError: for two runs of one configuration and seed, a baseline or label that matches no row or several, an
+        NoiseregError: for two runs of one configuration and seed, a baseline or label that matches
+        no row or several, an
             unknown column, too few seeds to pick on.
     """
-    given = {"baseline": baseline, "labels": list(labels), "columns": list(columns) if columns else None}
+    given = {
+        "baseline": baseline,
+        "labels": list(labels),
+        "columns": list(columns) if columns else None,
+    }
     rows = _group(measurements)
     names = list(dict.fromkeys(name for m in measurements for name in m.numbers))
-    table = Table(names, {n: better[n] for n in names}, rows, asked={k: v for k, v in given.items() if v})
+    table = Table(
+        names, {n: better[n] for n in names}, rows, asked={k: v for k, v in given.items() if v}
+    )
     shown = name_rows(rows, columns)
     named = [(label, found) for label, found in (_labelled(rows, text) for text in labels)]
     for label, found in named:
@@ -57,31 +76,45 @@ def build(
     if pick is not None:
         _pick(table, pick, pick_on)
     for row in table.rows:
-        row.cells = {name: _cell(row, name) for name in names if any(name in m.numbers for m in row.measurements)}
+        row.cells = {
+            name: _cell(row, name)
+            for name in names
+            if any(name in m.numbers for m in row.measurements)
+        }
     _compare(table)
-    table.notes = [*difference_notes(table.rows, shown), *_statistics_notes(table, pick is not None)]
+    table.notes = [
+        *difference_notes(table.rows, shown),
+        *_statistics_notes(table, pick is not None),
+    ]
     return table
 
 
 def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | None:
-    """The table of the same measurements with other ``options`` of :func:`build`, its own where they are not given; of
-    those that have ``keep`` (``process=iadb``), None if there are none.
+    """The table of the same measurements with other ``options`` of :func:`build`, its own where
+    they are not given; of those that have ``keep`` (``process=iadb``), None if there are none.
 
     Raises:
-        NoiseregError: as :func:`build`; for a table of effects, and one whose rows were picked: the other seeds are gone.
+        NoiseregError: as :func:`build`; for a table of effects, and one whose rows were picked:
+        the other seeds are gone.
     """
     if table.effects or table.candidates:
         kind = "effects" if table.effects else "rows that were picked"
-        raise NoiseregError(f"a table of {kind} holds no other rows; make it anew from the table it came from")
+        raise NoiseregError(
+            f"a table of {kind} holds no other rows; make it anew from the table it came from"
+        )
     every = [m for row in table.rows for m in row.measurements]
     kept = every if keep is None else where(every, keep)
     if not any(m.components for m in kept) and keep is not None:
         return None
-    made = build(kept, table.better, **_still_asked(table, kept) | {k: v for k, v in options.items() if v})
+    made = build(
+        kept, table.better, **_still_asked(table, kept) | {k: v for k, v in options.items() if v}
+    )
     made.context = table.context
     if len(kept) < len(every):
         steps = ", ".join(str(s) for s in made.steps if s is not None)
-        made.context = [re.sub(r"^\d+(, \d+)* steps", f"{steps} steps", phrase) for phrase in table.context]
+        made.context = [
+            re.sub(r"^\d+(, \d+)* steps", f"{steps} steps", phrase) for phrase in table.context
+        ]
         made.context.append(f"where {keep}")
     made.remarks, made.provenance, made.name = table.remarks, table.provenance, table.name
     return made
@@ -98,7 +131,9 @@ def _still_asked(table: Table, kept: Sequence[Measurement]) -> dict[str, Any]:
             return False
         return True
 
-    asked["labels"] = [text for text in asked.get("labels", ()) if fits(partial(_labelled, rows, text))]
+    asked["labels"] = [
+        text for text in asked.get("labels", ()) if fits(partial(_labelled, rows, text))
+    ]
     if "baseline" in asked and not fits(partial(matching, rows, asked["baseline"], "")):
         del asked["baseline"]
     if "columns" in asked and not fits(partial(name_rows, rows, asked["columns"])):
@@ -110,7 +145,9 @@ def _labelled(rows: list[Row], text: str) -> tuple[str, list[Row]]:
     """The label of ``TEXT:MATCH``, and its rows."""
     label, colon, match = text.partition(":")
     if not colon or not match:
-        raise NoiseregError(f"--label {text}: expected TEXT:KEY=VALUE,…, such as 'DDPM:noise=white,reg=none'")
+        raise NoiseregError(
+            f"--label {text}: expected TEXT:KEY=VALUE,…, such as 'DDPM:noise=white,reg=none'"
+        )
     return label, matching(rows, match, f"--label {text}")
 
 
@@ -120,10 +157,13 @@ def _group(measurements: Sequence[Measurement]) -> list[Row]:
         same = groups.setdefault(m.key(), [])
         if twin := next((o for o in same if o.seed == m.seed), None):
             raise NoiseregError(
-                f"{twin.source} and {m.source} are one configuration with one seed: leave one out, or train another seed"
+                f"{twin.source} and {m.source} are one configuration with one seed: leave one "
+                "out, or train another seed"
             )
         same.append(m)
-    return [Row("", sorted(g, key=lambda m: -1 if m.seed is None else m.seed)) for g in groups.values()]
+    return [
+        Row("", sorted(g, key=lambda m: -1 if m.seed is None else m.seed)) for g in groups.values()
+    ]
 
 
 def _mark_baseline(table: Table, baseline: str | None) -> None:
@@ -176,7 +216,12 @@ def _compare(table: Table) -> None:
             row.cells[name].mean,
             row.cells[name].half_width,
             comparison_of(
-                t, base_values, row.cells[name].values, table.better[name], adjusted.get((i, name)), len(family)
+                t,
+                base_values,
+                row.cells[name].values,
+                table.better[name],
+                adjusted.get((i, name)),
+                len(family),
             ),
         )
 
@@ -210,10 +255,13 @@ def comparison_of(
 
 
 def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
-    """Among rows that differ in a regularizer's parameters alone, keep the best on some seeds, with the other seeds."""
+    """Among rows that differ in a regularizer's parameters alone, keep the best on some seeds,
+    with the other seeds.
+    """
     if metric not in table.metrics:
         raise NoiseregError(
-            f"--pick {metric}: no such number; there are: {', '.join(table.metrics)}{nearest(metric, table.metrics)}"
+            f"--pick {metric}: no such number; there are: "
+            f"{', '.join(table.metrics)}{nearest(metric, table.metrics)}"
         )
     families: dict[str, list[Row]] = {}
     for row in table.rows:
@@ -230,11 +278,14 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
         if not some or not rest or [s for s in pick_on if s not in seeds]:
             if pick_on:
                 raise NoiseregError(
-                    f"--pick-on {','.join(map(str, pick_on))}: {rows[0].label} and its kin share the seeds "
-                    f"{', '.join(map(str, seeds))}; expected some of these, and others left to report on"
+                    f"--pick-on {','.join(map(str, pick_on))}: {rows[0].label} and its kin share "
+                    "the seeds "
+                    f"{', '.join(map(str, seeds))}; expected some of these, and others left to "
+                    "report on"
                 )
             raise NoiseregError(
-                f"--pick {metric} picks on half the seeds and reports on the rest, and {rows[0].label} and its kin share "
+                f"--pick {metric} picks on half the seeds and reports on the rest, and "
+                f"{rows[0].label} and its kin share "
                 f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; expected at least 2, better 6"
             )
 
@@ -244,13 +295,21 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
         best = max(rows, key=lambda row: sign * mean(row))
         for row in rows:
             table.candidates.append(
-                {"label": row.label, "metric": metric, "mean": mean(row), "seeds": some, "picked": row is best}
+                {
+                    "label": row.label,
+                    "metric": metric,
+                    "mean": mean(row),
+                    "seeds": some,
+                    "picked": row is best,
+                }
             )
         best.picked_on = tuple(some)
         best.measurements = [m for m in best.measurements if m.seed in rest]
         dropped += [row for row in rows if row is not best]
     if not table.candidates:
-        raise NoiseregError(f"--pick {metric}: no two rows differ in a regularizer's parameters alone")
+        raise NoiseregError(
+            f"--pick {metric}: no two rows differ in a regularizer's parameters alone"
+        )
     used = {seed for candidate in table.candidates for seed in candidate["seeds"]}
     for row in table.rows:  # the baseline's number stands beside theirs: on the same seeds
         if row.baseline and not {m.seed for m in row.measurements} <= used:
@@ -259,7 +318,9 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
 
 
 def _but_for_strength(m: Measurement) -> str:
-    components: dict[str, Any] = {s: [spec.model_dump() for spec in specs] for s, specs in m.components.items()}
+    components: dict[str, Any] = {
+        s: [spec.model_dump() for spec in specs] for s, specs in m.components.items()
+    }
     components["reg"] = [spec.name for spec in m.components.get("reg", ())]
     return json.dumps([components, m.values, m.steps], sort_keys=True, default=str)
 
@@ -267,7 +328,9 @@ def _but_for_strength(m: Measurement) -> str:
 # What is said under the table
 
 
-def _distinct(rows: list[Row], read: Callable[[Measurement], Mapping[str, Any]], kind: str) -> list[str]:
+def _distinct(
+    rows: list[Row], read: Callable[[Measurement], Mapping[str, Any]], kind: str
+) -> list[str]:
     """``key (a, b)`` for every key in which rows' measurements differ."""
     measured = [m for row in rows for m in row.measurements if m.components]
     keys = dict.fromkeys(k for m in measured for k in read(m))
@@ -306,25 +369,36 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
         notes.append("mean ± half the 95 % interval (Student) over seeds")
     if any(1 <= n < FEWEST for n in counts) and any(row.seeds for row in table.rows):
         notes.append(
-            f"too few seeds for an interval or a test in some rows: every seed's value, from {FEWEST} on a mean"
+            "too few seeds for an interval or a test in some rows: every seed's value, from "
+            f"{FEWEST} on a mean"
         )
     for row in table.rows:
         if row.picked_on:
             notes.append(
-                f"{row.label} was picked on seeds {', '.join(map(str, row.picked_on))} and is reported on "
+                f"{row.label} was picked on seeds {', '.join(map(str, row.picked_on))} and is "
+                "reported on "
                 f"{', '.join(map(str, row.seeds))}"
             )
     comparisons = [
-        (row, name, cell.comparison) for row in table.rows for name, cell in row.cells.items() if cell.comparison
+        (row, name, cell.comparison)
+        for row in table.rows
+        for name, cell in row.cells.items()
+        if cell.comparison
     ]
     tested = [c for _, _, c in comparisons if c.p is not None]
     if not comparisons and len(table.rows) > len(table.steps):
         notes.append("no baseline: give --baseline KEY=VALUE,… for changes and tests")
     if tested:
-        kind = "paired t tests over seeds" if all(c.paired for c in tested) else "t tests over seeds"
+        kind = (
+            "paired t tests over seeds" if all(c.paired for c in tested) else "t tests over seeds"
+        )
         if any(not c.paired for c in tested):
             kind += " (Welch's where rows share no seed)"
-        family = f"{len(tested)} {kind} with Holm's correction" if len(tested) > 1 else kind.replace("tests", "test")
+        family = (
+            f"{len(tested)} {kind} with Holm's correction"
+            if len(tested) > 1
+            else kind.replace("tests", "test")
+        )
         if any(c.verdict in ("better", "worse") for c in tested):
             notes.append(f"* a difference that is significant at 5 %: {family}")
         else:
@@ -338,10 +412,13 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
     if blind:
         seeds = sorted({c.n for _, _, c in comparisons if c.detectable is not None})
         limits = ", ".join(f"{name} {limit:.2g}" for name, limit in blind.items())
-        notes.append(f"with {' or '.join(map(str, seeds))} seeds differences under these could not be seen: {limits}")
-    if not picked and len({_but_for_strength(r.first) for r in table.rows if r.first.components}) < len(
-        [r for r in table.rows if r.first.components]
-    ):
+        notes.append(
+            f"with {' or '.join(map(str, seeds))} seeds differences under these could not be "
+            f"seen: {limits}"
+        )
+    if not picked and len(
+        {_but_for_strength(r.first) for r in table.rows if r.first.components}
+    ) < len([r for r in table.rows if r.first.components]):
         notes.append(
             "several strengths of one regularizer: the best of them flatters itself; "
             "--pick METRIC picks on some seeds and reports on the others"

@@ -1,9 +1,11 @@
-"""What each of two factors does alone, and what they do together: differences between configurations. Imports no torch.
+"""What each of two factors does alone, and what they do together: differences between
+configurations. Imports no torch.
 
-For a noise A in place of a, and a regularizer B in place of b, the baseline being (a, b): A alone is y(A, b) − y(a, b), B
-alone y(a, B) − y(a, b), and the interaction y(A, B) − y(A, b) − y(a, B) + y(a, b), what both do beyond the sum of what
-each does alone (the contrast of a two-way factorial experiment). Each is taken seed by seed, where all its cells have the
-seed, so that what a seed does to all of them alike drops out.
+For a noise A in place of a, and a regularizer B in place of b, the baseline being (a, b): A alone
+is y(A, b) − y(a, b), B alone y(a, B) − y(a, b), and the interaction y(A, B) − y(A, b) − y(a, B) +
+y(a, b), what both do beyond the sum of what each does alone (the contrast of a two-way factorial
+experiment). Each is taken seed by seed, where all its cells have the seed, so that what a seed
+does to all of them alike drops out.
 """
 
 from __future__ import annotations
@@ -25,14 +27,18 @@ Values = Mapping[str, float]
 
 
 def effects(table: Table, keys: Sequence[str]) -> Table:
-    """The table of the effects of two factors, each a section (``noise``) or a key (``train.batch_size``); in each section
-    of the table around its own baseline. Rows that differ from the baseline in anything else are left out, and counted.
+    """The table of the effects of two factors, each a section (``noise``) or a key
+    (``train.batch_size``); in each section of the table around its own baseline. Rows that differ
+    from the baseline in anything else are left out, and counted.
 
     Raises:
-        NoiseregError: for not two factors, no baseline, or factors in which no row differs; for a table of effects.
+        NoiseregError: for not two factors, no baseline, or factors in which no row differs; for a
+        table of effects.
     """
     if table.effects:
-        raise NoiseregError("--effects: the table holds effects already; make them from the table it came from")
+        raise NoiseregError(
+            "--effects: the table holds effects already; make them from the table it came from"
+        )
     words = Words([row.first for row in table.rows])
     check_factors(keys, words)
     rows: list[Row] = []
@@ -43,7 +49,9 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
         section = [row for row in table.rows if row.first.steps == steps]
         base = next((row for row in section if row.baseline), None)
         if base is None:
-            raise NoiseregError("--effects needs a baseline to start from; give --baseline KEY=VALUE,…")
+            raise NoiseregError(
+                "--effects needs a baseline to start from; give --baseline KEY=VALUE,…"
+            )
         same = [row for row in section if _rest(row.first, keys) == _rest(base.first, keys)]
         left_out += len(section) - len(same)
         used += same
@@ -56,16 +64,26 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
                     values = _contrast([(sign, row.cells[name].values) for sign, row in cells])
                     if values:
                         numbers = list(values.values())
-                        effect.cells[name] = Cell(values, float(np.mean(numbers)), half_width(numbers))
-                        size = max(abs(v) for _, row in cells for v in row.cells[name].values.values())
-                        tests[len(rows), name] = difference_test(values, dict.fromkeys(values, 0.0), size)
+                        effect.cells[name] = Cell(
+                            values, float(np.mean(numbers)), half_width(numbers)
+                        )
+                        size = max(
+                            abs(v) for _, row in cells for v in row.cells[name].values.values()
+                        )
+                        tests[len(rows), name] = difference_test(
+                            values, dict.fromkeys(values, 0.0), size
+                        )
             rows.append(effect)
     if not rows:
-        raise NoiseregError(f"--effects {','.join(keys)}: no row differs from the baseline in these alone")
+        raise NoiseregError(
+            f"--effects {','.join(keys)}: no row differs from the baseline in these alone"
+        )
     family = {place: t.p for place, t in tests.items() if t.p is not None}
     adjusted = dict(zip(family, holm(list(family.values())), strict=True))
     for (k, name), t in tests.items():
-        compared = comparison_of(t, {}, {}, table.better[name], adjusted.get((k, name)), len(family))
+        compared = comparison_of(
+            t, {}, {}, table.better[name], adjusted.get((k, name)), len(family)
+        )
         rows[k].cells[name] = replace(rows[k].cells[name], comparison=compared)
     return Table(
         table.metrics,
@@ -91,23 +109,39 @@ def check_factors(keys: Sequence[str], words: Words) -> None:
         words.check(key, "--effects")
         section, dot, _ = key.partition(".")
         if dot and section in words.sections:
-            raise NoiseregError(f"--effects {','.join(keys)}: {key} is a part of a factor; expected {section}")
+            raise NoiseregError(
+                f"--effects {','.join(keys)}: {key} is a part of a factor; expected {section}"
+            )
 
 
 def _rest(m: Measurement, keys: Sequence[str]) -> str:
     """A configuration without the two factors."""
-    components = {s: [spec.model_dump() for spec in specs] for s, specs in m.components.items() if s not in keys}
+    components = {
+        s: [spec.model_dump() for spec in specs]
+        for s, specs in m.components.items()
+        if s not in keys
+    }
     values = {k: v for k, v in m.values.items() if k not in keys}
     return json.dumps([components, values, m.name], sort_keys=True, default=str)
 
 
-def _contrasts(places: Sequence[tuple[str, str]], a: str, b: str) -> list[tuple[str, dict[tuple[str, str], int]]]:
+def _contrasts(
+    places: Sequence[tuple[str, str]], a: str, b: str
+) -> list[tuple[str, dict[tuple[str, str], int]]]:
     """(label, {cell: sign}): the simple effects, then the interactions."""
     found: list[tuple[str, dict[tuple[str, str], int]]] = []
     first = dict.fromkeys(x for x, _ in places if x != a)
     second = dict.fromkeys(y for _, y in places if y != b)
-    found += [(f"{x}, with {b}" if b != "none" else x, {(x, b): 1, (a, b): -1}) for x in first if (x, b) in places]
-    found += [(f"{y}, with {a}" if a != "none" else y, {(a, y): 1, (a, b): -1}) for y in second if (a, y) in places]
+    found += [
+        (f"{x}, with {b}" if b != "none" else x, {(x, b): 1, (a, b): -1})
+        for x in first
+        if (x, b) in places
+    ]
+    found += [
+        (f"{y}, with {a}" if a != "none" else y, {(a, y): 1, (a, b): -1})
+        for y in second
+        if (a, y) in places
+    ]
     for x in first:
         for y in second:
             cells = {(x, y): 1, (x, b): -1, (a, y): -1, (a, b): 1}
@@ -122,35 +156,51 @@ def _contrast(cells: Sequence[tuple[int, Values]]) -> dict[str, float]:
 
 
 def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
-    notes = ["a difference to the baseline, paired over seeds; ×: what both do beyond the sum of what each does alone"]
+    notes = [
+        "a difference to the baseline, paired over seeds; ×: what both do beyond the sum of what "
+        "each does alone"
+    ]
     counts = [len(cell.values) for row in rows for cell in row.cells.values()]
     if any(n >= FEWEST for n in counts):
         notes.append(
             f"mean ± half the {100 * (1 - ALPHA):.0f} % interval (Student), each for itself"
             + (
-                f": of {family} intervals about {ALPHA * family:.0f} would leave out 0 by luck alone"
+                f": of {family} intervals about {ALPHA * family:.0f} would leave out 0 by luck "
+                "alone"
                 if family > 9
                 else ""
             )
         )
         stars = any(
-            c.comparison and c.comparison.verdict in ("better", "worse") for r in rows for c in r.cells.values()
+            c.comparison and c.comparison.verdict in ("better", "worse")
+            for r in rows
+            for c in r.cells.values()
         )
         marked = "* significant at 5 %" if stars else "none is significant at 5 %"
         if family:
-            notes.append(f"{marked}: {family} paired t test{'s' * (family != 1)} with Holm's correction")
-        if any(c.comparison and c.comparison.verdict == "constant" for r in rows for c in r.cells.values()):
+            notes.append(
+                f"{marked}: {family} paired t test{'s' * (family != 1)} with Holm's correction"
+            )
+        if any(
+            c.comparison and c.comparison.verdict == "constant"
+            for r in rows
+            for c in r.cells.values()
+        ):
             notes.append("= the same at every seed: nothing to test against")
     if any(n < FEWEST for n in counts):
         notes.append(
-            f"too few seeds for an interval or a test in some rows: every seed's value, from {FEWEST} on a mean"
+            "too few seeds for an interval or a test in some rows: every seed's value, from "
+            f"{FEWEST} on a mean"
         )
-    if fewer := [row.label for row in rows if any(len(c.values) < max(counts) for c in row.cells.values())]:
+    if fewer := [
+        row.label for row in rows if any(len(c.values) < max(counts) for c in row.cells.values())
+    ]:
         notes.append(f"on fewer seeds than the others: {'; '.join(dict.fromkeys(fewer))}")
     if none := [row.label for row in rows if not row.cells]:
         notes.append(f"no seed that all its cells share: {'; '.join(dict.fromkeys(none))}")
     if left_out:
         notes.append(
-            f"{left_out} row{'s' * (left_out > 1)} that differ{'s' * (left_out == 1)} in something else left out"
+            f"{left_out} row{'s' * (left_out > 1)} that differ{'s' * (left_out == 1)} in "
+            "something else left out"
         )
     return notes

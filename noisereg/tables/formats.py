@@ -1,4 +1,6 @@
-"""Ablation tables as text: for the terminal, Markdown, CSV, LaTeX and JSON. All show the same numbers."""
+"""Ablation tables as text: for the terminal, Markdown, CSV, LaTeX and JSON. All show the same
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,10 @@ def _change(comparison: Comparison | None) -> str:
 
 
 def layout(table: Table) -> Layout:
-    places = {name: _places([row.cells[name] for row in table.rows if name in row.cells]) for name in table.metrics}
+    places = {
+        name: _places([row.cells[name] for row in table.rows if name in row.cells])
+        for name in table.metrics
+    }
     lines: list[Line] = []
     for steps in table.steps:
         heading = f"{steps} sampling steps" if len(table.steps) > 1 and steps else ""
@@ -113,7 +118,9 @@ def layout(table: Table) -> Layout:
 
 
 def terminal(table: Table, color: bool = False, width: int | None = None) -> str:
-    """As ``noisereg eval`` prints it: numbers beside their changes; colour only where the test supports it."""
+    """As ``noisereg eval`` prints it: numbers beside their changes; colour only where the test
+    supports it.
+    """
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -132,11 +139,20 @@ def terminal(table: Table, color: bool = False, width: int | None = None) -> str
         for cell in line.cells:
             cells.append(Text(cell.value))
             if shape.changes:
-                cells.append(Text(cell.change, style={"better": "green", "worse": "red"}.get(cell.verdict, "")))
+                cells.append(
+                    Text(
+                        cell.change,
+                        style={"better": "green", "worse": "red"}.get(cell.verdict, ""),
+                    )
+                )
         grid.add_row(Text(line.label), *cells)
     out = io.StringIO()
     console = Console(
-        file=out, width=width or 4000, force_terminal=color, color_system="standard" if color else None, highlight=False
+        file=out,
+        width=width or 4000,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
     )
     if table.context:
         console.print(Text(" · ".join(table.context)), soft_wrap=True)
@@ -161,7 +177,10 @@ def markdown(table: Table) -> str:
     for line in shape.lines:
         if line.heading:
             lines.append(f"| **{safe(line.heading)}** |" + " |" * len(shape.headers))
-        cells = [safe(f"{cell.value} ({cell.change})" if cell.change else cell.value) for cell in line.cells]
+        cells = [
+            safe(f"{cell.value} ({cell.change})" if cell.change else cell.value)
+            for cell in line.cells
+        ]
         lines.append(f"| {safe(line.label)} | " + " | ".join(cells) + " |")
     notes = [*table.notes, *table.remarks]
     lines += ["", *(f"- {safe(note)}" for note in notes)] if notes else []
@@ -220,10 +239,17 @@ def latex(table: Table) -> str:
             lines += [r"\midrule"] if number else []
             span = len(shape.headers) + 1
             lines.append(rf"\multicolumn{{{span}}}{{l}}{{\emph{{{latex_text(line.heading)}}}}} \\")
-        cells = [f"{cell.value} ({cell.change})" if cell.change else cell.value for cell in line.cells]
+        cells = [
+            f"{cell.value} ({cell.change})" if cell.change else cell.value for cell in line.cells
+        ]
         lines.append(f"{latex_text(line.label)} & " + " & ".join(map(latex_text, cells)) + r" \\")
     caption = ". ".join([" · ".join(table.context), *table.notes, *table.remarks])
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{latex_text(caption)}.}}", r"\end{table}"]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{latex_text(caption)}.}}",
+        r"\end{table}",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -274,15 +300,21 @@ def csv_text(tables: Sequence[Table]) -> str:
                         "p_holm": comparison.get("p_holm"),
                         "verdict": comparison.get("verdict"),
                         "detectable": comparison.get("detectable"),
-                        "values": " ".join(f"{seed}={value!r}" for seed, value in cell["values"].items()),
-                        "settings": " ".join(f"{k}={v}" for k, v in flatten(row["settings"]).items()),
+                        "values": " ".join(
+                            f"{seed}={value!r}" for seed, value in cell["values"].items()
+                        ),
+                        "settings": " ".join(
+                            f"{k}={v}" for k, v in flatten(row["settings"]).items()
+                        ),
                     }
                 )
     return out.getvalue()
 
 
 def json_text(tables: Sequence[Table]) -> str:
-    """Everything, in full precision; NaN and infinities, which JSON has not, as null. :func:`read_json` reads it."""
+    """Everything, in full precision; NaN and infinities, which JSON has not, as null.
+    :func:`read_json` reads it.
+    """
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -302,18 +334,24 @@ def read_json(path: Path) -> list[Table]:
         NoiseregError: if it is none, or cannot be read.
     """
     try:
-        tables = [Table.of_json(each) for each in json.loads(path.read_text(encoding="utf-8"))["tables"]]
+        tables = [
+            Table.of_json(each) for each in json.loads(path.read_text(encoding="utf-8"))["tables"]
+        ]
         if not tables:
             raise ValueError("none")
         return tables
     except OSError as error:
         raise NoiseregError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise NoiseregError(f"{path} holds no tables; expected what noisereg eval --format json writes") from None
+        raise NoiseregError(
+            f"{path} holds no tables; expected what noisereg eval --format json writes"
+        ) from None
 
 
 def text(tables: Sequence[Table], form: str, color: bool = False) -> str:
-    """``table``, ``markdown``, ``csv``, ``latex`` or ``json``; several tables one after another."""
+    """``table``, ``markdown``, ``csv``, ``latex`` or ``json``; several tables one after
+    another.
+    """
     if form == "csv":
         return csv_text(tables)
     if form == "json":

@@ -13,7 +13,9 @@ from noisereg.tables.table import SECTIONS, Measurement, Row
 
 
 def text_of(value: Any) -> str:
-    """A value as tables show it and as a user would type it: ``0.1``, ``true``, ``none``, ``64,128``."""
+    """A value as tables show it and as a user would type it: ``0.1``, ``true``, ``none``,
+    ``64,128``.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -26,12 +28,15 @@ def text_of(value: Any) -> str:
 def varying_params(specs: Iterable[Sequence[Spec]]) -> dict[str, set[str]]:
     """By component name: the parameters in which its uses differ, and which tell them apart.
 
-    A parameter that only some uses have (γ's τ, beside a γ that is linear) is left out where the others tell them apart.
+    A parameter that only some uses have (γ's τ, beside a γ that is linear) is left out where the
+    others tell them apart.
     """
     uses: dict[str, list[dict[str, str]]] = {}
     for group in specs:
         for spec in group:
-            uses.setdefault(spec.name, []).append({k: text_of(v) for k, v in flatten(spec.params).items()})
+            uses.setdefault(spec.name, []).append(
+                {k: text_of(v) for k, v in flatten(spec.params).items()}
+            )
     return {name: _telling(params) for name, params in uses.items()}
 
 
@@ -50,7 +55,11 @@ def _telling(uses: Sequence[dict[str, str]]) -> set[str]:
 
 def spec_label(spec: Spec, shown: set[str]) -> str:
     """``isotropy(weight=0.1)``: the name and some of its parameters; a strength always."""
-    params = {k: v for k, v in flatten(spec.params).items() if (k in shown or k == "weight") and v is not None}
+    params = {
+        k: v
+        for k, v in flatten(spec.params).items()
+        if (k in shown or k == "weight") and v is not None
+    }
     inside = ", ".join(f"{k}={text_of(v)}" for k, v in params.items())
     return f"{spec.name}({inside})" if inside else spec.name
 
@@ -60,11 +69,17 @@ class Words:
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         trained = [m for m in measurements if m.components]
-        self.sections = {s: [m.components.get(s, ()) for m in trained] for s in (*SECTIONS, "data")}
+        self.sections = {
+            s: [m.components.get(s, ()) for m in trained] for s in (*SECTIONS, "data")
+        }
         self.keys = list(dict.fromkeys(k for m in trained for k in m.values))
-        self.differing_keys = [k for k in self.keys if len({text_of(m.values.get(k)) for m in trained}) > 1]
+        self.differing_keys = [
+            k for k in self.keys if len({text_of(m.values.get(k)) for m in trained}) > 1
+        ]
         self.differing_sections = [
-            s for s, v in self.sections.items() if len({json.dumps([x.model_dump() for x in u]) for u in v}) > 1
+            s
+            for s, v in self.sections.items()
+            if len({json.dumps([x.model_dump() for x in u]) for u in v}) > 1
         ]
         self.varying = {s: varying_params(specs) for s, specs in self.sections.items()}
 
@@ -77,7 +92,9 @@ class Words:
             NoiseregError: for what is neither a section, nor a parameter in one, nor another key.
         """
         if not self.has(key):
-            raise NoiseregError(f"{flag} {key}: no such key{nearest(key, [*self.sections, *self.keys])}")
+            raise NoiseregError(
+                f"{flag} {key}: no such key{nearest(key, [*self.sections, *self.keys])}"
+            )
 
     def of(self, m: Measurement, key: str) -> str:
         """``blue-tv(gamma.tau=1)`` for a section, ``batch_size=64`` for another key."""
@@ -88,7 +105,10 @@ class Words:
         if rest:
             return f"{rest}={'+'.join(text_of(flatten(s.params).get(rest)) for s in specs)}"
         names = [s for s in specs if s.name != "none"]
-        return " + ".join(spec_label(s, self.varying[section].get(s.name, set())) for s in names) or "none"
+        return (
+            " + ".join(spec_label(s, self.varying[section].get(s.name, set())) for s in names)
+            or "none"
+        )
 
 
 def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
@@ -106,7 +126,11 @@ def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
             if any(row.first.components for row in rows):
                 words.check(column, "--columns")
     for row in rows:
-        parts = [words.of(row.first, column) for column in shown] if row.first.components else [row.first.name]
+        parts = (
+            [words.of(row.first, column) for column in shown]
+            if row.first.components
+            else [row.first.name]
+        )
         row.label = " · ".join(p for p in parts if p != "none") or "none"
     for steps in {row.first.steps for row in rows}:
         seen: dict[str, int] = {}
@@ -119,14 +143,20 @@ def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
 
 
 def matches(m: Measurement, key: str, text: str) -> bool:
-    """Whether a measurement has ``key=text``: a section with a spec (``reg=none``, ``reg=A+B``), or any dotted key."""
+    """Whether a measurement has ``key=text``: a section with a spec (``reg=none``, ``reg=A+B``),
+    or any dotted key.
+    """
     section, _, rest = key.partition(".")
     components = m.components
     if section in components:
         specs = [s for s in components[section] if s.name != "none"]
         if rest:
             return any(_same(flatten(s.params).get(rest), text) for s in specs)
-        wanted = [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text)] if text != "none" else []
+        wanted = (
+            [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text)]
+            if text != "none"
+            else []
+        )
         return len(wanted) == len(specs) and all(any(_is(s, w) for s in specs) for w in wanted)
     if section == "sample":
         return _same(m.steps if rest == "steps" else m.sampling.get(rest), text)
@@ -136,7 +166,9 @@ def matches(m: Measurement, key: str, text: str) -> bool:
 def _is(spec: Spec, wanted: Spec) -> bool:
     own = flatten(spec.params)
     names = (spec.name, spec.name.rpartition("/")[2])
-    return wanted.name in names and all(_same(own.get(k), v) for k, v in flatten(wanted.params).items())
+    return wanted.name in names and all(
+        _same(own.get(k), v) for k, v in flatten(wanted.params).items()
+    )
 
 
 def _same(value: Any, text: Any) -> bool:
@@ -149,8 +181,9 @@ def _same(value: Any, text: Any) -> bool:
 
 
 def conditions(match: str, words: Words, flag: str) -> list[tuple[str, str]]:
-    """``KEY=VALUE,…`` as pairs, all of which are to hold. What follows a spec's colon and is no key of its own is the
-    spec's: ``noise=blue-tv:gamma.form=linear,factor=cholesky,pairing=none`` are two.
+    """``KEY=VALUE,…`` as pairs, all of which are to hold. What follows a spec's colon and is no
+    key of its own is the spec's: ``noise=blue-tv:gamma.form=linear,factor=cholesky,pairing=none``
+    are two.
 
     Raises:
         NoiseregError: for what is no assignment, or a key that there is not.
@@ -176,7 +209,9 @@ def where(measurements: Sequence[Measurement], match: str) -> list[Measurement]:
         NoiseregError: for what is no assignment, or a key that none of them has.
     """
     wanted = conditions(match, Words(measurements), f"--where {match}")
-    return [m for m in measurements if not m.components or all(matches(m, k, v) for k, v in wanted)]
+    return [
+        m for m in measurements if not m.components or all(matches(m, k, v) for k, v in wanted)
+    ]
 
 
 def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
@@ -192,9 +227,13 @@ def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
         found = [row for row in rows if match in (row.label, row.first.name, row.first.source)]
     there = "; ".join(dict.fromkeys(row.label for row in rows))
     if not found:
-        raise NoiseregError(f"{flag} matches no row; expected KEY=VALUE,… that fits one of: {there}")
+        raise NoiseregError(
+            f"{flag} matches no row; expected KEY=VALUE,… that fits one of: {there}"
+        )
     one_section = [row for row in found if row.first.steps == found[0].first.steps]
     if len(one_section) > 1:
         several = "; ".join(row.label for row in one_section)
-        raise NoiseregError(f"{flag} matches several rows ({several}); add a key in which they differ")
+        raise NoiseregError(
+            f"{flag} matches several rows ({several}); add a key in which they differ"
+        )
     return found

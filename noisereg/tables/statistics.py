@@ -54,9 +54,12 @@ class Test:
     freedom: float = 0.0
 
 
-def difference_test(row: Mapping[str, float], base: Mapping[str, float], size: float = 0.0) -> Test:
-    """Student's test of row − base, paired over shared seeds; Welch's where there are none to share. ``size`` is that of
-    the numbers which the difference is of, where it is greater than what is given: their rounding is no difference."""
+def difference_test(
+    row: Mapping[str, float], base: Mapping[str, float], size: float = 0.0
+) -> Test:
+    """Student's test of row − base, paired over shared seeds; Welch's where there are none to
+    share. ``size`` is that of the numbers which the difference is of, where it is greater than
+    what is given: their rounding is no difference."""
     from scipy import stats
 
     shared = [seed for seed in row if seed in base and seed]
@@ -66,7 +69,9 @@ def difference_test(row: Mapping[str, float], base: Mapping[str, float], size: f
         n, difference = len(d), float(d.mean())
         scale = float(max(np.abs(a).max(), np.abs(b).max(), size))
         if _constant(d, scale) and (n >= FEWEST or not d.any()):
-            return Test("identical" if np.abs(d).max() <= 1e-12 * scale else "constant", difference, n)
+            return Test(
+                "identical" if np.abs(d).max() <= 1e-12 * scale else "constant", difference, n
+            )
         if n < FEWEST:
             return Test("too few seeds", difference, n)
         error = float(d.std(ddof=1) / math.sqrt(n))
@@ -81,7 +86,10 @@ def difference_test(row: Mapping[str, float], base: Mapping[str, float], size: f
         error = math.sqrt(u + v)
         if error <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
             return Test(
-                "identical" if abs(difference) <= 1e-12 * np.abs(a).max() else "constant", difference, n, paired
+                "identical" if abs(difference) <= 1e-12 * np.abs(a).max() else "constant",
+                difference,
+                n,
+                paired,
             )
         freedom = float((u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1)))
     p = float(2 * stats.t.sf(abs(difference) / error, freedom))
@@ -89,7 +97,9 @@ def difference_test(row: Mapping[str, float], base: Mapping[str, float], size: f
 
 
 def detectable(t: Test, family: int) -> float:
-    """The smallest difference that would be significant as the largest effect of ``family`` comparisons (Holm's first step)."""
+    """The smallest difference that would be significant as the largest effect of ``family``
+    comparisons (Holm's first step).
+    """
     from scipy import stats
 
     return float(stats.t.ppf(1 - ALPHA / (2 * family), t.freedom) * t.error)

@@ -1,4 +1,6 @@
-"""The ablation table's data: measurements, rows, cells and comparisons; to JSON and back. Imports no torch."""
+"""The ablation table's data: measurements, rows, cells and comparisons; to JSON and back. Imports
+no torch.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,12 @@ class Measurement:
 
     def key(self) -> str:
         """Equal for runs that differ in their seed alone."""
-        components = {s: [spec.model_dump() for spec in specs] for s, specs in self.components.items()}
-        return json.dumps([components, self.values, self.name, self.steps], sort_keys=True, default=str)
+        components = {
+            s: [spec.model_dump() for spec in specs] for s, specs in self.components.items()
+        }
+        return json.dumps(
+            [components, self.values, self.name, self.steps], sort_keys=True, default=str
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class Comparison:
     p: float | None = None
     p_holm: float | None = None
     detectable: float | None = None
-    """Below five seeds: the smallest difference that could have been significant as the table's largest effect."""
+    """Below five seeds: the smallest difference that could have been significant as the table's
+    largest effect.
+    """
 
 
 @dataclass(frozen=True)
@@ -105,11 +113,15 @@ class Table:
     name: str = ""
     """What tells it from the other tables of one command, as a file name."""
     asked: dict[str, Any] = field(default_factory=dict)
-    """How its rows were asked to be named and compared: ``baseline``, ``labels`` and ``columns``, where they were."""
+    """How its rows were asked to be named and compared: ``baseline``, ``labels`` and ``columns``,
+    where they were.
+    """
 
     @property
     def steps(self) -> list[int | None]:
-        """The numbers of sampling steps, ascending; each is a section of the table with a baseline of its own."""
+        """The numbers of sampling steps, ascending; each is a section of the table with a baseline
+        of its own.
+        """
         return sorted({row.first.steps for row in self.rows}, key=lambda s: -1 if s is None else s)
 
     def as_rows(self) -> list[dict[str, Any]]:
@@ -117,7 +129,9 @@ class Table:
         return [_plain(row) for row in self.rows]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything; :meth:`of_json` gives the table back. What all rows have in common stands once, under ``shared``."""
+        """Everything; :meth:`of_json` gives the table back. What all rows have in common stands
+        once, under ``shared``.
+        """
         rows = self.as_rows()
         shared: dict[str, Any] = {}
         for section in SHARED:
@@ -166,10 +180,14 @@ class Table:
 SHARED = ("settings", "sampling", "environment")
 """The mappings of a plain row whose common part a JSON file holds once."""
 BY_RUN = ("sampling", "environment")
-"""Those of them in which the runs of one row may differ: what is its own stands under ``by_run``."""
+"""Those of them in which the runs of one row may differ: what is its own stands under
+``by_run``.
+"""
 
 
-def _common_and_own(mappings: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _common_and_own(
+    mappings: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What all of them have, and what else each has."""
     common = {k: v for k, v in mappings[0].items() if all(k in m and m[k] == v for m in mappings)}
     return common, [{k: v for k, v in m.items() if k not in common} for m in mappings]
@@ -179,9 +197,15 @@ def _plain(row: Row) -> dict[str, Any]:
     first = row.first
     metrics = {}
     for name, cell in row.cells.items():
-        metrics[name] = {"mean": cell.mean, "half_width": cell.half_width, "values": dict(cell.values)}
+        metrics[name] = {
+            "mean": cell.mean,
+            "half_width": cell.half_width,
+            "values": dict(cell.values),
+        }
         if cell.comparison:
-            metrics[name]["comparison"] = {k: v for k, v in vars(cell.comparison).items() if v is not None}
+            metrics[name]["comparison"] = {
+                k: v for k, v in vars(cell.comparison).items() if v is not None
+            }
     common: dict[str, Any] = {}
     by_run: list[dict[str, Any]] = [{} for _ in row.measurements]
     for part in BY_RUN:
@@ -194,7 +218,9 @@ def _plain(row: Row) -> dict[str, Any]:
         "seeds": row.seeds,
         "steps": first.steps,
         **common,
-        "settings": {s: [spec.model_dump() for spec in specs] for s, specs in first.components.items()}
+        "settings": {
+            s: [spec.model_dump() for spec in specs] for s, specs in first.components.items()
+        }
         | dict(first.values),
         "sources": [m.source for m in row.measurements],
         **({"by_run": by_run} if any(by_run) else {}),
@@ -216,7 +242,9 @@ def _row(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Row:
         measurements.append(
             Measurement(
                 source=source,
-                numbers={name: cell.values[key] for name, cell in cells.items() if key in cell.values},
+                numbers={
+                    name: cell.values[key] for name, cell in cells.items() if key in cell.values
+                },
                 components=components,
                 values={k: v for k, v in settings.items() if k not in sections},
                 seed=seed,
@@ -226,7 +254,9 @@ def _row(data: Mapping[str, Any], shared: Mapping[str, Any]) -> Row:
                 name=data.get("name", ""),
             )
         )
-    return Row(data["label"], measurements, data["baseline"], tuple(data.get("picked_on", ())), cells)
+    return Row(
+        data["label"], measurements, data["baseline"], tuple(data.get("picked_on", ())), cells
+    )
 
 
 def _cell(data: Mapping[str, Any]) -> Cell:

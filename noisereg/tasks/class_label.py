@@ -1,4 +1,6 @@
-"""Class labels, and what classifier-free guidance needs of training (Ho & Salimans 2022, arXiv 2207.12598)."""
+"""Class labels, and what classifier-free guidance needs of training (Ho & Salimans 2022, arXiv
+2207.12598).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from noisereg.tasks import ClassParams
 
 
 class ClassLabel(Task):
-    """The network is told each sample's label, and, for a share ``dropout`` of the training samples, that there is none.
+    """The network is told each sample's label, and, for a share ``dropout`` of the training
+    samples, that there is none.
 
     Raises:
         NoiseregError: for data without labels, and for a number of classes that is not the data's.
@@ -23,14 +26,19 @@ class ClassLabel(Task):
             found = ctx.dataset.classes
             if not found:
                 raise NoiseregError(
-                    "--task class needs labels and this data set has none; expected one with classes (digits, mnist, "
+                    "--task class needs labels and this data set has none; expected one with "
+                    "classes (digits, mnist, "
                     "cifar10, a folder with a subfolder for each class), or --task unconditional"
                 )
             if count not in ("auto", found):
-                raise NoiseregError(f"class:classes={count}: the data set has {found} classes; leave it on auto")
+                raise NoiseregError(
+                    f"class:classes={count}: the data set has {found} classes; leave it on auto"
+                )
             count = found
         if count == "auto":
-            raise NoiseregError("class:classes=auto needs a data set to count the classes of; give their number")
+            raise NoiseregError(
+                "class:classes=auto needs a data set to count the classes of; give their number"
+            )
         self.classes = count
         self.params = params.model_copy(update={"classes": count})
         self.guidable = params.dropout > 0

@@ -1,4 +1,6 @@
-"""Super-resolution as in BNDM (Huang et al. 2024, arXiv 2402.04930): the small image, enlarged, joins the input."""
+"""Super-resolution as in BNDM (Huang et al. 2024, arXiv 2402.04930): the small image, enlarged,
+joins the input.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from noisereg.tasks import SuperresParams
 
 
 class SuperResolution(Task):
-    """``cond`` is the image made ``factor`` times smaller and enlarged again, both bilinearly with ``align_corners=True``:
-    corner pixels lie on corner pixels, and nothing is averaged before the reduction, as in the paper.
+    """``cond`` is the image made ``factor`` times smaller and enlarged again, both bilinearly with
+    ``align_corners=True``: corner pixels lie on corner pixels, and nothing is averaged before the
+    reduction, as in the paper.
 
     Raises:
         NoiseregError: for points, and for sides that the factor does not divide.
@@ -21,13 +24,15 @@ class SuperResolution(Task):
     def __init__(self, params: SuperresParams, ctx: Context) -> None:
         if len(ctx.shape) != 3:
             raise NoiseregError(
-                f"--task superres needs images and this data set has points of {ctx.shape[0]} numbers; expected --task "
+                f"--task superres needs images and this data set has points of {ctx.shape[0]} "
+                "numbers; expected --task "
                 "unconditional, or class"
             )
         channels, height, width = ctx.shape
         if height % params.factor or width % params.factor:
             raise NoiseregError(
-                f"superres:factor={params.factor} does not divide {height}×{width}; give a factor that does, or another "
+                f"superres:factor={params.factor} does not divide {height}×{width}; give a factor "
+                "that does, or another "
                 "size of the data"
             )
         self.params = params

@@ -10,10 +10,28 @@ when first used, so that a plugin's own import can be timed before torch's.
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Check", "CheckFailed", "NotApplicable", "Outcome", "Subject", "checks", "conformance", "run"]
+__all__ = [
+    "Check",
+    "CheckFailed",
+    "NotApplicable",
+    "Outcome",
+    "Subject",
+    "checks",
+    "conformance",
+    "run",
+]
 
 if TYPE_CHECKING:
-    from noisereg.testing.kit import Check, CheckFailed, NotApplicable, Outcome, Subject, checks, conformance, run
+    from noisereg.testing.kit import (
+        Check,
+        CheckFailed,
+        NotApplicable,
+        Outcome,
+        Subject,
+        checks,
+        conformance,
+        run,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,8 @@
-"""``python -m noisereg.testing KIND NAME [--plugin REFERENCE]``: one component's checks, a JSON line each.
+"""``python -m noisereg.testing KIND NAME [--plugin REFERENCE]``: one component's checks, a JSON
+line each.
 
-``noisereg plugins check`` starts it, so that whatever a component does happens in a process of its own. The first line
-tells how its plugin was imported, before torch was.
+``noisereg plugins check`` starts it, so that whatever a component does happens in a process of its
+own. The first line tells how its plugin was imported, before torch was.
 """
 
 from __future__ import annotations
@@ -34,7 +35,12 @@ def main(arguments: list[str]) -> int:
 
     for check in checks(entry.kind):
         outcome = run(check, Subject.find(entry.kind, entry.qualified, known))
-        answer = {"check": check.name, "status": outcome.status, "message": outcome.message, "seconds": outcome.seconds}
+        answer = {
+            "check": check.name,
+            "status": outcome.status,
+            "message": outcome.message,
+            "seconds": outcome.seconds,
+        }
         _say(answers, {**answer, "confidence": check.confidence, "explanation": check.explanation})
     return 0
 

@@ -1,4 +1,6 @@
-"""Small stand-ins with which the kit surrounds a component under test: data, a network, a noise that learns, ranks."""
+"""Small stand-ins with which the kit surrounds a component under test: data, a network, a noise
+that learns, ranks.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def draw_latents(
-    noise: Noise, shape: tuple[int, ...], count: int, seed: int = 0, dtype: torch.dtype = torch.float32
+    noise: Noise,
+    shape: tuple[int, ...],
+    count: int,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """N(0, 1) latents of ``count`` samples."""
     source = seeded(seed)
@@ -44,7 +50,9 @@ def times(count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
 
 
 def smooth_data(shape: tuple[int, ...], count: int, seed: int = 0) -> Tensor:
-    """Data with more power at low frequencies than at high, in [−1, 1]: (count, *shape) float32."""
+    """Data with more power at low frequencies than at high, in [−1, 1]: (count, *shape)
+    float32.
+    """
     x = torch.randn(count, *shape, generator=seeded(seed))
     for axis in range(2, x.ndim):
         for _ in range(2):
@@ -77,7 +85,9 @@ class FewDigits(Dataset):
 
 
 def untrained_run(registry: Registry) -> tuple[Parts, Dataset]:
-    """White noise, IADB and a network as it starts, with a few digits: what a metric of models is tried on."""
+    """White noise, IADB and a network as it starts, with a few digits: what a metric of models is
+    tried on.
+    """
     config = validate({"process": "iadb", "denoiser": "mlp:width=16,blocks=1"})
     parts = assemble(config, registry, Runtime(torch.device("cpu")))
     assert parts.dataset is not None
@@ -87,7 +97,9 @@ def untrained_run(registry: Registry) -> tuple[Parts, Dataset]:
 class SmallNetwork(nn.Module):
     """A denoiser with a hidden layer and a time input; every sample on its own."""
 
-    def __init__(self, shape: tuple[int, ...], blocks: int = 1, width: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], blocks: int = 1, width: int = 16, seed: int = 0
+    ) -> None:
         super().__init__()
         self.shape, self.blocks = shape, blocks
         n = math.prod(shape)
@@ -104,7 +116,9 @@ class SmallNetwork(nn.Module):
         return out + self.skip * x_t.repeat(1, self.blocks, *[1] * (x_t.ndim - 2))
 
 
-def descend(learner: nn.Module, loss: Tensor, rate: float = 1e-3, longest: float = math.inf) -> None:
+def descend(
+    learner: nn.Module, loss: Tensor, rate: float = 1e-3, longest: float = math.inf
+) -> None:
     """One step of gradient descent, of at most the length ``longest``."""
     learner.zero_grad(set_to_none=True)
     loss.backward()
@@ -154,7 +168,8 @@ def train_step(
     rows: slice = slice(None),
     mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> tuple[TrainStep, nn.Module]:
-    """What the engine hands to a regularizer for ``rows`` of a batch whose times are spread over (0, 1], and the network.
+    """What the engine hands to a regularizer for ``rows`` of a batch whose times are spread over
+    (0, 1], and the network.
 
     Samples differ in size and time along the batch, so that its halves are unlike.
     """
@@ -163,7 +178,10 @@ def train_step(
     network = network or SmallNetwork(shape, 1 + made.extra_heads + noise.extra_heads)
     growing = torch.linspace(0.5, 1.5, batch).reshape(-1, *[1] * len(shape))
     x0 = smooth_data(shape, batch) * growing
-    latents = {k: v * growing.reshape(-1, *[1] * (v.ndim - 1)) for k, v in draw_latents(noise, shape, batch, 3).items()}
+    latents = {
+        k: v * growing.reshape(-1, *[1] * (v.ndim - 1))
+        for k, v in draw_latents(noise, shape, batch, 3).items()
+    }
     t = (torch.arange(1, batch + 1, dtype=torch.float64) / batch * made.T).round() / made.T
     probe = Probe()
     objective = Objective(network, noise, made, [Weighted("probe", 1.0, probe)], mean=mean)
@@ -175,16 +193,20 @@ def train_step(
 def permuted(s: TrainStep, order: Tensor) -> TrainStep:
     """The same micro-batch in another order."""
     changed: dict[str, Any] = {
-        f.name: getattr(s, f.name)[order] for f in dataclasses.fields(s) if isinstance(getattr(s, f.name), Tensor)
+        f.name: getattr(s, f.name)[order]
+        for f in dataclasses.fields(s)
+        if isinstance(getattr(s, f.name), Tensor)
     }
     return dataclasses.replace(s, latents={k: v[order] for k, v in s.latents.items()}, **changed)
 
 
 class Ranks:
-    """``TrainStep.mean`` of several ranks, each a thread: the arithmetic of ``Runtime.mean``, its all-reduce a barrier.
+    """``TrainStep.mean`` of several ranks, each a thread: the arithmetic of ``Runtime.mean``, its
+    all-reduce a barrier.
 
-    What a rank gets is the value of the whole and the derivative of its own part, as DistributedDataParallel's average
-    over ranks wants it. A rank that calls it more often than another waits in vain, as it would in a group of processes.
+    What a rank gets is the value of the whole and the derivative of its own part, as
+    DistributedDataParallel's average over ranks wants it. A rank that calls it more often than
+    another waits in vain, as it would in a group of processes.
     """
 
     def __init__(self, world: int) -> None:
@@ -214,7 +236,10 @@ class Ranks:
                 results[rank] = error
                 self.barrier.abort()
 
-        threads = [threading.Thread(target=target, args=(rank,), daemon=True) for rank in range(self.world)]
+        threads = [
+            threading.Thread(target=target, args=(rank,), daemon=True)
+            for rank in range(self.world)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

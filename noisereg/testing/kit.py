@@ -21,7 +21,9 @@ IMAGES: tuple[int, ...] = (2, 8, 8)
 OBLONG: tuple[int, ...] = (1, 6, 10)
 POINTS: tuple[int, ...] = (3,)
 SHAPES = (IMAGES, OBLONG, POINTS)
-"""What components are tried on; each must work or be refused with a reason, and one at least must work."""
+"""What components are tried on; each must work or be refused with a reason, and one at least must
+work.
+"""
 
 
 class CheckFailed(AssertionError):
@@ -40,7 +42,9 @@ class Check:
     """None: every kind."""
     name: str
     confidence: str
-    """How sure a failure is: ``exact``, up to a stated rounding, or the chance at which a right component fails."""
+    """How sure a failure is: ``exact``, up to a stated rounding, or the chance at which a right
+    component fails.
+    """
     explanation: str
     function: Callable[[Subject], None] = field(repr=False)
 
@@ -48,12 +52,16 @@ class Check:
 _CHECKS: dict[tuple[Kind | None, str], Check] = {}
 
 
-def check(kind: Kind | None, confidence: str) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
+def check(
+    kind: Kind | None, confidence: str
+) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
     """Register a function as a check; its docstring is the explanation."""
 
     def decorate(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
         explanation = " ".join((function.__doc__ or "").split())
-        _CHECKS[kind, function.__name__] = Check(kind, function.__name__, confidence, explanation, function)
+        _CHECKS[kind, function.__name__] = Check(
+            kind, function.__name__, confidence, explanation, function
+        )
         return function
 
     return decorate
@@ -66,7 +74,9 @@ def checks(kind: Kind) -> list[Check]:
         NoiseregError: for what is no kind.
     """
     if kind not in KINDS:
-        raise NoiseregError(f"no kind is called {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}")
+        raise NoiseregError(
+            f"no kind is called {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
+        )
     for module in ("common", kind):
         importlib.import_module(f"noisereg.testing.kinds.{module}")
     return [c for c in _CHECKS.values() if c.kind in (None, kind)]
@@ -101,10 +111,15 @@ class Subject:
         return subject
 
     @classmethod
-    def of(cls, kind: Kind, implementation: type, params: type[Params] = Params, **values: Any) -> Subject:
+    def of(
+        cls, kind: Kind, implementation: type, params: type[Params] = Params, **values: Any
+    ) -> Subject:
         """A class that is not registered, for the tests of the kit itself."""
         known = Registry(registry().policy)
-        known.register(Component(name="under-test", impl=implementation, params=params, summary="under test"), kind)
+        known.register(
+            Component(name="under-test", impl=implementation, params=params, summary="under test"),
+            kind,
+        )
         return cls(kind, Spec(name="under-test", params=values), known)
 
     @property
@@ -119,14 +134,22 @@ class Subject:
         from noisereg.testing.doubles import smooth_batches
 
         shape = given.get("shape", ())
-        told = {"dtype": torch.float32, "cache_dir": cache_dir(), "batches": lambda split: smooth_batches(shape, split)}
+        told = {
+            "dtype": torch.float32,
+            "cache_dir": cache_dir(),
+            "batches": lambda split: smooth_batches(shape, split),
+        }
         return Context(**{**told, **given})
 
     def build(self, changed: Mapping[str, Any] | None = None, **context: Any) -> Any:
-        """The component built for the given context, its parameters as in the spec but for ``changed``."""
+        """The component built for the given context, its parameters as in the spec but for
+        ``changed``.
+        """
         return self.entry.implementation()(self.params(**(changed or {})), self.context(**context))
 
-    def shapes(self, among: Sequence[tuple[int, ...]] = SHAPES, **context: Any) -> list[tuple[int, ...]]:
+    def shapes(
+        self, among: Sequence[tuple[int, ...]] = SHAPES, **context: Any
+    ) -> list[tuple[int, ...]]:
         """Those shapes for which it can be built; the others it refuses with a reason.
 
         Raises:
@@ -139,7 +162,9 @@ class Subject:
                 accepted.append(shape)
             except NoiseregError as error:
                 reasons.append(f"{shape}: {error}")
-        expect(bool(accepted), f"it can be built for none of the shapes {among}: {'; '.join(reasons)}")
+        expect(
+            bool(accepted), f"it can be built for none of the shapes {among}: {'; '.join(reasons)}"
+        )
         return accepted
 
 
@@ -154,7 +179,8 @@ class Outcome:
 
 
 def run(check: Check, subject: Subject) -> Outcome:
-    """Run one check; an exception of the component's is a failure, with the place where it was raised.
+    """Run one check; an exception of the component's is a failure, with the place where it was
+    raised.
 
     On one thread: what the checks compute is small, and several threads only wait for each other.
     """
@@ -171,20 +197,29 @@ def run(check: Check, subject: Subject) -> Outcome:
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
-        status, message = "failed", f"{type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
+        status, message = (
+            "failed",
+            f"{type(error).__name__}: {text} ({frame.filename}:{frame.lineno})",
+        )
     finally:
         torch.set_num_threads(threads)
     return Outcome(check, status, message, time.perf_counter() - began)
 
 
 def conformance(
-    kind: Kind, spec: str, *, expected_failures: Mapping[str, str] | None = None, plugin: str | None = None
+    kind: Kind,
+    spec: str,
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    plugin: str | None = None,
 ) -> Callable[..., None]:
-    """The checks of ``kind`` as one parametrised pytest function, to be assigned to a name that begins with ``test_``.
+    """The checks of ``kind`` as one parametrised pytest function, to be assigned to a name that
+    begins with ``test_``.
 
-    ``spec`` names an installed component, with parameters if need be; ``plugin`` is the path of a single-file plugin.
-    ``expected_failures`` maps a check's name to the reason why this component does not pass it; one that passes after
-    all is then an error, so that the reason cannot go stale.
+    ``spec`` names an installed component, with parameters if need be; ``plugin`` is the path of a
+    single-file plugin. ``expected_failures`` maps a check's name to the reason why this component
+    does not pass it; one that passes after all is then an error, so that the reason cannot go
+    stale.
 
     Raises:
         NoiseregError: for an unknown kind or check.
@@ -195,7 +230,9 @@ def conformance(
     known = checks(kind)
     for name in expected:
         if name not in {c.name for c in known}:
-            raise NoiseregError(f"no check of a {kind} is called {name!r}{nearest(name, [c.name for c in known])}")
+            raise NoiseregError(
+                f"no check of a {kind} is called {name!r}{nearest(name, [c.name for c in known])}"
+            )
     cases = [
         pytest.param(
             c,
@@ -216,7 +253,8 @@ def conformance(
             pytest.skip(outcome.message)
         if outcome.status == "failed":
             raise CheckFailed(
-                f"{outcome.message}\n  {check.name}: {check.explanation}\n  confidence: {check.confidence}"
+                f"{outcome.message}\n  {check.name}: {check.explanation}\n  confidence: "
+                f"{check.confidence}"
             )
 
     return test

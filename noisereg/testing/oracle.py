@@ -1,8 +1,10 @@
-"""Gaussian data, for which everything is known: the optimal denoiser, and the sampler's output without sampling.
+"""Gaussian data, for which everything is known: the optimal denoiser, and the sampler's output
+without sampling.
 
-For x0 ~ N(0, C) and ε_t = L_t z, x_t ~ N(0, Σ_t) with Σ_t = a²C + b²L_tL_tᵀ, and the minimum of the mean squared error is
-linear: x̂0 = aC Σ_t⁻¹ x_t, ẑ = b L_tᵀ Σ_t⁻¹ x_t (docs/theory.md, §4). A sampler with a linear denoiser is itself linear, so
-its matrix is what it does to the unit vectors, and the covariance of its output follows exactly.
+For x0 ~ N(0, C) and ε_t = L_t z, x_t ~ N(0, Σ_t) with Σ_t = a²C + b²L_tL_tᵀ, and the minimum of
+the mean squared error is linear: x̂0 = aC Σ_t⁻¹ x_t, ẑ = b L_tᵀ Σ_t⁻¹ x_t (docs/theory.md, §4). A
+sampler with a linear denoiser is itself linear, so its matrix is what it does to the unit vectors,
+and the covariance of its output follows exactly.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from noisereg.noises.matrix import noise_matrix
 
 
 def basis_matrix(noise: Noise, shape: tuple[int, ...]) -> Tensor:
-    """What the heads predict, as a matrix on z: (heads·n, n) float64, for a noise with the one latent z."""
+    """What the heads predict, as a matrix on z: (heads·n, n) float64, for a noise with the one
+    latent z.
+    """
     n = math.prod(shape)
     rows = torch.eye(n, dtype=torch.float64).reshape(n, *shape)
     return noise.basis({"z": rows}).flatten(1).T
@@ -30,7 +34,8 @@ def basis_matrix(noise: Noise, shape: tuple[int, ...]) -> Tensor:
 class GaussianOracle:
     """The optimal denoiser for x0 ~ N(0, ``covariance``), as the sampler calls it.
 
-    ``head_error`` scales its heads and ``color_error`` its idea of L: 1 is right, and anything else must be found out.
+    ``head_error`` scales its heads and ``color_error`` its idea of L: 1 is right, and anything
+    else must be found out.
     """
 
     process: Process
@@ -55,11 +60,13 @@ class GaussianOracle:
         return Prediction(x0_hat, eps_hat, heads)
 
 
-def bayes_risk(process: Process, noise: Noise, shape: tuple[int, ...], covariance: Tensor, times: Tensor) -> Tensor:
+def bayes_risk(
+    process: Process, noise: Noise, shape: tuple[int, ...], covariance: Tensor, times: Tensor
+) -> Tensor:
     """The training loss of the optimal denoiser, averaged over ``times`` (K,): a scalar, float64.
 
-    Its gradient is that with which a noise's own parameters are trained once the network has caught up; as in training, the
-    weights of the loss are constants to it.
+    Its gradient is that with which a noise's own parameters are trained once the network has
+    caught up; as in training, the weights of the loss are constants to it.
     """
     n = len(covariance)
     basis = basis_matrix(noise, shape) if noise.extra_heads else None
@@ -70,7 +77,10 @@ def bayes_risk(process: Process, noise: Noise, shape: tuple[int, ...], covarianc
         coloured = root @ root.T
         solved = torch.linalg.inv(a**2 * covariance + b**2 * coloured)
         one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
-        of_x0, of_eps = process.target(one, zero, t).squeeze(), process.target(zero, one, t).squeeze()
+        of_x0, of_eps = (
+            process.target(one, zero, t).squeeze(),
+            process.target(zero, one, t).squeeze(),
+        )
         cross = of_x0 * a * covariance + of_eps * b * coloured
         own = of_x0**2 * covariance.trace() + of_eps**2 * coloured.trace()
         total = total + process.weight(t).squeeze() * (own - (cross @ solved * cross).sum()) / n
@@ -82,9 +92,13 @@ def bayes_risk(process: Process, noise: Noise, shape: tuple[int, ...], covarianc
 
 
 def _response(
-    run: Callable[[Callable[[int], dict[str, Tensor]]], Tensor], latents: dict[str, tuple[int, ...]], at: int
+    run: Callable[[Callable[[int], dict[str, Tensor]]], Tensor],
+    latents: dict[str, tuple[int, ...]],
+    at: int,
 ) -> Tensor:
-    """How the output answers to each latent of draw ``at``: (n, m), the latents of all other draws being zero."""
+    """How the output answers to each latent of draw ``at``: (n, m), the latents of all other draws
+    being zero.
+    """
     sizes = {name: math.prod(s) for name, s in latents.items()}
     total = sum(sizes.values())
     rows = torch.eye(total, dtype=torch.float64)
@@ -105,9 +119,11 @@ def output_covariance(
     eta: float = 0.0,
     solver: str = "euler",
 ) -> Tensor:
-    """Cov(x at the last time), (n, n) float64, of the sampler with a linear ``model``: exact, nothing is drawn.
+    """Cov(x at the last time), (n, n) float64, of the sampler with a linear ``model``: exact,
+    nothing is drawn.
 
-    Each step's matrix is read off by running that step on the unit vectors, so it is the real sampler that is measured.
+    Each step's matrix is read off by running that step on the unit vectors, so it is the real
+    sampler that is measured.
     """
     n = math.prod(shape)
     latents = noise.latents(shape)
@@ -122,10 +138,14 @@ def output_covariance(
         covariance = moved @ covariance @ moved.T
         if eta > 0 and float(pair[1]) > 0:
 
-            def one_step(source: Callable[[int], dict[str, Tensor]], pair: Tensor = pair) -> Tensor:
+            def one_step(
+                source: Callable[[int], dict[str, Tensor]], pair: Tensor = pair
+            ) -> Tensor:
                 size = len(next(iter(source(1).values())))
                 still = torch.zeros(size, *shape, dtype=torch.float64)
-                return list(trajectory(model, process, noise, source, pair, eta, solver, start=still))[-1]
+                return list(
+                    trajectory(model, process, noise, source, pair, eta, solver, start=still)
+                )[-1]
 
             added = _response(one_step, latents, at=1)
             covariance = covariance + added @ added.T
@@ -138,15 +158,18 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 
 def smooth_covariance(shape: tuple[int, ...], length: float = 2.0, floor: float = 0.01) -> Tensor:
-    """A covariance of image-like data, (n, n): exp(−distance/length) between pixels, variances from 0.5 to 1.5 across a
-    channel, plus ``floor``·I. Neither stationary nor diagonal in any basis the noises use."""
+    """A covariance of image-like data, (n, n): exp(−distance/length) between pixels, variances
+    from 0.5 to 1.5 across a channel, plus ``floor``·I. Neither stationary nor diagonal in any
+    basis the noises use."""
     if len(shape) == 1:
         position = torch.arange(shape[0], dtype=torch.float64)[:, None]
         channels = 1
     else:
         channels, height, width = shape
         y, x = torch.meshgrid(
-            torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
+            torch.arange(height, dtype=torch.float64),
+            torch.arange(width, dtype=torch.float64),
+            indexing="ij",
         )
         position = torch.stack([y.flatten(), x.flatten()], 1)
     scale = torch.linspace(0.5, 1.5, len(position), dtype=torch.float64).sqrt()

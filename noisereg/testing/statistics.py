@@ -1,7 +1,8 @@
-"""Bounds for what is measured on draws, wide enough that a right component fails about once in a million runs.
+"""Bounds for what is measured on draws, wide enough that a right component fails about once in a
+million runs.
 
-All draws of the kit have fixed seeds, so a component that passed passes again; the confidence is that of the seeds'
-choice.
+All draws of the kit have fixed seeds, so a component that passed passes again; the confidence is
+that of the seeds' choice.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def threshold(comparisons: int) -> float:
 
 
 def z_scores(values: Tensor, expected: Tensor | float) -> Tensor:
-    """(mean − expected) / standard error, over the first dimension of independent values (N, …)."""
+    """(mean − expected) / standard error, over the first dimension of independent values (N,
+    …).
+    """
     values = values.double()
     error = values.std(0) / math.sqrt(len(values))
     gap = values.mean(0) - expected
@@ -31,9 +34,11 @@ def z_scores(values: Tensor, expected: Tensor | float) -> Tensor:
 
 
 def gaussian_p_value(projections: Tensor) -> float:
-    """The smallest p-value, times the number of tests, of skewness and excess kurtosis of each column (N, D).
+    """The smallest p-value, times the number of tests, of skewness and excess kurtosis of each
+    column (N, D).
 
-    D'Agostino's and Anscombe & Glynn's transforms, whose tails are right at the thousands of draws used here.
+    D'Agostino's and Anscombe & Glynn's transforms, whose tails are right at the thousands of draws
+    used here.
     """
     columns = projections.double().numpy()
     columns = columns[:, columns.std(0) > 1e-12]

@@ -21,7 +21,10 @@ def main() -> None:
     noise.fit(batches(data, "train"))
     radius = torch.hypot(torch.fft.fftfreq(8)[:, None], torch.fft.fftfreq(8)[None]).flatten()
     figure, axes = plt.subplots(figsize=(4.4, 2.9), constrained_layout=True)
-    for name, power, mark in (("white", torch.ones_like(noise.power), "o"), ("equal-snr", noise.power, "x")):
+    for name, power, mark in (
+        ("white", torch.ones_like(noise.power), "o"),
+        ("equal-snr", noise.power, "x"),
+    ):
         ratio = signal_to_noise(x, power)[0].flatten()
         axes.semilogy(radius, ratio, mark, label=name, markersize=4)
     axes.set_xlabel("frequency (cycles a pixel)")

@@ -21,12 +21,16 @@ def main() -> None:
     for column, spec in enumerate(SPECS):
         eps = noisereg.build("noise", spec, shape=shape).color({"z": z}, t)
         for row in range(2):
-            axes[row, column].imshow(eps[row, 0], cmap="gray", vmin=-2.5, vmax=2.5, interpolation="nearest")
+            axes[row, column].imshow(
+                eps[row, 0], cmap="gray", vmin=-2.5, vmax=2.5, interpolation="nearest"
+            )
             axes[row, column].axis("off")
         axes[0, column].set_title(spec, fontsize=7)
     path = Path(__file__).with_name("figure.png")
     figure.savefig(path, dpi=72)
-    Image.open(path).convert("L").quantize(16).save(path, optimize=True)  # grey pictures: a quarter of the size
+    Image.open(path).convert("L").quantize(16).save(
+        path, optimize=True
+    )  # grey pictures: a quarter of the size
 
 
 if __name__ == "__main__":

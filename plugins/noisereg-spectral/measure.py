@@ -1,4 +1,6 @@
-"""The table of README.md: ``python measure.py OUT [--reg NAME:… --plugin FILE]``; about a minute a run on one core."""
+"""The table of README.md: ``python measure.py OUT [--reg NAME:… --plugin FILE]``; about a minute a
+run on one core.
+"""
 
 import argparse
 from pathlib import Path
@@ -19,16 +21,24 @@ SAMPLES, DRAWS, SEED = 1600, 5, 99
 
 
 def value_of(run: Run, name: str) -> tuple[float, float]:
-    """The term's value and the mean squared error under the averaged weights, over the same images, times and noises."""
+    """The term's value and the mean squared error under the averaged weights, over the same
+    images, times and noises.
+    """
     parts = run.load()
-    term = noisereg.build("regularizer", name, shape=parts.shape, noise=parts.noise, process=parts.process)
-    objective = Objective(parts.denoiser, parts.noise, parts.process, [Weighted("term", 0.0, term)])
+    term = noisereg.build(
+        "regularizer", name, shape=parts.shape, noise=parts.noise, process=parts.process
+    )
+    objective = Objective(
+        parts.denoiser, parts.noise, parts.process, [Weighted("term", 0.0, term)]
+    )
     data = build_dataset(parts.config, registry(), Runtime.start(parts.config.runtime))
     x0 = torch.cat(list(batches(data, "train")))[:SAMPLES]
     found = torch.zeros(2)
     for step in range(DRAWS):
         t = draws.times(SEED, step, SAMPLES, parts.process.T)
-        z = draws.latents(parts.noise, parts.shape, SEED, Stream.SAMPLE_LATENTS, range(SAMPLES), step)
+        z = draws.latents(
+            parts.noise, parts.shape, SEED, Stream.SAMPLE_LATENTS, range(SAMPLES), step
+        )
         with torch.no_grad():
             _, measured = objective(x0, z, t, None, 0)
         found += torch.stack([measured["term"], measured["mse"]]) / DRAWS

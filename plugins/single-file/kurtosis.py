@@ -1,6 +1,7 @@
 """The kurtosis of the predicted noise against the true one's: a regularizer in one file.
 
-Used with ``noisereg train --reg kurtosis --plugin kurtosis.py`` and checked with ``noisereg plugins check kurtosis.py``.
+Used with ``noisereg train --reg kurtosis --plugin kurtosis.py`` and checked with ``noisereg
+plugins check kurtosis.py``.
 """
 
 from __future__ import annotations
@@ -9,23 +10,38 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from noisereg.api import Component, Context, Field, NoiseregError, Regularizer, RegularizerParams, TrainStep, hookimpl
+from noisereg.api import (
+    Component,
+    Context,
+    Field,
+    NoiseregError,
+    Regularizer,
+    RegularizerParams,
+    TrainStep,
+    hookimpl,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_GAIN = 5.0
-"""Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target near t = 0)."""
+"""Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target
+near t = 0).
+"""
 
 
 class KurtosisParams(RegularizerParams):
-    floor: float = Field(1e-3, gt=0, description="added to the mean square before dividing by its square")
+    floor: float = Field(
+        1e-3, gt=0, description="added to the mean square before dividing by its square"
+    )
 
 
 class Kurtosis(Regularizer):
-    """(E[κ(ε̂)] − E[κ(ε)])² with κ = mean(ε⁴)/(mean(ε²) + floor)² over each sample's numbers: 3 for white noise of many.
+    """(E[κ(ε̂)] − E[κ(ε)])² with κ = mean(ε⁴)/(mean(ε²) + floor)² over each sample's numbers: 3
+    for white noise of many.
 
-    Isotropy holds the second moment; a mixture of too small and too large numbers has the right one and the wrong fourth.
+    Isotropy holds the second moment; a mixture of too small and too large numbers has the right
+    one and the wrong fourth.
 
     Raises:
         NoiseregError: for samples of fewer than 16 numbers, whose kurtosis says little.
@@ -33,7 +49,9 @@ class Kurtosis(Regularizer):
 
     def __init__(self, params: KurtosisParams, ctx: Context) -> None:
         if math.prod(ctx.shape) < 16:
-            raise NoiseregError("kurtosis needs samples of at least 16 numbers; give --reg isotropy for points")
+            raise NoiseregError(
+                "kurtosis needs samples of at least 16 numbers; give --reg isotropy for points"
+            )
         self.floor = params.floor
 
     def __call__(self, s: TrainStep) -> Tensor:

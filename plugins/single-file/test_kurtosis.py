@@ -1,4 +1,6 @@
-"""The conformance kit on a plugin that is a file, and what the term sees that isotropy does not."""
+"""The conformance kit on a plugin that is a file, and what the term sees that isotropy does
+not.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -20,7 +22,9 @@ def test_it_sees_a_mixture_of_the_right_power():
     s, _ = train_step(registry(), "iadb", shape=(1, 16, 16), batch=64)
     term = registry().build("regularizer", "file/kurtosis", {}, _context(s))
     isotropy = registry().build("regularizer", "isotropy", {}, _context(s))
-    factor = torch.where(torch.arange(256) % 2 == 0, 0.5, (2 - 0.5**2) ** 0.5).reshape(1, 1, 16, 16)
+    factor = torch.where(torch.arange(256) % 2 == 0, 0.5, (2 - 0.5**2) ** 0.5).reshape(
+        1, 1, 16, 16
+    )
     right, wrong = (dataclasses.replace(s, eps_hat=e) for e in (s.eps, s.eps * factor))
     assert float(term(right)) == 0
     assert float(term(wrong)) > 1

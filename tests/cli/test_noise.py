@@ -42,18 +42,24 @@ def mine(tmp_path_factory):
 
 def test_a_built_spectrum_is_used_for_noise(capsys, tmp_path):
     out = tmp_path / "blue.npz"
-    code, stdout, err = call(capsys, "build", "--size", "6x10", "--masks", 12, "--seed", 3, "--jobs", 1, "--out", out)
+    code, stdout, err = call(
+        capsys, "build", "--size", "6x10", "--masks", 12, "--seed", 3, "--jobs", 1, "--out", out
+    )
     assert code == 0
     assert stdout.strip() == str(out)
     assert f"blue:spectrum={out}" in err
     assert (read(out).power.shape, read(out).masks, read(out).seed) == ((6, 10), 12, 3)
-    code, stdout, _ = call(capsys, "show", f"blue:spectrum={out}", "--size", "6x10", "--draws", 50, "--json")
+    code, stdout, _ = call(
+        capsys, "show", f"blue:spectrum={out}", "--size", "6x10", "--draws", 50, "--json"
+    )
     assert code == 0
     assert json.loads(stdout)["shape"] == [1, 6, 10]
 
 
 def test_build_says_what_it_made_as_json(capsys, tmp_path):
-    _, stdout, _ = call(capsys, "build", "--size", 4, "--masks", 2, "--jobs", 1, "--out", tmp_path / "s", "--json")
+    _, stdout, _ = call(
+        capsys, "build", "--size", 4, "--masks", 2, "--jobs", 1, "--out", tmp_path / "s", "--json"
+    )
     about = json.loads(stdout)
     assert {k: about[k] for k in ("height", "width", "masks", "seed")} == {
         "height": 4, "width": 4, "masks": 2, "seed": 0,
@@ -61,7 +67,9 @@ def test_build_says_what_it_made_as_json(capsys, tmp_path):
     assert "void-and-cluster" in about["method"]
 
 
-@pytest.mark.parametrize("noise", ["white", "blue", "blue-tv", "red-tv:factor=spectral", "power-law:exponent=0.5"])
+@pytest.mark.parametrize(
+    "noise", ["white", "blue", "blue-tv", "red-tv:factor=spectral", "power-law:exponent=0.5"]
+)
 def test_show_gives_numbers_for_every_noise(capsys, noise):
     code, stdout, _ = call(capsys, "show", noise, *FEW, "--t", "0,1", "--json")
     assert code == 0
@@ -74,20 +82,48 @@ def test_show_gives_numbers_for_every_noise(capsys, noise):
 
 
 def test_show_draws_a_picture_and_a_table(capsys, tmp_path):
-    code, stdout, _ = call(capsys, "show", "blue-tv", *FEW, "--t", "0,0.05", "--out", tmp_path / "fig.png")
+    code, stdout, _ = call(
+        capsys, "show", "blue-tv", *FEW, "--t", "0,0.05", "--out", tmp_path / "fig.png"
+    )
     assert code == 0
     assert "sigmoid γ (τ 0.2)" in stdout
-    assert len(Image.open(tmp_path / "fig.png").convert("L").getcolors(256)) > 50  # something is drawn
+    assert (
+        len(Image.open(tmp_path / "fig.png").convert("L").getcolors(256)) > 50
+    )  # something is drawn
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "svg"])
 def test_pictures_have_other_formats_and_tiny_images_too(capsys, tmp_path, suffix):
-    assert call(capsys, "show", "white", "--size", "1x2", "--draws", 9, "--out", tmp_path / f"f.{suffix}")[0] == 0
+    assert (
+        call(
+            capsys,
+            "show",
+            "white",
+            "--size",
+            "1x2",
+            "--draws",
+            9,
+            "--out",
+            tmp_path / f"f.{suffix}",
+        )[0]
+        == 0
+    )
     assert (tmp_path / f"f.{suffix}").stat().st_size > 5000
 
 
 def test_a_third_partys_noise_is_looked_at_and_fitted(capsys, mine):
-    code, stdout, _ = call(capsys, "show", "file/scaled", "--plugin", mine, "--data", "digits", "--draws", 50, "--json")
+    code, stdout, _ = call(
+        capsys,
+        "show",
+        "file/scaled",
+        "--plugin",
+        mine,
+        "--data",
+        "digits",
+        "--draws",
+        50,
+        "--json",
+    )
     assert code == 0
     numbers = json.loads(stdout)
     assert numbers["shape"] == [1, 8, 8]
@@ -142,7 +178,9 @@ def test_no_space_for_the_spectrum_leaves_nothing(capsys, tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "replace", full)
-    code, _, err = call(capsys, "build", "--size", 4, "--masks", 1, "--jobs", 1, "--out", tmp_path / "s")
+    code, _, err = call(
+        capsys, "build", "--size", 4, "--masks", 1, "--jobs", 1, "--out", tmp_path / "s"
+    )
     assert code == 2
     assert "No space left" in err
     assert list(tmp_path.iterdir()) == []

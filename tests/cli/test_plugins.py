@@ -67,35 +67,54 @@ def test_list_says_what_each_plugin_is_and_what_is_wrong_with_it(packages, capsy
     packages.install("replacer", good("white"))
     packages.install("first", good("same"))
     packages.install("second", good("same"))
-    code, out, err = call(capsys, "--block-plugin", "blocked-one", "plugins", "list", "--kind", "noise")
+    code, out, err = call(
+        capsys, "--block-plugin", "blocked-one", "plugins", "list", "--kind", "noise"
+    )
     os.environ.pop("NOISEREG_BLOCK")
     assert code == 0
     found = {(line.split()[1], line.split()[2]): line for line in out.splitlines()[1:]}
     assert found["mine", "fine"].split()[:5] == ["noise", "mine", "fine", "2.5", "ok"]
     assert "for a test" in found["mine", "fine"]
     assert found["broken-one", "broken-one"].split()[4] == "broken"
-    assert "ZeroDivisionError: division by zero (broken_one.py, line 1)" in found["broken-one", "broken-one"]
+    assert (
+        "ZeroDivisionError: division by zero (broken_one.py, line 1)"
+        in found["broken-one", "broken-one"]
+    )
     assert found["blocked-one", "blocked-one"].split()[0] == "-"
     assert "  blocked       blocked by NOISEREG_BLOCK" in found["blocked-one", "blocked-one"]
     assert "incompatible  built for plugin API 0; this noisereg has 1" in found["old", "old"]
-    assert "conflict      the built-in keeps the short name; write replacer/white" in found["white", "replacer"]
+    assert (
+        "conflict      the built-in keeps the short name; write replacer/white"
+        in found["white", "replacer"]
+    )
     assert found["white", "noisereg"].split()[4] == "ok"
     assert "the short name is also that of second/same; write first/same" in found["same", "first"]
-    assert len([line for line in err.splitlines() if "warning: the plugin broken-one" in line]) == 1
+    assert (
+        len([line for line in err.splitlines() if "warning: the plugin broken-one" in line]) == 1
+    )
 
 
 def test_list_as_json_and_with_timings(packages, capsys):
     packages.install("fine", good("mine"))
     (row,) = [r for r in rows(capsys) if r["name"] == "mine"]
-    assert (row["kind"], row["distribution"], row["version"], row["status"]) == ("noise", "fine", "1.0", "ok")
+    assert (row["kind"], row["distribution"], row["version"], row["status"]) == (
+        "noise",
+        "fine",
+        "1.0",
+        "ok",
+    )
     assert 0 < row["seconds"] < 1
     _, out, _ = call(capsys, "plugins", "list", "--timings")
-    assert any(line.split()[:1] == ["fine"] and line.split()[-1] == "ms" for line in out.splitlines())
+    assert any(
+        line.split()[:1] == ["fine"] and line.split()[-1] == "ms" for line in out.splitlines()
+    )
     assert mistake(capsys, "plugins", "list", "--kind", "nois").endswith("did you mean 'noise'?")
 
 
 def test_no_plugins_lists_built_ins_alone(packages, capsys, monkeypatch):
-    monkeypatch.setenv("NOISEREG_NO_PLUGINS", "0")  # the flag sets it, for processes that it starts
+    monkeypatch.setenv(
+        "NOISEREG_NO_PLUGINS", "0"
+    )  # the flag sets it, for processes that it starts
     packages.install("fine", good("mine"))
     assert {r["distribution"] for r in rows(capsys, "--no-plugins")} == {"noisereg"}
 
@@ -103,7 +122,9 @@ def test_no_plugins_lists_built_ins_alone(packages, capsys, monkeypatch):
 def test_under_a_strict_policy_list_still_lists_and_exits_with_1(packages, capsys, monkeypatch):
     monkeypatch.setenv("NOISEREG_STRICT", "0")
     packages.install("broken-one", "1 / 0")
-    assert "NOISEREG_STRICT is set" in mistake(capsys, "--strict-plugins", "plugins", "show", "white")
+    assert "NOISEREG_STRICT is set" in mistake(
+        capsys, "--strict-plugins", "plugins", "show", "white"
+    )
     code, out, _ = call(capsys, "plugins", "list")
     assert code == 1
     assert "broken-one" in out
@@ -114,12 +135,21 @@ def test_list_imports_no_torch_and_is_quick(packages):
     for k in range(6):
         packages.install(f"plugin-{k}", good(f"noise-{k}"))
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from noisereg.cli.main import run; code = run(sys.argv[2:]); "
-        "assert 'torch' not in sys.modules; print(time.process_time(), file=sys.stderr); sys.exit(code)"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from noisereg.cli.main import run; "
+        "code = run(sys.argv[2:]); "
+        "assert 'torch' not in sys.modules; print(time.process_time(), file=sys.stderr); "
+        "sys.exit(code)"
     )
-    for arguments, seconds in ((["plugins", "list"], 1.0), (["--help"], 0.5), (["plugins", "show", "noise-3"], 1.0)):
+    for arguments, seconds in (
+        (["plugins", "list"], 1.0),
+        (["--help"], 0.5),
+        (["plugins", "show", "noise-3"], 1.0),
+    ):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(packages.folder), *arguments], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code, str(packages.folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert float(done.stderr.splitlines()[-1]) < seconds
     assert "file noise-3" not in done.stdout
@@ -137,7 +167,11 @@ def test_show_gives_parameters_with_defaults_and_limits_the_code_and_a_line_to_p
     assert "weight=0.1         λ: what the value is multiplied by in the loss [≥ 0]" in out
     assert "floor=0.001        added to the mean square" in out
     assert "[> 0]" in out
-    line = next(n for n, text in enumerate(KURTOSIS.read_text().splitlines(), 1) if text.startswith("class Kurtosis(R"))
+    line = next(
+        n
+        for n, text in enumerate(KURTOSIS.read_text().splitlines(), 1)
+        if text.startswith("class Kurtosis(R")
+    )
     assert f"{KURTOSIS}:{line}" in out
     assert f"noisereg train --reg kurtosis:weight=0.1 --plugin {KURTOSIS}" in out
 
@@ -165,10 +199,12 @@ def test_check_runs_the_kit_in_a_fresh_process_and_says_what_is_wrong(tmp_path, 
         "class Nearest(Pairing):\n"
         "    def __init__(self, params, ctx): pass\n"
         "    def __call__(self, x0, latents, eps, t):\n"
-        "        return (x0.flatten(1)[:, None] - latents['z'].flatten(1)).square().sum(2).argmin(1)\n"
+        "        return (x0.flatten(1)[:, None] - "
+        "latents['z'].flatten(1)).square().sum(2).argmin(1)\n"
         "@hookimpl\n"
         "def noisereg_pairings():\n"
-        "    yield Component(name='nearest', impl=Nearest, summary='the nearest noise, used as often as it is')\n"
+        "    yield Component(name='nearest', impl=Nearest, summary='the nearest noise, used as "
+        "often as it is')\n"
     )
     code, out, _ = call(capsys, "plugins", "check", file)
     assert code == 1
@@ -184,14 +220,23 @@ def test_check_takes_a_component_a_package_or_a_folder(tmp_path, capsys):
     (result,) = json.loads(out)
     assert code == 0
     assert {c["status"] for c in result["checks"]} == {"passed", "not applicable"}
-    assert call(capsys, "plugins", "new", "my-metric", "--kind", "metric", "--out", tmp_path / "pack")[0] == 0
+    assert (
+        call(
+            capsys, "plugins", "new", "my-metric", "--kind", "metric", "--out", tmp_path / "pack"
+        )[0]
+        == 0
+    )
     code, out, _ = call(capsys, "plugins", "check", tmp_path / "pack")
     assert code == 0, out
     assert "passed          declares_its_bounds" in out
     assert "passed          imports_quickly" in out
-    assert "no component is called" in mistake(capsys, "plugins", "check", "no-such-thing-anywhere")
+    assert "no component is called" in mistake(
+        capsys, "plugins", "check", "no-such-thing-anywhere"
+    )
     (tmp_path / "empty").mkdir()
-    assert "expected a package with an entry point" in mistake(capsys, "plugins", "check", tmp_path / "empty")
+    assert "expected a package with an entry point" in mistake(
+        capsys, "plugins", "check", tmp_path / "empty"
+    )
 
 
 def test_a_component_that_kills_its_process_fails_and_the_report_goes_on(tmp_path, capsys):
@@ -233,16 +278,22 @@ def test_an_undeclared_bound_and_a_slow_import_are_found(packages, capsys, monke
 # new
 
 
-@pytest.mark.parametrize("kind", ["noise", "regularizer", "pairing", "denoiser", "dataset", "metric", "process"])
+@pytest.mark.parametrize(
+    "kind", ["noise", "regularizer", "pairing", "denoiser", "dataset", "metric", "process"]
+)
 @pytest.mark.parametrize("single", [True, False], ids=["file", "package"])
-def test_new_writes_a_plugin_that_loads_and_is_well_formed(tmp_path, capsys, monkeypatch, kind, single):
+def test_new_writes_a_plugin_that_loads_and_is_well_formed(
+    tmp_path, capsys, monkeypatch, kind, single
+):
     monkeypatch.chdir(tmp_path)
     extra = ["--single-file"] if single else []
     code, out, _ = call(capsys, "plugins", "new", f"my-{kind}", "--kind", kind, *extra)
     assert code == 0
     if single:
         assert out.split()[0] == f"my_{kind}.py"
-        (row,) = [r for r in rows(capsys, "--plugin", f"./my_{kind}.py") if r["name"] == f"my-{kind}"]
+        (row,) = [
+            r for r in rows(capsys, "--plugin", f"./my_{kind}.py") if r["name"] == f"my-{kind}"
+        ]
         assert row["kind"] == kind
     else:
         assert f"pip install ./my-{kind}" in out
@@ -251,9 +302,16 @@ def test_new_writes_a_plugin_that_loads_and_is_well_formed(tmp_path, capsys, mon
     ruff = Path(sys.executable).with_name("ruff")
     if ruff.exists():
         flags = ["--isolated", "--line-length", "120", "--target-version", "py311"]
-        found = subprocess.run([ruff, "check", *flags, "--select", "E,F,I,UP,B", "."], capture_output=True, text=True)
+        found = subprocess.run(
+            [ruff, "check", *flags, "--select", "E,F,I,UP,B", "."], capture_output=True, text=True
+        )
         assert found.returncode == 0, found.stdout
-        assert subprocess.run([ruff, "format", *flags[:3], "--check", "."], capture_output=True).returncode == 0
+        assert (
+            subprocess.run(
+                [ruff, "format", *flags[:3], "--check", "."], capture_output=True
+            ).returncode
+            == 0
+        )
 
 
 @pytest.mark.parametrize(
@@ -280,14 +338,32 @@ def test_new_refuses_what_could_not_work(tmp_path, capsys, monkeypatch, argument
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A plugin file and a run trained with it, from another working directory by a relative path."""
+    """A plugin file and a run trained with it, from another working directory by a relative
+    path.
+    """
     folder = tmp_path_factory.mktemp("made")
     here = Path.cwd()
     try:
         os.chdir(folder)
         reset()
         assert run(["plugins", "new", "mine", "--kind", "noise", "--single-file"]) == 0
-        assert run(["train", "--noise", "mine", "--plugin", "./mine.py", "--steps", "2", *FAST, "--out", "run"]) == 0
+        assert (
+            run(
+                [
+                    "train",
+                    "--noise",
+                    "mine",
+                    "--plugin",
+                    "./mine.py",
+                    "--steps",
+                    "2",
+                    *FAST,
+                    "--out",
+                    "run",
+                ]
+            )
+            == 0
+        )
     finally:
         os.chdir(here)
         reset()
@@ -300,14 +376,26 @@ def test_a_run_records_path_and_hash_and_later_commands_find_the_file(made, caps
     assert "name: file/mine" in recorded
     assert call(capsys, "sample", made / "run", "--num", 4, "--out", tmp_path / "a.npz")[0] == 0
     code, out, _ = call(
-        capsys, "eval", made / "run", "--metric", "prdc:k=3", "--num", 20, "--steps", 2, "--format", "json"
+        capsys,
+        "eval",
+        made / "run",
+        "--metric",
+        "prdc:k=3",
+        "--num",
+        20,
+        "--steps",
+        2,
+        "--format",
+        "json",
     )
     assert code == 0
     assert "precision" in out
     code, _, err = call(capsys, "train", "--resume", "--out", made / "run", "--steps", 3)
     assert code == 0, err
     # and a configuration taken from it repeats the run
-    code, _, err = call(capsys, "train", "--config", made / "run/config.yaml", "--out", tmp_path / "again")
+    code, _, err = call(
+        capsys, "train", "--config", made / "run/config.yaml", "--out", tmp_path / "again"
+    )
     assert code == 0, err
 
 
@@ -324,7 +412,17 @@ def test_a_changed_file_is_refused_with_what_to_type(made, capsys, tmp_path):
             line = mistake(capsys, *command)
             assert "has changed since this run recorded it" in line
             assert f"give --plugin {file} to use it as it is now" in line
-        code, _, err = call(capsys, "sample", made / "run", "--num", 2, "--plugin", file, "--out", tmp_path / "b.npz")
+        code, _, err = call(
+            capsys,
+            "sample",
+            made / "run",
+            "--num",
+            2,
+            "--plugin",
+            file,
+            "--out",
+            tmp_path / "b.npz",
+        )
         assert code == 0, err
     finally:
         file.write_text(original)
@@ -334,11 +432,25 @@ def test_the_cells_of_a_sweep_find_the_file(made, capsys, tmp_path, monkeypatch)
     """Each cell's own command, typed in another folder."""
     monkeypatch.chdir(made)
     sweep = tmp_path / "sweep"
-    grid = ["--noise", "white", "--noise", "mine", "--plugin", "mine.py", "--steps", "1", *FAST, "--out", sweep]
+    grid = [
+        "--noise",
+        "white",
+        "--noise",
+        "mine",
+        "--plugin",
+        "mine.py",
+        "--steps",
+        "1",
+        *FAST,
+        "--out",
+        sweep,
+    ]
     code, out, err = call(capsys, "sweep", *grid, "--print-commands")
     assert code == 0, err
     monkeypatch.chdir(tmp_path)
-    commands = [shlex.split(line) for line in out.splitlines() if line.startswith("noisereg train")]
+    commands = [
+        shlex.split(line) for line in out.splitlines() if line.startswith("noisereg train")
+    ]
     assert len(commands) == 2
     for _, *arguments in commands:
         code, _, err = call(capsys, *arguments)
@@ -350,17 +462,23 @@ def test_the_cells_of_a_sweep_find_the_file(made, capsys, tmp_path, monkeypatch)
 
 def test_a_plugin_of_the_environment_is_recorded_too(made, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("NOISEREG_PLUGINS", str(made / "mine.py"))
-    code, _, err = call(capsys, "train", "--noise", "mine", "--steps", 1, *FAST, "--out", tmp_path / "run")
+    code, _, err = call(
+        capsys, "train", "--noise", "mine", "--steps", 1, *FAST, "--out", tmp_path / "run"
+    )
     assert code == 0, err
     monkeypatch.delenv("NOISEREG_PLUGINS")
-    assert call(capsys, "sample", tmp_path / "run", "--num", 2, "--out", tmp_path / "c.npz")[0] == 0
+    assert (
+        call(capsys, "sample", tmp_path / "run", "--num", 2, "--out", tmp_path / "c.npz")[0] == 0
+    )
 
 
 def test_a_broken_file_gives_its_cause_and_nothing_is_written(capsys, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text("import not_a_module_of_anyones\n")
     line = mistake(capsys, "train", "--noise", "mine", "--plugin", file, "--out", tmp_path / "run")
-    assert "ModuleNotFoundError: No module named 'not_a_module_of_anyones' (mine.py, line 1)" in line
+    assert (
+        "ModuleNotFoundError: No module named 'not_a_module_of_anyones' (mine.py, line 1)" in line
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -368,6 +486,8 @@ def test_a_built_in_component_trains_with_a_broken_plugin_installed(packages, ca
     packages.install("broken-one", "raise SystemExit(1)")
     code, _, err = call(capsys, "train", "--steps", 1, *FAST, "--out", tmp_path / "run")
     assert code == 0
-    assert "warning: the plugin broken-one (broken-one) is broken and left out: SystemExit: 1" in err
+    assert (
+        "warning: the plugin broken-one (broken-one) is broken and left out: SystemExit: 1" in err
+    )
     line = mistake(capsys, "train", "--noise", "broken-one", "--out", tmp_path / "other")
     assert "the plugin broken-one (broken-one) is broken: SystemExit: 1" in line

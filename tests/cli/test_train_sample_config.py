@@ -10,7 +10,16 @@ from PIL import Image
 
 from noisereg.cli.main import run
 
-FAST = ["--set", "sample.steps=2", "--set", "runtime.device=cpu", "--batch-size", "8", "--steps", "2"]
+FAST = [
+    "--set",
+    "sample.steps=2",
+    "--set",
+    "runtime.device=cpu",
+    "--batch-size",
+    "8",
+    "--steps",
+    "2",
+]
 
 
 def call(capsys, *arguments):
@@ -47,9 +56,17 @@ def trained(tmp_path_factory):
 
 
 def test_train_says_what_it_does_and_what_one_would_do_next(capsys, tmp_path):
-    code, out, err = call(capsys, "train", "--noise", "blue-tv", "--reg", "isotropy", *FAST, "--out", tmp_path / "r")
+    code, out, err = call(
+        capsys, "train", "--noise", "blue-tv", "--reg", "isotropy", *FAST, "--out", tmp_path / "r"
+    )
     assert code == 0
-    for said in ("1,617 images of 1×8×8", "blue-tv", "isotropy × 0.1", "mlp (auto: 8×8)", "2 steps of 8"):
+    for said in (
+        "1,617 images of 1×8×8",
+        "blue-tv",
+        "isotropy × 0.1",
+        "mlp (auto: 8×8)",
+        "2 steps of 8",
+    ):
         assert said in err
     assert f"noisereg sample {tmp_path / 'r'}" in out
     assert f"noisereg eval   {tmp_path / 'r'}" in out
@@ -57,7 +74,17 @@ def test_train_says_what_it_does_and_what_one_would_do_next(capsys, tmp_path):
 
 def test_points_give_a_scatter_plot_and_floats(capsys, tmp_path):
     assert (
-        call(capsys, "train", "--data", "swiss-roll", "--reg", "isotropy:weight=0.3", *FAST, "--out", tmp_path / "r")[0]
+        call(
+            capsys,
+            "train",
+            "--data",
+            "swiss-roll",
+            "--reg",
+            "isotropy:weight=0.3",
+            *FAST,
+            "--out",
+            tmp_path / "r",
+        )[0]
         == 0
     )
     assert (tmp_path / "r/samples/000002.png").is_file()
@@ -78,7 +105,22 @@ def test_a_folder_of_images_trains_with_the_unet(capsys, tmp_path, images):
 
 
 def test_sample_writes_a_grid_an_npz_or_single_pictures(capsys, trained, tmp_path):
-    assert call(capsys, "sample", trained, "--num", 9, "--steps", 3, "--eta", 0, "--out", tmp_path / "g.png")[0] == 0
+    assert (
+        call(
+            capsys,
+            "sample",
+            trained,
+            "--num",
+            9,
+            "--steps",
+            3,
+            "--eta",
+            0,
+            "--out",
+            tmp_path / "g.png",
+        )[0]
+        == 0
+    )
     assert Image.open(tmp_path / "g.png").size[0] > 3 * 32
     assert call(capsys, "sample", trained, "--num", 5, "--out", tmp_path / "s.npz")[0] == 0
     samples = np.load(tmp_path / "s.npz")["samples"]
@@ -86,7 +128,9 @@ def test_sample_writes_a_grid_an_npz_or_single_pictures(capsys, trained, tmp_pat
     assert samples.dtype == np.uint8
     assert call(capsys, "sample", trained, "--num", 5, "--out", tmp_path / "folder")[0] == 0
     for k in range(5):
-        assert np.array_equal(np.asarray(Image.open(tmp_path / f"folder/{k}.png")), samples[k, ..., 0])
+        assert np.array_equal(
+            np.asarray(Image.open(tmp_path / f"folder/{k}.png")), samples[k, ..., 0]
+        )
 
 
 def test_config_show_prints_a_file_that_repeats_the_run(capsys, trained, tmp_path):
@@ -102,7 +146,11 @@ def test_config_show_prints_a_file_that_repeats_the_run(capsys, trained, tmp_pat
 def test_config_show_says_what_auto_became(capsys):
     _, out, _ = call(capsys, "config", "show", "--noise", "blue", "--json")
     config = json.loads(out)
-    assert (config["denoiser"]["name"], config["process"]["target"], config["sample"]["grid"]) == ("mlp", "v", "logsnr")
+    assert (config["denoiser"]["name"], config["process"]["target"], config["sample"]["grid"]) == (
+        "mlp",
+        "v",
+        "logsnr",
+    )
 
 
 def test_config_schema_is_json_schema(capsys):
@@ -110,7 +158,9 @@ def test_config_schema_is_json_schema(capsys):
     assert json.loads(out)["$schema"].startswith("https://json-schema.org")
 
 
-@pytest.mark.parametrize("order", [["--noise", "blue-tv", "--help"], ["--help", "--noise", "blue-tv"]])
+@pytest.mark.parametrize(
+    "order", [["--noise", "blue-tv", "--help"], ["--help", "--noise", "blue-tv"]]
+)
 def test_help_adds_the_named_components_parameters_in_either_order(capsys, order):
     code, out, _ = call(capsys, "train", *order)
     assert code == 0
@@ -123,13 +173,27 @@ def test_resume_alone_takes_the_configuration_from_the_run(capsys, trained, tmp_
 
     shutil.copytree(trained, tmp_path / "r")
     assert call(capsys, "train", "--resume", "--out", tmp_path / "r", "--steps", 4)[0] == 0
-    assert json.loads((tmp_path / "r/status.json").read_text()) == {"status": "finished", "step": 4, "steps": 4}
+    assert json.loads((tmp_path / "r/status.json").read_text()) == {
+        "status": "finished",
+        "step": 4,
+        "steps": 4,
+    }
     line = mistake(capsys, "train", "--resume", "--out", tmp_path / "r", "--noise", "white")
     assert "noise" in line
 
 
 def test_a_requeued_job_runs_the_same_line(capsys, tmp_path):
-    line = ["train", "--resume", "--noise", "blue", "--reg", "isotropy", *FAST, "--out", tmp_path / "r"]
+    line = [
+        "train",
+        "--resume",
+        "--noise",
+        "blue",
+        "--reg",
+        "isotropy",
+        *FAST,
+        "--out",
+        tmp_path / "r",
+    ]
     assert call(capsys, *line)[0] == 0
     assert call(capsys, *line)[0] == 0
 
@@ -148,11 +212,13 @@ def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
     [
         (
             ["--noise", "bleu-tv"],
-            "no noise is called 'bleu-tv'; did you mean 'blue-tv'? (noisereg plugins list --kind noise)",
+            "no noise is called 'bleu-tv'; did you mean 'blue-tv'? (noisereg plugins list --kind "
+            "noise)",
         ),
         (
             ["--noise", "blue-tv:gama.tau=0.1"],
-            "blue-tv has no parameter 'gama.tau'; did you mean 'gamma.tau'? (noisereg plugins show blue-tv)",
+            "blue-tv has no parameter 'gama.tau'; did you mean 'gamma.tau'? (noisereg plugins "
+            "show blue-tv)",
         ),
         (["--data", "swiss-roll", "--noise", "blue"], "points of 2 numbers"),
         (["--reg", "isotropi"], "did you mean 'isotropy'"),
@@ -168,32 +234,48 @@ def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
         (["--resume"], "--out"),
         (["--plugin", "no-such.py"], "no-such.py"),
         (["--set", "runtime.device=quantum"], "quantum"),
-        (["--process", "ddpm:schedule=linear,zero_terminal_snr=false", "--noise", "blue"], "zero_terminal_snr=true"),
+        (
+            ["--process", "ddpm:schedule=linear,zero_terminal_snr=false", "--noise", "blue"],
+            "zero_terminal_snr=true",
+        ),
         (["--process", "ddpm:target=eps", "--noise", "blue"], "target=v"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2_and_writes_nothing(capsys, tmp_path, monkeypatch, arguments, said):
+def test_a_mistake_is_one_line_and_exit_2_and_writes_nothing(
+    capsys, tmp_path, monkeypatch, arguments, said
+):
     monkeypatch.chdir(tmp_path)
-    assert said in mistake(capsys, "train", *arguments, *(["--out", "r"] if arguments != ["--resume"] else []))
+    assert said in mistake(
+        capsys, "train", *arguments, *(["--out", "r"] if arguments != ["--resume"] else [])
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", [["train"], ["train", "--dry-run"], ["config", "show"]])
-def test_a_file_with_a_sweep_is_no_run_and_the_right_command_is_named(capsys, tmp_path, monkeypatch, command):
+def test_a_file_with_a_sweep_is_no_run_and_the_right_command_is_named(
+    capsys, tmp_path, monkeypatch, command
+):
     monkeypatch.chdir(tmp_path)
     said = mistake(capsys, *command, "--config", "iso-diffusion/table1")
-    assert "is a sweep, not one run; type noisereg sweep --config iso-diffusion/table1 --out SWEEP" in said
+    assert (
+        "is a sweep, not one run; type noisereg sweep --config iso-diffusion/table1 --out SWEEP"
+        in said
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_cannot_be_data_are_named(capsys, tmp_path, images):
     (tmp_path / "empty").mkdir()
-    assert "empty" in mistake(capsys, "train", "--data", tmp_path / "empty", "--out", tmp_path / "r")
+    assert "empty" in mistake(
+        capsys, "train", "--data", tmp_path / "empty", "--out", tmp_path / "r"
+    )
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "good.png").write_bytes((images / "0.png").read_bytes())
     (broken / "bad.png").write_bytes(b"not a picture")
-    assert "bad.png" in mistake(capsys, "train", "--data", f"folder:path={broken},size=8", "--out", tmp_path / "r")
+    assert "bad.png" in mistake(
+        capsys, "train", "--data", f"folder:path={broken},size=8", "--out", tmp_path / "r"
+    )
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(capsys, trained):
@@ -224,8 +306,11 @@ def test_what_is_no_run_is_said_to_be_none(capsys, tmp_path):
 def test_help_imports_no_torch_and_loads_no_plugin():
     code = (
         "import sys; from noisereg.cli.main import run; code = run(sys.argv[1:]); "
-        "bad = [m for m in ('torch', 'numpy', 'noisereg.noises') if m in sys.modules]; sys.exit(bad or code)"
+        "bad = [m for m in ('torch', 'numpy', 'noisereg.noises') if m in sys.modules]; "
+        "sys.exit(bad or code)"
     )
     for arguments in (["--help"], ["train", "--help"], ["sample", "--help"]):
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr

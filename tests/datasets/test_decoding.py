@@ -15,7 +15,9 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 def test_pixels_pass_through_unchanged_where_nothing_is_asked():
     array = noise(5, 7)
-    np.testing.assert_array_equal(to_pixels(Image.fromarray(array), None, 3), array.transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        to_pixels(Image.fromarray(array), None, 3), array.transpose(2, 0, 1)
+    )
 
 
 def test_transparent_pixels_are_seen_on_white():
@@ -36,7 +38,9 @@ def test_a_palettes_transparent_colour_is_seen_on_white(tmp_path):
     image.save(tmp_path / "p.png", transparency=0)
     with Image.open(tmp_path / "p.png") as read:
         assert read.mode == "P"
-        np.testing.assert_array_equal(to_pixels(read, None, 3)[:, 0].T, [(255, 255, 255), (10, 20, 30)])
+        np.testing.assert_array_equal(
+            to_pixels(read, None, 3)[:, 0].T, [(255, 255, 255), (10, 20, 30)]
+        )
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
@@ -74,7 +78,9 @@ def test_the_cameras_orientation_is_applied(tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (48, 96), (96, 48)])
 def test_the_centre_is_cut_out_of_the_image_with_its_shorter_side_resized(height, width):
-    """As torchvision's resize (bicubic, antialias) and centre crop, for sizes where both cut at whole pixels."""
+    """As torchvision's resize (bicubic, antialias) and centre crop, for sizes where both cut at
+    whole pixels.
+    """
     from torchvision.transforms import functional
 
     image = Image.fromarray(noise(height, width))
@@ -84,7 +90,9 @@ def test_the_centre_is_cut_out_of_the_image_with_its_shorter_side_resized(height
 
 
 def test_shrinking_averages():
-    """Every second column black: without antialiasing an eighth of the size would be black or white."""
+    """Every second column black: without antialiasing an eighth of the size would be black or
+    white.
+    """
     stripes = np.zeros((64, 64), dtype=np.uint8)
     stripes[:, ::2] = 255
     assert to_pixels(Image.fromarray(stripes), 8, 1)[:, 2:-2, 2:-2] == pytest.approx(127.5, abs=3)

@@ -16,7 +16,9 @@ from noisereg.datasets.folder import Folder, find_images
 from noisereg.errors import NoiseregError
 
 
-def save(path: Path, width: int = 8, height: int = 8, mode: str = "RGB", value: int | None = None) -> None:
+def save(
+    path: Path, width: int = 8, height: int = 8, mode: str = "RGB", value: int | None = None
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = sum(map(ord, path.stem))
     array = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -63,12 +65,17 @@ def test_another_share_is_held_out(tmp_path, share, held):
 
 
 def test_streamed_batches_equal_resident_ones(mixed):
-    resident, streamed = build(mixed, size=16, memory="resident"), build(mixed, size=16, memory="stream")
+    resident, streamed = (
+        build(mixed, size=16, memory="resident"),
+        build(mixed, size=16, memory="stream"),
+    )
     assert streamed.summary.endswith("streamed")
     for split in ("train", "heldout"):
         assert torch.equal(everything(resident, split), everything(streamed, split))
     order = torch.tensor([7, 3, 7])
-    assert torch.equal(resident.split("train").batch(order).x, streamed.split("train").batch(order).x)
+    assert torch.equal(
+        resident.split("train").batch(order).x, streamed.split("train").batch(order).x
+    )
 
 
 def test_what_does_not_fit_is_streamed_and_said(mixed, monkeypatch):
@@ -154,13 +161,17 @@ def test_a_missing_folder(tmp_path):
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("no")
-    with pytest.raises(NoiseregError, match=r"there are no images in .*; expected files that end in \.png"):
+    with pytest.raises(
+        NoiseregError, match=r"there are no images in .*; expected files that end in \.png"
+    ):
         build(tmp_path)
 
 
 def test_a_path_to_a_file(tmp_path):
     save(tmp_path / "a.png")
-    with pytest.raises(NoiseregError, match=r"a.png is a file; expected a folder of images, such as path="):
+    with pytest.raises(
+        NoiseregError, match=r"a.png is a file; expected a folder of images, such as path="
+    ):
         build(tmp_path / "a.png")
 
 
@@ -169,7 +180,9 @@ def test_a_path_to_a_file(tmp_path):
 def test_a_file_that_is_no_image_is_named_before_training(tmp_path, content, memory):
     save(tmp_path / "a.png")
     (tmp_path / "broken.jpg").write_bytes(content)
-    with pytest.raises(NoiseregError, match=r"broken.jpg cannot be read as an image \(.*\); repair it") as caught:
+    with pytest.raises(
+        NoiseregError, match=r"broken.jpg cannot be read as an image \(.*\); repair it"
+    ) as caught:
         build(tmp_path, size=8, memory=memory)
     assert "\n" not in str(caught.value)
 
@@ -181,7 +194,9 @@ def test_an_image_cut_short_is_named(tmp_path):
     (tmp_path / "2.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(NoiseregError, match=r"2.png cannot be read as an image \(.*truncated.*\)"):
         build(tmp_path, memory="resident")
-    dataset = build(tmp_path, size=32, memory="stream")  # its header is whole: it is found out when it is needed
+    dataset = build(
+        tmp_path, size=32, memory="stream"
+    )  # its header is whole: it is found out when it is needed
     with pytest.raises(NoiseregError, match=r"2.png cannot be read as an image"):
         [everything(dataset, split) for split in ("train", "heldout")]
 
@@ -199,5 +214,7 @@ def test_the_path_expands_the_home_folder(monkeypatch, tmp_path):
 
 def test_an_unknown_split(tmp_path):
     save(tmp_path / "a.png")
-    with pytest.raises(NoiseregError, match=r"no split is called 'trian'; expected .*; did you mean 'train'"):
+    with pytest.raises(
+        NoiseregError, match=r"no split is called 'trian'; expected .*; did you mean 'train'"
+    ):
         build(tmp_path).split("trian")

@@ -8,7 +8,11 @@ from noisereg import python as noisereg
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
 
-FAST = {"train": {"steps": 2, "batch_size": 8}, "sample": {"steps": 2}, "denoiser": "mlp:width=16,blocks=1"}
+FAST = {
+    "train": {"steps": 2, "batch_size": 8},
+    "sample": {"steps": 2},
+    "denoiser": "mlp:width=16,blocks=1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +22,9 @@ def values():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, values):
-    """A file of latents with labels and a scale, and the autoencoder that decodes them, by diffusers itself."""
+    """A file of latents with labels and a scale, and the autoencoder that decodes them, by
+    diffusers itself.
+    """
     from diffusers import AutoencoderKL
 
     folder = tmp_path_factory.mktemp("latents")
@@ -52,23 +58,30 @@ def test_latents_are_scaled_and_split_and_keep_their_labels(files, values):
     assert (len(train.x), len(heldout.x)) == (36, 4)
     assert train.x.dtype == torch.float32
     together = {
-        tuple(x.flatten().tolist()): int(y) for b in (train, heldout) for x, y in zip(b.x, b.labels, strict=True)
+        tuple(x.flatten().tolist()): int(y)
+        for b in (train, heldout)
+        for x, y in zip(b.x, b.labels, strict=True)
     }
-    expected = {tuple((torch.from_numpy(v).float() * 0.18215).flatten().tolist()): k % 3 for k, v in enumerate(values)}
+    expected = {
+        tuple((torch.from_numpy(v).float() * 0.18215).flatten().tolist()): k % 3
+        for k, v in enumerate(values)
+    }
     assert together == expected
 
 
 def test_without_a_scale_the_latents_are_brought_to_unit_deviation(tmp_path, values):
     np.savez(tmp_path / "x.npz", latents=values)
     data = build(tmp_path / "x.npz")
-    assert torch.cat([all_of(data, "train").x, all_of(data, "heldout").x]).std(correction=0) == pytest.approx(
-        1, abs=1e-3
-    )
+    assert torch.cat([all_of(data, "train").x, all_of(data, "heldout").x]).std(
+        correction=0
+    ) == pytest.approx(1, abs=1e-3)
     assert data.classes == 0
     assert build(tmp_path / "x.npz", scale=2).params.scale == 2
 
 
-def test_samples_are_decoded_by_the_autoencoder_and_only_the_folder_is_needed_then(files, tmp_path):
+def test_samples_are_decoded_by_the_autoencoder_and_only_the_folder_is_needed_then(
+    files, tmp_path
+):
     from diffusers import AutoencoderKL
 
     copy = tmp_path / "copy.npz"
@@ -86,18 +99,24 @@ def test_samples_are_decoded_by_the_autoencoder_and_only_the_folder_is_needed_th
     latents = draw(parts, run.settings(parts), 0, range(3), torch.tensor([0, 1, 2]))
     autoencoder = AutoencoderKL.from_pretrained(files / "vae", low_cpu_mem_usage=False)
     with torch.inference_mode():
-        expected = ((autoencoder.decode(latents / 0.18215).sample + 1) * 127.5).round().clamp(0, 255)
+        expected = (
+            ((autoencoder.decode(latents / 0.18215).sample + 1) * 127.5).round().clamp(0, 255)
+        )
     assert (images.float() - expected).abs().max() <= 1  # rounding
 
 
 def test_without_a_decoder_samples_are_latents_on_the_files_own_scale(files, tmp_path, capsys):
-    run = noisereg.train(out=tmp_path / "run", data=f"latents:path={files / 'latents.npz'}", **FAST)
+    run = noisereg.train(
+        out=tmp_path / "run", data=f"latents:path={files / 'latents.npz'}", **FAST
+    )
     parts = run.load()
     from noisereg.runs.run import draw
 
     assert command(["sample", str(run.path), "--num", "2", "--out", str(tmp_path / "x.npz")]) == 0
     drawn = draw(parts, run.settings(parts), 0, range(2))
-    assert np.allclose(np.load(tmp_path / "x.npz")["samples"], (drawn / 0.18215).numpy(), rtol=1e-4, atol=1e-4)
+    assert np.allclose(
+        np.load(tmp_path / "x.npz")["samples"], (drawn / 0.18215).numpy(), rtol=1e-4, atol=1e-4
+    )
     assert (run.path / "samples/000002.png").read_bytes()[:4] == b"\x89PNG"
     assert command(["sample", str(run.path), "--num", "2", "--out", str(tmp_path / "folder")]) == 2
     assert "latents without a decoder have no single pictures" in capsys.readouterr().err
@@ -133,7 +152,9 @@ def broken(folder, values):
         ("cut.npz", "cannot be read"),
     ],
 )
-def test_a_file_that_is_not_of_this_form_is_refused_with_what_was_expected(tmp_path, values, name, said):
+def test_a_file_that_is_not_of_this_form_is_refused_with_what_was_expected(
+    tmp_path, values, name, said
+):
     broken(tmp_path, values)
     with pytest.raises(NoiseregError, match=said) as error:
         build(tmp_path / name)

@@ -16,7 +16,9 @@ GIB = 2**30
 def system(tmp_path: Path) -> Path:
     """A node with 8 GiB available, and this process in a job's control group."""
     (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text(f"MemTotal: {16 * GIB // 1024} kB\nMemAvailable: {8 * GIB // 1024} kB\n")
+    (tmp_path / "proc/meminfo").write_text(
+        f"MemTotal: {16 * GIB // 1024} kB\nMemAvailable: {8 * GIB // 1024} kB\n"
+    )
     (tmp_path / "proc/self/cgroup").write_text("0::/slurm/job_7/step_0\n")
     (tmp_path / "sys/fs/cgroup/slurm/job_7/step_0").mkdir(parents=True)
     return tmp_path

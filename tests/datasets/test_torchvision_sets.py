@@ -36,7 +36,9 @@ def values(dataset: sets.TorchvisionDataset, split: str) -> tuple[np.ndarray, np
     return pixels, None if batch.labels is None else batch.labels.numpy()
 
 
-@pytest.mark.parametrize(("kind", "folder"), [(sets.MNIST, "MNIST"), (sets.FashionMNIST, "FashionMNIST")])
+@pytest.mark.parametrize(
+    ("kind", "folder"), [(sets.MNIST, "MNIST"), (sets.FashionMNIST, "FashionMNIST")]
+)
 @pytest.mark.parametrize("memory", ["resident", "stream"])
 def test_idx_files_are_read_as_they_are(tmp_path, kind, folder, memory):
     written = write_idx(tmp_path / folder / "raw", {"train": 7, "t10k": 3})
@@ -70,9 +72,12 @@ def test_cifars_pickles_are_read_as_they_are(tmp_path, kind):
 def test_a_cifar_file_with_another_checksum_is_never_unpickled(tmp_path):
     """Pickles can run code; torchvision opens only the published ones."""
     (tmp_path / "cifar-10-batches-py").mkdir()
-    (tmp_path / "cifar-10-batches-py/data_batch_1").write_bytes(b"cos\nsystem\n(S'touch OPENED'\ntR.")
+    (tmp_path / "cifar-10-batches-py/data_batch_1").write_bytes(
+        b"cos\nsystem\n(S'touch OPENED'\ntR."
+    )
     with pytest.raises(
-        NoiseregError, match=r"cifar10 at .* is incomplete or damaged .*download=true to fetch it again"
+        NoiseregError,
+        match=r"cifar10 at .* is incomplete or damaged .*download=true to fetch it again",
     ):
         sets.CIFAR10(FlippedParams(root=tmp_path), Context())
 
@@ -108,7 +113,9 @@ def test_celebas_faces_have_no_classes(tmp_path):
     assert dataset.classes == 0
     pixels, labels = values(dataset, "train")
     assert labels is None
-    assert pixels[:, 0, 9, 9] == pytest.approx([0, 120, 80, 200], abs=2)  # training, then validation
+    assert pixels[:, 0, 9, 9] == pytest.approx(
+        [0, 120, 80, 200], abs=2
+    )  # training, then validation
     assert values(dataset, "heldout")[0][:, 0, 9, 9] == pytest.approx([40, 160], abs=2)
 
 
@@ -129,7 +136,8 @@ def test_a_data_set_that_is_not_there_says_how_to_get_it(tmp_path, kind):
         kind(PhotoParams(root=tmp_path), Context())
     message = str(caught.value)
     assert message.startswith(
-        f"{kind.name} is not at {tmp_path / kind.place}; type {kind.name}:root={tmp_path},download=true"
+        f"{kind.name} is not at {tmp_path / kind.place}; type "
+        f"{kind.name}:root={tmp_path},download=true"
     )
     assert "\n" not in message
 
@@ -139,10 +147,17 @@ def test_a_download_that_fails_says_where_to_put_the_data(tmp_path, monkeypatch,
     def offline(*args, **kwargs):
         raise OSError("Name or service\nnot known")
 
-    module = {"CIFAR100": "cifar", "CIFAR10": "cifar", "FashionMNIST": "mnist", "OxfordIIITPet": "oxford_iiit_pet"}.get(
-        kind.reader, kind.reader.lower()
+    module = {
+        "CIFAR100": "cifar",
+        "CIFAR10": "cifar",
+        "FashionMNIST": "mnist",
+        "OxfordIIITPet": "oxford_iiit_pet",
+    }.get(kind.reader, kind.reader.lower())
+    download = (
+        "download_file_from_google_drive"
+        if kind is sets.CelebA
+        else "download_and_extract_archive"
     )
-    download = "download_file_from_google_drive" if kind is sets.CelebA else "download_and_extract_archive"
     monkeypatch.setattr(f"torchvision.datasets.{module}.{download}", offline)
     with pytest.raises(NoiseregError) as caught:
         kind(PhotoParams(root=tmp_path, download=True), Context())
@@ -167,7 +182,8 @@ def test_an_unreadable_image_is_named_by_its_number(tmp_path):
     (base / "annotations/trainval.txt").write_text("pug_1 1 1 1\npug_2 1 1 1\n")
     (base / "annotations/test.txt").write_text("pug_1 1 1 1\n")
     with pytest.raises(
-        NoiseregError, match=r"oxford-pets: training image 1 in .* cannot be read as an image \(.*pug_2"
+        NoiseregError,
+        match=r"oxford-pets: training image 1 in .* cannot be read as an image \(.*pug_2",
     ):
         sets.OxfordPets(PhotoParams(root=tmp_path), Context())
 
@@ -175,10 +191,14 @@ def test_an_unreadable_image_is_named_by_its_number(tmp_path):
 FASHION = Path(__file__).resolve().parents[3] / "shared/data"
 
 
-@pytest.mark.skipif(not (FASHION / "FashionMNIST/raw").is_dir(), reason="no FashionMNIST beside the checkout")
+@pytest.mark.skipif(
+    not (FASHION / "FashionMNIST/raw").is_dir(), reason="no FashionMNIST beside the checkout"
+)
 def test_the_published_fashion_mnist():
     dataset = sets.FashionMNIST(TorchvisionParams(root=FASHION), Context())
     assert dataset.summary == "60,000 images of 1×28×28 (10,000 held out), in memory"
     batch = dataset.split("train").batch(torch.arange(60_000))
     assert torch.bincount(batch.labels).tolist() == [6000] * 10
-    assert (batch.x.double().mean().item() + 1) / 2 == pytest.approx(0.2860, abs=1e-4)  # as published for it
+    assert (batch.x.double().mean().item() + 1) / 2 == pytest.approx(
+        0.2860, abs=1e-4
+    )  # as published for it

@@ -1,7 +1,7 @@
 """The 2-D sets are the distributions that Iso-Diffusion's authors published.
 
-Statistical bounds are five standard errors, or p < 1e-6 for Kolmogorov-Smirnov: a right sampler fails one run in a million.
-Seeds are fixed, so a pass stays a pass.
+Statistical bounds are five standard errors, or p < 1e-6 for Kolmogorov-Smirnov: a right sampler
+fails one run in a million. Seeds are fixed, so a pass stays a pass.
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ def train(dataset: Points) -> np.ndarray:
 def test_swiss_roll_is_a_spiral_with_the_versions_noise(version, noise):
     points = raw(SwissRoll, version, 20_000)
     angle = 1.5 * math.pi * (1 + 2 * np.linspace(0, 1, 20_001))
-    distance, _ = cKDTree(np.stack((angle * np.cos(angle), angle * np.sin(angle)), 1)).query(points)
-    # Across the curve the noise has one component; the spiral's curvature changes its mean square by a few per cent.
+    distance, _ = cKDTree(np.stack((angle * np.cos(angle), angle * np.sin(angle)), 1)).query(
+        points
+    )
+    # Across the curve the noise has one component; the spiral's curvature changes its mean square
+    # by a few per cent.
     assert np.mean(distance**2) == pytest.approx(noise**2, rel=0.05)
-    assert_mean((points**2).sum(1), quad(lambda a: a**2 / (3 * math.pi), angle[0], angle[-1])[0] + 2 * noise**2)
+    assert_mean(
+        (points**2).sum(1),
+        quad(lambda a: a**2 / (3 * math.pi), angle[0], angle[-1])[0] + 2 * noise**2,
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -59,15 +65,21 @@ def test_scattered_moon_is_a_half_circle_of_noise_a_tenth_with_a_twentieth_of_it
     assert_mean(points[:, 1], 2 / math.pi)
 
 
-@pytest.mark.parametrize(("version", "x", "y", "reach"), [(1, 1.5, -1.0, 0.45), (2, 1.0, -0.75, 0.36)])
+@pytest.mark.parametrize(
+    ("version", "x", "y", "reach"), [(1, 1.5, -1.0, 0.45), (2, 1.0, -0.75, 0.36)]
+)
 def test_moon_circles_has_two_discs_of_a_twentieth_each(version, x, y, reach):
     points = raw(MoonCircles, version)
     for centre in ((-x, y), (x, y)):
-        disc = points[np.linalg.norm(points - centre, axis=1) < reach]  # the moon ends seven standard deviations off
+        disc = points[
+            np.linalg.norm(points - centre, axis=1) < reach
+        ]  # the moon ends seven standard deviations off
         assert len(disc) == pytest.approx(5_000, abs=20)
         assert_mean(disc[:, 0], centre[0])
         assert_mean(disc[:, 1], centre[1])
-        assert np.mean(((disc - centre) ** 2).sum(1)) == pytest.approx(0.2**2 / 2 + 0.05**2, rel=0.05)
+        assert np.mean(((disc - centre) ** 2).sum(1)) == pytest.approx(
+            0.2**2 / 2 + 0.05**2, rel=0.05
+        )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +100,9 @@ def test_central_banana_has_the_spiral_arms_mean_and_the_blobs(version, decay, b
 
 @pytest.mark.parametrize(("version", "width"), [(1, 0.0), (2, 0.15)])
 def test_central_bananas_jitter_where_the_arm_starts(version, width):
-    """At θ = 0, r = 1: the jitter's width 0.3·(1 − r) is 0 in version 1 and 0.3·(1 − r/2) = 0.15 in version 2."""
+    """At θ = 0, r = 1: the jitter's width 0.3·(1 − r) is 0 in version 1 and 0.3·(1 − r/2) = 0.15
+    in version 2.
+    """
     arm = raw(CentralBanana, version, 200_000)[:190_000]
     decay = 0.5 if version == 1 else 0.6
     theta = np.linspace(0, 3, 30_001)
@@ -114,9 +128,14 @@ def test_training_points_span_minus_one_to_one_on_both_axes(kind, version):
 
 
 def same_distribution(a: np.ndarray, b: np.ndarray, p: float = 1e-6) -> bool:
-    """Kolmogorov-Smirnov along 8 directions; False if one of them rejects at ``p``/8 (Bonferroni)."""
+    """Kolmogorov-Smirnov along 8 directions; False if one of them rejects at ``p``/8
+    (Bonferroni).
+    """
     angles = np.arange(8) * math.pi / 8
-    return all(ks_2samp(a @ d, b @ d).pvalue >= p / 8 for d in np.stack((np.cos(angles), np.sin(angles)), 1))
+    return all(
+        ks_2samp(a @ d, b @ d).pvalue >= p / 8
+        for d in np.stack((np.cos(angles), np.sin(angles)), 1)
+    )
 
 
 @pytest.mark.parametrize("kind", SETS)

@@ -1,4 +1,6 @@
-"""What every denoiser does: the output it is asked for, from x_t, t and the condition it is told about."""
+"""What every denoiser does: the output it is asked for, from x_t, t and the condition it is told
+about.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ def make(kind: str, ctx: Context, **params) -> torch.nn.Module:
     elif kind == "mlp":
         model = MLP(MLPParams(**{"width": 32, "blocks": 2, **params}), ctx)
     else:
-        model = UNet(UNetParams(**{"channels": (8, 16), "layers": 1, "attention": (1,), **params}), ctx)
+        model = UNet(
+            UNetParams(**{"channels": (8, 16), "layers": 1, "attention": (1,), **params}), ctx
+        )
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 
-def context(shape: tuple[int, ...], noise_heads: int = 0, process_heads: int = 0, task: Task | None = None) -> Context:
+def context(
+    shape: tuple[int, ...], noise_heads: int = 0, process_heads: int = 0, task: Task | None = None
+) -> Context:
     noise, process = Noise(), Process()
     noise.extra_heads, process.extra_heads = noise_heads, process_heads
     return Context(shape=shape, noise=noise, process=process, task=task)
@@ -61,7 +67,9 @@ def test_the_output_has_a_block_of_channels_for_each_head(kind, shape, noise_hea
 
 @pytest.mark.parametrize(("kind", "shape"), CASES)
 def test_a_denoiser_can_be_built_without_noise_process_and_task(kind, shape):
-    assert make(kind, Context(shape=shape))(torch.randn(2, *shape), torch.rand(2).double()).shape == (2, *shape)
+    assert make(kind, Context(shape=shape))(
+        torch.randn(2, *shape), torch.rand(2).double()
+    ).shape == (2, *shape)
 
 
 @pytest.mark.parametrize(("kind", "shape"), CASES)
@@ -120,17 +128,25 @@ def test_every_parameter_takes_part(kind, shape):
     """A parameter without a gradient would stop data-parallel training."""
     task = conditioned(classes=3)
     model = make(kind, context(shape, noise_heads=1, task=task)).train()
-    model(torch.randn(2, *shape), torch.rand(2).double(), torch.tensor([0, 3])).square().sum().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    model(
+        torch.randn(2, *shape), torch.rand(2).double(), torch.tensor([0, 3])
+    ).square().sum().backward()
+    assert [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()
+    ] == []
 
 
 def test_dense_refuses_images_and_says_what_takes_them():
-    with pytest.raises(NoiseregError, match=r"dense takes points, not images of 1×8×8; type --denoiser mlp .*unet"):
+    with pytest.raises(
+        NoiseregError, match=r"dense takes points, not images of 1×8×8; type --denoiser mlp .*unet"
+    ):
         Dense(DenseParams(), Context(shape=(1, 8, 8)))
 
 
 def test_unet_refuses_points_and_says_what_takes_them():
-    with pytest.raises(NoiseregError, match=r"unet takes images, not points of 2 numbers; type --denoiser dense"):
+    with pytest.raises(
+        NoiseregError, match=r"unet takes images, not points of 2 numbers; type --denoiser dense"
+    ):
         UNet(UNetParams(), Context(shape=(2,)))
 
 

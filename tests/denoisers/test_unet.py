@@ -44,14 +44,21 @@ def test_ddpm_cifar10_is_the_papers_network():
 
 
 def test_ddpms_dropout_is_in_every_residual_block():
-    blocks = [m for m in build((3, 32, 32), preset="ddpm-cifar10").modules() if isinstance(m, ResnetBlock2D)]
+    blocks = [
+        m
+        for m in build((3, 32, 32), preset="ddpm-cifar10").modules()
+        if isinstance(m, ResnetBlock2D)
+    ]
     assert len(blocks) == 8 + 2 + 12
     assert {block.dropout.p for block in blocks} == {0.1}
 
 
 @pytest.mark.parametrize(
     ("size", "preset", "channels"),
-    [(64, "bndm-64", (128, 128, 256, 256, 512, 512)), (128, "bndm-128", (128, 128, 128, 256, 256, 512, 512))],
+    [
+        (64, "bndm-64", (128, 128, 256, 256, 512, 512)),
+        (128, "bndm-128", (128, 128, 128, 256, 256, 512, 512)),
+    ],
 )
 def test_bndms_networks(size, preset, channels):
     model = build((3, size, size), preset=preset)
@@ -66,8 +73,18 @@ def test_bndms_embedding_is_told_t_itself_and_ddpms_1000t_minus_1():
     t = torch.tensor([0.25], dtype=torch.float64)
     for preset, expected in (("bndm-64", 0.25), ("small", 249.0)):
         seen = []
-        model = build((1, 32, 32), "cpu", preset=preset, channels="8,16", layers=1, attention="[]", head_dim=0)
-        model.unet.time_proj.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].item()))
+        model = build(
+            (1, 32, 32),
+            "cpu",
+            preset=preset,
+            channels="8,16",
+            layers=1,
+            attention="[]",
+            head_dim=0,
+        )
+        model.unet.time_proj.register_forward_pre_hook(
+            lambda module, args, seen=seen: seen.append(args[0].item())
+        )
         model(torch.zeros(1, 1, 32, 32), t)
         assert seen == [expected]
 
@@ -102,7 +119,9 @@ def test_padding_is_even_and_only_where_needed():
     assert padding(28, 27, 8) == (2, 3, 2, 2)  # left, right, top, bottom
 
 
-@pytest.mark.parametrize(("side", "preset"), [(28, "small"), (64, "small"), (65, "bndm-128"), (128, "bndm-128")])
+@pytest.mark.parametrize(
+    ("side", "preset"), [(28, "small"), (64, "small"), (65, "bndm-128"), (128, "bndm-128")]
+)
 def test_auto_goes_by_the_shape_and_the_parameters_say_what_it_became(side, preset):
     model = build((3, side, side))
     assert model.params.preset == preset
@@ -115,7 +134,13 @@ def test_auto_goes_by_the_shape_and_the_parameters_say_what_it_became(side, pres
 
 def test_what_is_given_overrides_the_preset():
     model = build(
-        (3, 32, 32), preset="ddpm-cifar10", channels="32,64", layers="1", attention="0,1", head_dim="16", dropout="0.3"
+        (3, 32, 32),
+        preset="ddpm-cifar10",
+        channels="32,64",
+        layers="1",
+        attention="0,1",
+        head_dim="16",
+        dropout="0.3",
     )
     assert model.unet.config.block_out_channels == (32, 64)
     assert attention_levels(model) == [0, 1]
@@ -130,12 +155,18 @@ def test_widths_that_32_groups_do_not_divide_take_fewer_groups():
 
 
 def test_attention_on_a_level_that_is_not_there():
-    with pytest.raises(NoiseregError, match=r"attention on level 4, but channels=32,64 makes levels 0 to 1; type att"):
+    with pytest.raises(
+        NoiseregError,
+        match=r"attention on level 4, but channels=32,64 makes levels 0 to 1; type att",
+    ):
         build((3, 32, 32), preset="bndm-64", channels="32,64")
 
 
 def test_heads_that_do_not_divide_the_channels():
-    with pytest.raises(NoiseregError, match=r"head_dim=7 does not divide the 64 channels of level 1; type head_dim=0"):
+    with pytest.raises(
+        NoiseregError,
+        match=r"head_dim=7 does not divide the 64 channels of level 1; type head_dim=0",
+    ):
         build((3, 32, 32), channels="32,64", attention="[]", head_dim=7)
 
 

@@ -21,7 +21,9 @@ ONE = torch.ones(1, dtype=torch.float64)
 @pytest.mark.parametrize("mean", [-1.7, -1.0, 0.123, 1.0, 4.0])
 def test_the_probabilities_of_all_grey_levels_sum_to_1(mean, std):
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)[:, None]
-    nll = discretised_nll(levels, torch.full_like(levels, mean), torch.tensor(std).double().log(), 256)
+    nll = discretised_nll(
+        levels, torch.full_like(levels, mean), torch.tensor(std).double().log(), 256
+    )
     assert (-nll).exp().sum().item() == pytest.approx(1, abs=1e-10)
 
 
@@ -29,7 +31,9 @@ def test_a_grey_level_far_from_the_mean_has_its_true_small_probability():
     """A thousand standard deviations off: P ≈ φ-tail of the nearer edge, 10^−200,000; no floor."""
     x, mean, std = torch.zeros(1, 1).double(), torch.ones(1, 1).double(), 1e-3
     nll = discretised_nll(x, mean, torch.tensor(std).double().log(), 256)
-    assert nll.item() == pytest.approx(-torch.special.log_ndtr(torch.tensor(-(1 - 1 / 255) / std).double()).item())
+    assert nll.item() == pytest.approx(
+        -torch.special.log_ndtr(torch.tensor(-(1 - 1 / 255) / std).double()).item()
+    )
 
 
 def test_the_discretised_decoder_becomes_the_density_times_the_width_for_fine_levels():
@@ -38,7 +42,9 @@ def test_the_discretised_decoder_becomes_the_density_times_the_width_for_fine_le
     density = gaussian_nll(x - mean, log_std, torch.zeros(1))
     levels = 100_001
     width = torch.tensor(2 / (levels - 1)).double()
-    assert discretised_nll(x, mean, log_std, levels).item() == pytest.approx((density - width.log()).item(), abs=1e-6)
+    assert discretised_nll(x, mean, log_std, levels).item() == pytest.approx(
+        (density - width.log()).item(), abs=1e-6
+    )
 
 
 def test_step_kl_is_torchs():
@@ -46,7 +52,9 @@ def test_step_kl_is_torchs():
     m, m_hat = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
     sigma, learned = torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) + 0.1
     ours = step_kl((m - m_hat) / sigma, (learned / sigma).log())
-    assert torch.allclose(ours, kl_divergence(Normal(m, sigma), Normal(m_hat, learned)).sum(1), rtol=1e-12)
+    assert torch.allclose(
+        ours, kl_divergence(Normal(m, sigma), Normal(m_hat, learned)).sum(1), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("process", ["ddpm", "iadb"])
@@ -56,7 +64,9 @@ def test_the_posterior_keeps_the_forward_marginal(process, eta):
     process = build("process", process, shape=(1, 2, 2))
     t, s = 0.4 * ONE, 0.3 * ONE
     sigma, kept = posterior(process, t, s, eta)
-    assert (sigma**2 + kept**2).item() == pytest.approx(process.noise_scale(s).item() ** 2, rel=1e-12)
+    assert (sigma**2 + kept**2).item() == pytest.approx(
+        process.noise_scale(s).item() ** 2, rel=1e-12
+    )
     beta = forward_variance(process, t, s)
     tilde = beta * process.noise_scale(s) ** 2 / process.noise_scale(t) ** 2
     assert (sigma**2).item() == pytest.approx((eta**2 * tilde).item(), rel=1e-12)
@@ -68,5 +78,7 @@ def test_the_decoders_deviation_runs_from_the_posterior_before_it_to_the_noise()
     low, high = (decoder_log_std(process, before, t, f).exp() for f in (0.0, 1.0))
     assert torch.allclose(low, posterior(process, before, t)[0])
     assert torch.allclose(high, process.noise_scale(t))
-    alone = decoder_log_std(process, ONE, ONE, 0.0).exp()  # one step in all: there is none before it
+    alone = decoder_log_std(
+        process, ONE, ONE, 0.0
+    ).exp()  # one step in all: there is none before it
     assert torch.allclose(alone, process.noise_scale(ONE))

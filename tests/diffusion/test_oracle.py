@@ -1,4 +1,5 @@
-"""The sampler on Gaussian data with the closed-form denoiser: its output covariance, propagated exactly, becomes the data's.
+"""The sampler on Gaussian data with the closed-form denoiser: its output covariance, propagated
+exactly, becomes the data's.
 
 Every wrong thing that one could do to it (a wrong head, σ, L) must keep it from converging.
 """
@@ -9,7 +10,12 @@ import torch
 import noisereg.diffusion.sampler as sampler
 from noisereg.diffusion.sampler import default_grid, time_grid
 from noisereg.python import build
-from noisereg.testing.oracle import GaussianOracle, output_covariance, relative_error, smooth_covariance
+from noisereg.testing.oracle import (
+    GaussianOracle,
+    output_covariance,
+    relative_error,
+    smooth_covariance,
+)
 
 SHAPE = (1, 8, 8)
 DATA = smooth_covariance(SHAPE)
@@ -29,11 +35,15 @@ def parts(process, noise):
 def error(process, noise, steps, eta, grid=None, model=None, **kwargs):
     oracle = model or GaussianOracle(process, noise, SHAPE, DATA)
     times = time_grid(process, steps, grid or default_grid(noise))
-    return relative_error(output_covariance(oracle, process, noise, SHAPE, times, eta, **kwargs), DATA)
+    return relative_error(
+        output_covariance(oracle, process, noise, SHAPE, times, eta, **kwargs), DATA
+    )
 
 
 @pytest.mark.parametrize(("process", "noise", "eta"), PAIRS)
-def test_the_error_falls_threefold_from_100_to_400_steps_and_is_under_5_percent(process, noise, eta):
+def test_the_error_falls_threefold_from_100_to_400_steps_and_is_under_5_percent(
+    process, noise, eta
+):
     """First order in the step size, on the default grid and schedule of each pair."""
     process, noise = parts(process, noise)
     coarse, fine = error(process, noise, 100, eta), error(process, noise, 400, eta)
@@ -67,15 +77,21 @@ def converges(process, noise, eta, model=None):
 
 @pytest.mark.parametrize("process", ["iadb", "ddpm"])
 def test_a_head_scaled_by_a_tenth_is_found_out(process):
-    """With γ = t, which moves all the way; the default γ has done so before α is large, and IADB hardly notices."""
+    """With γ = t, which moves all the way; the default γ has done so before α is large, and IADB
+    hardly notices.
+    """
     process, noise = parts(process, "blue-tv:gamma.form=linear")
     assert converges(process, noise, 0.0)
-    assert not converges(process, noise, 0.0, GaussianOracle(process, noise, SHAPE, DATA, head_error=1.1))
+    assert not converges(
+        process, noise, 0.0, GaussianOracle(process, noise, SHAPE, DATA, head_error=1.1)
+    )
 
 
 def test_a_wrong_l_is_found_out():
     process, noise = parts("ddpm", "blue-tv")
-    assert not converges(process, noise, 0.0, GaussianOracle(process, noise, SHAPE, DATA, color_error=1.1))
+    assert not converges(
+        process, noise, 0.0, GaussianOracle(process, noise, SHAPE, DATA, color_error=1.1)
+    )
 
 
 @pytest.mark.parametrize("noise", ["white", "blue-tv"])
@@ -91,7 +107,9 @@ def test_a_wrong_sigma_is_found_out(noise, monkeypatch):
 
 
 def test_beta_in_place_of_the_posteriors_variance_converges_too():
-    """DDPM's other choice (2006.11239, §3.2) is right in the limit; it is only reached more slowly."""
+    """DDPM's other choice (2006.11239, §3.2) is right in the limit; it is only reached more
+    slowly.
+    """
     process = build("process", "ddpm:variance=beta", shape=SHAPE)
     noise = build("noise", "white", shape=SHAPE)
     coarse, fine = error(process, noise, 100, 1.0), error(process, noise, 400, 1.0)
@@ -111,11 +129,17 @@ HALVINGS = [
 
 @pytest.mark.parametrize(("solver", "order"), [("heun", 2), ("euler", 1)])
 @pytest.mark.parametrize(("process", "noise", "grid", "steps"), HALVINGS)
-def test_each_halving_of_the_steps_shows_the_solvers_order(process, noise, grid, steps, solver, order):
-    """To 0.2. Elsewhere (DDPM on uniform steps, static blue there) the orders are those in docs/theory.md, §3."""
+def test_each_halving_of_the_steps_shows_the_solvers_order(
+    process, noise, grid, steps, solver, order
+):
+    """To 0.2. Elsewhere (DDPM on uniform steps, static blue there) the orders are those in
+    docs/theory.md, §3.
+    """
     process, noise = parts(process, noise)
     errors = torch.tensor([error(process, noise, n, 0.0, grid=grid, solver=solver) for n in steps])
-    assert torch.log2(errors[:-1] / errors[1:]).tolist() == pytest.approx([order] * (len(steps) - 1), abs=0.2)
+    assert torch.log2(errors[:-1] / errors[1:]).tolist() == pytest.approx(
+        [order] * (len(steps) - 1), abs=0.2
+    )
 
 
 def test_heun_beats_euler_at_an_equal_number_of_evaluations():

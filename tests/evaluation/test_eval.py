@@ -46,7 +46,9 @@ def mistake(capsys: Capture, *arguments: object) -> str:
     capsys.readouterr()
     code = run(["eval", *map(str, arguments)])
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if not line.startswith(("note:", "sample ", "measure "))]
+    lines = [
+        line for line in err.splitlines() if not line.startswith(("note:", "sample ", "measure "))
+    ]
     assert (code, out) == (2, "")
     assert len(lines) == 1, err
     return lines[0].removeprefix("noisereg: error: ")
@@ -70,11 +72,14 @@ def pngs(folder: Path, count: int, mode: str = "L", side: int = 8) -> Path:
 # Tables of a sweep
 
 
-def test_a_sweep_gives_the_ablation_table_in_every_format(capsys: Capture, sweep: Sweep, tmp_path: Path) -> None:
+def test_a_sweep_gives_the_ablation_table_in_every_format(
+    capsys: Capture, sweep: Sweep, tmp_path: Path
+) -> None:
     arguments = [sweep.path, "--num", 200, "--metric", "prdc", "--metric", "fd"]
     md = call(capsys, *arguments, "--format", "markdown")
     assert md.startswith(
-        "digits · ddpm · 3 seeds · 200 samples against 1,617 of train · pixels · prdc k 5 · 4 steps, η 1, EMA"
+        "digits · ddpm · 3 seeds · 200 samples against 1,617 of train · pixels · prdc k 5 · 4 "
+        "steps, η 1, EMA"
     )
     rows = [line for line in md.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in rows[1:]] == [
@@ -96,7 +101,10 @@ def test_a_sweep_gives_the_ablation_table_in_every_format(capsys: Capture, sweep
         shown = float(re.search(r"([\d.]+) ± ([\d.]+)[^|]*\|$", line).group(1))
         assert shown == pytest.approx(cell["mean"], abs=0.06)
     extractor = data["provenance"]["metrics"][0]
-    assert (extractor["features"], extractor["params"]) == ("pixels", {"k": 5, "backend": "blocked"})
+    assert (extractor["features"], extractor["params"]) == (
+        "pixels",
+        {"k": 5, "backend": "blocked"},
+    )
     drawn = data["provenance"]["samples"][0]
     assert {"n", "sha256", "steps", "eta", "weights", "seed", "checkpoint"} <= drawn.keys()
 
@@ -108,12 +116,18 @@ def test_a_sweep_gives_the_ablation_table_in_every_format(capsys: Capture, sweep
 
 
 def test_python_gives_the_rows(sweep: Sweep, capsys: Capture) -> None:
-    rows = noisereg.evaluate([sweep.path], metrics=["prdc"], num=200, baseline="noise=blue-tv,reg=none")
+    rows = noisereg.evaluate(
+        [sweep.path], metrics=["prdc"], num=200, baseline="noise=blue-tv,reg=none"
+    )
     assert [row["label"] for row in rows if row["baseline"]] == ["blue-tv"]
     assert rows[0]["settings"]["noise"][0]["name"] == "white"
     shown = table_of(call(capsys, sweep.path, "--num", 200, "--format", "json"))["rows"]
-    assert [r["metrics"]["precision"]["mean"] for r in rows] == [r["metrics"]["precision"]["mean"] for r in shown]
-    with pytest.raises(noisereg.NoiseregError, match=r"no option 'feature'; did you mean 'features'\?"):
+    assert [r["metrics"]["precision"]["mean"] for r in rows] == [
+        r["metrics"]["precision"]["mean"] for r in shown
+    ]
+    with pytest.raises(
+        noisereg.NoiseregError, match=r"no option 'feature'; did you mean 'features'\?"
+    ):
         noisereg.evaluate([sweep.path], feature="pixels")
 
 
@@ -124,13 +138,19 @@ def test_numbers_are_those_of_the_samples_and_the_reference(sweep: Sweep, capsys
     x = noisereg.load(one).sample(50, seed=0)
     real = read_split(Digits(ImageParams(), Context()), "train")
     expected = manifolds(real.flatten(1), x.flatten(1), 5).numbers()
-    assert {name: cell["mean"] for name, cell in found.items()} == pytest.approx(expected, abs=1e-9)
+    assert {name: cell["mean"] for name, cell in found.items()} == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
-def test_held_out_and_fresh_references(sweep: Sweep, capsys: Capture, tmp_path: Path, make_sweep: Any) -> None:
+def test_held_out_and_fresh_references(
+    sweep: Sweep, capsys: Capture, tmp_path: Path, make_sweep: Any
+) -> None:
     held = call(capsys, sweep.path_of(sweep.cells[0]), "--reference", "heldout")
     assert "180 samples against 180 of heldout" in held  # --num is the reference's size
-    assert "has no generator of fresh samples" in mistake(capsys, sweep.path_of(sweep.cells[0]), "--reference", "fresh")
+    assert "has no generator of fresh samples" in mistake(
+        capsys, sweep.path_of(sweep.cells[0]), "--reference", "fresh"
+    )
     points = make_sweep(tmp_path / "P", {}, {"data": "swiss-roll:n=300", "denoiser": "dense"})
     fresh = call(capsys, points.path, "--reference", "fresh", "--num", 250)
     assert "swiss-roll · ddpm · 1 seed · 250 samples against 250 of fresh" in fresh
@@ -150,7 +170,9 @@ def own(sweep: Sweep, tmp_path: Path) -> Path:
     return path
 
 
-def test_samples_are_drawn_once_and_extended(own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_drawn_once_and_extended(
+    own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "SHARD", 20)
     drawn: list[int] = []
     draw = sampling.draw
@@ -177,7 +199,9 @@ def test_samples_are_drawn_once_and_extended(own: Path, capsys: Capture, monkeyp
     assert sorted(drawn) == sorted(4 * list(range(30)))
 
 
-def test_extended_samples_are_those_of_one_draw(own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extended_samples_are_those_of_one_draw(
+    own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "SHARD", 20)
     call(capsys, own, "--num", 33)
     call(capsys, own, "--num", 47)
@@ -195,7 +219,9 @@ def test_a_damaged_cache_is_made_anew(own: Path, capsys: Capture) -> None:
     assert call(capsys, own, "--num", 40) == first
 
 
-def test_an_interrupted_evaluation_goes_on(own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_evaluation_goes_on(
+    own: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "SHARD", 20)
     draw, left = sampling.draw, [2]
     drawn: list[int] = []
@@ -248,15 +274,30 @@ def test_ranks_share_the_work_and_agree(own: Path, capsys: Capture) -> None:
 def test_several_numbers_of_steps_make_sections(sweep: Sweep, capsys: Capture) -> None:
     found = call(capsys, sweep.path, "--num", 60, "--steps", "2,6")
     assert "2, 6 steps" in found.splitlines()[0]
-    assert [line for line in found.splitlines() if "sampling steps" in line] == ["2 sampling steps", "6 sampling steps"]
+    assert [line for line in found.splitlines() if "sampling steps" in line] == [
+        "2 sampling steps",
+        "6 sampling steps",
+    ]
     assert len(re.findall(r"^blue-tv · isotropy", found, re.MULTILINE)) == 2
     assert "expected numbers of steps above 0" in mistake(capsys, sweep.path, "--steps", "10,x")
 
 
 def test_settings_of_the_sampler_are_said(sweep: Sweep, capsys: Capture) -> None:
-    found = call(capsys, sweep.path_of(sweep.cells[0]), "--num", 40, "--solver", "heun", "--steps", 3, "--raw-weights")
+    found = call(
+        capsys,
+        sweep.path_of(sweep.cells[0]),
+        "--num",
+        40,
+        "--solver",
+        "heun",
+        "--steps",
+        3,
+        "--raw-weights",
+    )
     assert "3 steps, η 0, heun, raw" in found
-    found = call(capsys, sweep.path_of(sweep.cells[0]), "--num", 40, "--grid", "logsnr", "--steps", 3)
+    found = call(
+        capsys, sweep.path_of(sweep.cells[0]), "--num", 40, "--grid", "logsnr", "--steps", 3
+    )
     assert "3 steps, η 1, logsnr grid, EMA" in found
     assert "0 ≤ eta ≤ 1" in mistake(capsys, sweep.path_of(sweep.cells[0]), "--eta", 2)
 
@@ -270,7 +311,10 @@ def tables(text: str) -> list[str]:
 
 
 def test_each_data_set_has_a_table(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
-    grid = {"axes": {"data": ["swiss-roll:n=300", "central-banana:n=300"]}, "reg": ["none", "isotropy"]}
+    grid = {
+        "axes": {"data": ["swiss-roll:n=300", "central-banana:n=300"]},
+        "reg": ["none", "isotropy"],
+    }
     points = make_sweep(tmp_path / "P", grid, {"denoiser": "dense"})
     arguments = [points.path, "--num", 50]
     found = call(capsys, *arguments, "--pictures", tmp_path / "pictures")
@@ -279,16 +323,27 @@ def test_each_data_set_has_a_table(tmp_path: Path, capsys: Capture, make_sweep: 
     assert rows == 2 * ["white", "white · isotropy(weight=0.1)"]
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"swiss-roll", "central-banana"}
     versions = make_sweep(
-        tmp_path / "V", {"axes": {"data": ["swiss-roll:n=300,version=1", "swiss-roll:n=300,version=2"]}}
+        tmp_path / "V",
+        {"axes": {"data": ["swiss-roll:n=300,version=1", "swiss-roll:n=300,version=2"]}},
     )
     found = call(capsys, versions.path, "--num", 50, "--pictures", tmp_path / "versions")
-    assert [line.split(" · ")[0] for line in tables(found)] == ["swiss-roll(version=1)", "swiss-roll(version=2)"]
-    assert {p.name for p in (tmp_path / "versions").iterdir()} == {"swiss-roll-version=1", "swiss-roll-version=2"}
+    assert [line.split(" · ")[0] for line in tables(found)] == [
+        "swiss-roll(version=1)",
+        "swiss-roll(version=2)",
+    ]
+    assert {p.name for p in (tmp_path / "versions").iterdir()} == {
+        "swiss-roll-version=1",
+        "swiss-roll-version=2",
+    }
     both = json.loads(call(capsys, *arguments, "--format", "json"))["tables"]
     alone = [
-        p for cell, p in zip(points.cells, map(points.path_of, points.cells), strict=True) if "banana" in cell.name
+        p
+        for cell, p in zip(points.cells, map(points.path_of, points.cells), strict=True)
+        if "banana" in cell.name
     ]
-    assert table_of(call(capsys, *alone, "--num", 50, "--format", "json"))["rows"] == both[1]["rows"]
+    assert (
+        table_of(call(capsys, *alone, "--num", 50, "--format", "json"))["rows"] == both[1]["rows"]
+    )
     page = tmp_path / "r.html"
     call(capsys, *arguments, "--out", page)
     used = re.findall(r'\bid="([^"]+)"', page.read_text())
@@ -300,15 +355,21 @@ def test_each_data_set_has_a_table(tmp_path: Path, capsys: Capture, make_sweep: 
     )
 
 
-def test_data_that_give_the_same_real_samples_share_a_table(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+def test_data_that_give_the_same_real_samples_share_a_table(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
     mixed = make_sweep(tmp_path / "mixed", {"axes": {"data.flip": [False, True]}})
     found = call(capsys, mixed.path, "--num", 40)
     assert len(tables(found)) == 1
     assert "white · digits(flip=true)" in found
 
 
-def test_processes_and_etas_can_have_tables_of_their_own(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
-    swept = make_sweep(tmp_path / "S", {"process": ["ddpm", "iadb"], "noise": ["white", "blue-tv"]})
+def test_processes_and_etas_can_have_tables_of_their_own(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
+    swept = make_sweep(
+        tmp_path / "S", {"process": ["ddpm", "iadb"], "noise": ["white", "blue-tv"]}
+    )
     found = call(capsys, swept.path, "--num", 40, "--by", "process", "--eta", "0,1")
     assert [re.search(r"· (ddpm|iadb) ·.*(η [01])", line).groups() for line in tables(found)] == [
         ("ddpm", "η 0"),
@@ -321,8 +382,21 @@ def test_processes_and_etas_can_have_tables_of_their_own(tmp_path: Path, capsys:
     pngs(tmp_path / "images", 40)
     beside = call(capsys, swept.path, tmp_path / "images", "--num", 40, "--by", "process")
     assert len(tables(beside)) == 2
-    assert beside.count(str(tmp_path / "images")) == 2  # a folder stands beside the runs of every table
-    call(capsys, swept.path, "--num", 40, "--by", "process", "--eta", "0,1", "--pictures", tmp_path / "p")
+    assert (
+        beside.count(str(tmp_path / "images")) == 2
+    )  # a folder stands beside the runs of every table
+    call(
+        capsys,
+        swept.path,
+        "--num",
+        40,
+        "--by",
+        "process",
+        "--eta",
+        "0,1",
+        "--pictures",
+        tmp_path / "p",
+    )
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
         f"digits_{process}_eta-{eta}" for process in ("ddpm", "iadb") for eta in (0, 1)
     }
@@ -334,7 +408,9 @@ def test_processes_and_etas_can_have_tables_of_their_own(tmp_path: Path, capsys:
     assert "file is a file; expected a folder" in mistake(
         capsys, swept.path, "--num", 41, "--pictures", tmp_path / "file"
     )
-    assert sorted(swept.path.glob("cells/*/eval/*/*")) == measured  # nothing was sampled or measured before
+    assert (
+        sorted(swept.path.glob("cells/*/eval/*/*")) == measured
+    )  # nothing was sampled or measured before
     assert "--eta 0,x: expected numbers" in mistake(capsys, swept.path, "--eta", "0,x")
 
 
@@ -350,23 +426,33 @@ def test_a_part_of_a_sweep(sweep: Sweep, capsys: Capture, tmp_path: Path) -> Non
     assert len(re.findall(r"^blue-tv", shown, re.MULTILINE)) == 2
     for source in (stored, sweep.path):
         assert "--where noise: expected KEY=VALUE" in mistake(capsys, source, "--where", "noise")
-        assert "--where nois: no such key; did you mean 'noise'?" in mistake(capsys, source, "--where", "nois=white")
+        assert "--where nois: no such key; did you mean 'noise'?" in mistake(
+            capsys, source, "--where", "nois=white"
+        )
     assert "--where noise=blue: no row of" in mistake(capsys, stored, "--where", "noise=blue")
     for flag in ("--where", "--by", "--effects", "--columns", "--pick"):
         assert f"{flag} is empty" in mistake(capsys, sweep.path, flag, "")
-    assert "--where noise=blue: none of the 12 runs has it" in mistake(capsys, sweep.path, "--where", "noise=blue")
-    assert "--where sample.eta=1: runs are sampled as" in mistake(capsys, sweep.path, "--where", "sample.eta=1")
+    assert "--where noise=blue: none of the 12 runs has it" in mistake(
+        capsys, sweep.path, "--where", "noise=blue"
+    )
+    assert "--where sample.eta=1: runs are sampled as" in mistake(
+        capsys, sweep.path, "--where", "sample.eta=1"
+    )
 
 
 # Tables that were measured before
 
 
-def test_a_stored_table_shows_the_same_in_every_format(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+def test_a_stored_table_shows_the_same_in_every_format(
+    sweep: Sweep, capsys: Capture, tmp_path: Path
+) -> None:
     arguments = [sweep.path, "--num", 60, "--steps", "2,4"]
     stored = tmp_path / "table.json"
     call(capsys, *arguments, "--out", stored)
     for form in ("table", "markdown", "csv", "latex", "json"):
-        assert call(capsys, stored, "--format", form) == call(capsys, *arguments, "--format", form), form
+        assert call(capsys, stored, "--format", form) == call(
+            capsys, *arguments, "--format", form
+        ), form
     for options in (
         ["--baseline", "noise=blue-tv,reg=none"],
         ["--columns", "reg,noise.factor"],
@@ -376,12 +462,24 @@ def test_a_stored_table_shows_the_same_in_every_format(sweep: Sweep, capsys: Cap
         assert call(capsys, stored, *options) == call(capsys, *arguments, *options), options
 
 
-@pytest.mark.parametrize(("options", "name"), [(["--steps", "2,4"], "steps"), (["--effects", "noise,reg"], "effects")])
+@pytest.mark.parametrize(
+    ("options", "name"), [(["--steps", "2,4"], "steps"), (["--effects", "noise,reg"], "effects")]
+)
 def test_a_stored_table_draws_its_numbers(
     sweep: Sweep, capsys: Capture, tmp_path: Path, options: list[str], name: str
 ) -> None:
     """As the runs' pictures of them, byte for byte."""
-    call(capsys, sweep.path, "--num", 60, *options, "--pictures", tmp_path / "a", "--out", tmp_path / "table.json")
+    call(
+        capsys,
+        sweep.path,
+        "--num",
+        60,
+        *options,
+        "--pictures",
+        tmp_path / "a",
+        "--out",
+        tmp_path / "table.json",
+    )
     call(capsys, tmp_path / "table.json", "--pictures", tmp_path / "b")
     assert {path.name for path in (tmp_path / "b").iterdir()} == {f"{name}.svg", f"{name}.png"}
     twice = [tmp_path / "table.json", tmp_path / "table.json"]
@@ -391,7 +489,9 @@ def test_a_stored_table_draws_its_numbers(
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
 
 
-def test_a_stored_table_is_picked_from_as_the_runs_are(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+def test_a_stored_table_is_picked_from_as_the_runs_are(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
     grid = {"reg": ["none", "isotropy:weight=0.1", "isotropy:weight=0.3"], "seeds": 4}
     swept = make_sweep(tmp_path / "S", grid)
     call(capsys, swept.path, "--num", 40, "--out", tmp_path / "t.json")
@@ -410,22 +510,42 @@ def test_a_stored_table_is_picked_from_as_the_runs_are(tmp_path: Path, capsys: C
     assert "give --pick NUMBER too" in mistake(capsys, tmp_path / "t.json", "--pick-on", "1")
 
 
-def test_mistakes_about_stored_tables_are_one_line(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+def test_mistakes_about_stored_tables_are_one_line(
+    sweep: Sweep, capsys: Capture, tmp_path: Path
+) -> None:
     stored = tmp_path / "t.json"
     call(capsys, sweep.path, "--num", 40, "--out", stored)
     assert "--metric is for measuring" in mistake(capsys, stored, "--metric", "fd")
-    assert "holds numbers alone, and neither several" in mistake(capsys, stored, "--pictures", tmp_path / "p")
+    assert "holds numbers alone, and neither several" in mistake(
+        capsys, stored, "--pictures", tmp_path / "p"
+    )
     assert not (tmp_path / "p").exists()
     assert "cannot stand beside a table that is finished" in mistake(capsys, stored, sweep.path)
     assert "needs the runs for its pictures" in mistake(capsys, stored, "--format", "html")
-    assert "no-table.json cannot be read: No such file" in mistake(capsys, tmp_path / "no-table.json")
+    assert "no-table.json cannot be read: No such file" in mistake(
+        capsys, tmp_path / "no-table.json"
+    )
     whole = json.loads(stored.read_text())
     damaged = []
-    for key, value in (("steps", "x"), ("metrics", {"precision": {"values": {}, "mean": 1, "half_width": "x"}})):
+    for key, value in (
+        ("steps", "x"),
+        ("metrics", {"precision": {"values": {}, "mean": 1, "half_width": "x"}}),
+    ):
         table = {**whole["tables"][0], "rows": [{**whole["tables"][0]["rows"][0], key: value}]}
         damaged.append(json.dumps({"tables": [table]}))
-    damaged += [json.dumps({"tables": [{**whole["tables"][0], **part}]}) for part in ({"rows": []}, {"better": {}})]
-    for text in ("{", "[]", '{"tables": [{}]}', '{"tables": 1}', '{"tables": []}', '{"rows": []}', *damaged):
+    damaged += [
+        json.dumps({"tables": [{**whole["tables"][0], **part}]})
+        for part in ({"rows": []}, {"better": {}})
+    ]
+    for text in (
+        "{",
+        "[]",
+        '{"tables": [{}]}',
+        '{"tables": 1}',
+        '{"tables": []}',
+        '{"rows": []}',
+        *damaged,
+    ):
         (tmp_path / "broken.json").write_text(text)
         assert "broken.json holds no tables" in mistake(capsys, tmp_path / "broken.json"), text
 
@@ -435,13 +555,27 @@ def test_mistakes_about_stored_tables_are_one_line(sweep: Sweep, capsys: Capture
 
 def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Capture) -> None:
     folder = pngs(tmp_path / "images", 120)
-    arguments = [folder, "--data", "digits", "--metric", "prdc", "--metric", "fd", "--features", "pixels"]
+    arguments = [
+        folder,
+        "--data",
+        "digits",
+        "--metric",
+        "prdc",
+        "--metric",
+        "fd",
+        "--features",
+        "pixels",
+    ]
     found = table_of(call(capsys, *arguments, "--format", "json"))["rows"][0]
-    x = torch.stack([torch.from_numpy(np.array(Image.open(p))).flatten() for p in sorted(folder.iterdir())])
+    x = torch.stack(
+        [torch.from_numpy(np.array(Image.open(p))).flatten() for p in sorted(folder.iterdir())]
+    )
     real = read_split(Digits(ImageParams(), Context()), "train").flatten(1)
     expected = manifolds(real, x, 5).numbers()
     expected["fd-pixels"] = frechet_distance(x.double() / 127.5 - 1, real.double() / 127.5 - 1)
-    assert {name: cell["mean"] for name, cell in found["metrics"].items()} == pytest.approx(expected, rel=1e-5)
+    assert {name: cell["mean"] for name, cell in found["metrics"].items()} == pytest.approx(
+        expected, rel=1e-5
+    )
     assert found["label"] == str(folder)
     assert not list(folder.glob("eval*"))  # folders' caches are the user's
 
@@ -449,7 +583,9 @@ def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Cap
 def test_an_npz_of_noisereg_sample(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
     path = sweep.path_of(sweep.cells[0])
     assert run(["sample", str(path), "--num", "60", "--out", str(tmp_path / "x.npz")]) == 0
-    table = table_of(call(capsys, tmp_path / "x.npz", path, "--num", 60, "--format", "json"))["rows"]
+    table = table_of(call(capsys, tmp_path / "x.npz", path, "--num", 60, "--format", "json"))[
+        "rows"
+    ]
     values = [row["metrics"]["precision"]["mean"] for row in table]
     assert values[0] == values[1]
 
@@ -469,10 +605,14 @@ def test_mistakes_about_folders_are_one_line(tmp_path: Path, capsys: Capture) ->
     )
     assert "there are no images in" in mistake(capsys, tmp_path / "empty", "--data", "digits")
     assert "a.png cannot be read" in mistake(capsys, tmp_path / "broken", "--data", "digits")
-    assert "k=5 needs more than 5 samples and the generated set has 5" in mistake(capsys, few, "--data", "digits")
+    assert "k=5 needs more than 5 samples and the generated set has 5" in mistake(
+        capsys, few, "--data", "digits"
+    )
     assert "give --data" in mistake(capsys, few)
     assert "is not there" in mistake(capsys, tmp_path / "nowhere")
-    assert "has 5 samples and --num asks for 6" in mistake(capsys, few, "--data", "digits", "--num", 6)
+    assert "has 5 samples and --num asks for 6" in mistake(
+        capsys, few, "--data", "digits", "--num", 6
+    )
 
 
 # Metrics, features and plugins
@@ -482,11 +622,22 @@ def test_spaces_that_need_no_download(sweep: Sweep, capsys: Capture) -> None:
     path = sweep.path_of(sweep.cells[0])
     learnt = table_of(
         call(
-            capsys, path, "--num", 80, "--features", "classifier:steps=60,width=8", "--metric", "fd", "--format", "json"
+            capsys,
+            path,
+            "--num",
+            80,
+            "--features",
+            "classifier:steps=60,width=8",
+            "--metric",
+            "fd",
+            "--format",
+            "json",
         )
     )
     assert list(learnt["rows"][0]["metrics"]) == ["fd-classifier"]
-    assert re.search(r"classifier: \d+\.\d % of 180 held-out images right", "\n".join(learnt["remarks"]))
+    assert re.search(
+        r"classifier: \d+\.\d % of 180 held-out images right", "\n".join(learnt["remarks"])
+    )
     random = table_of(
         call(
             capsys,
@@ -507,11 +658,19 @@ def test_spaces_that_need_no_download(sweep: Sweep, capsys: Capture) -> None:
     assert "sha256:" in random["provenance"]["metrics"][0]["extractor"]
 
 
-def test_mistakes_about_metrics_are_one_line(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
+def test_mistakes_about_metrics_are_one_line(
+    sweep: Sweep, capsys: Capture, tmp_path: Path
+) -> None:
     path = sweep.path_of(sweep.cells[0])
-    assert "no metric is called 'prcd'; did you mean 'prdc'?" in mistake(capsys, path, "--metric", "prcd")
-    assert "prdc has no parameter 'kk'; did you mean 'k'?" in mistake(capsys, path, "--metric", "prdc:kk=3")
-    assert "no feature space is called 'pixel'; did you mean 'pixels'?" in mistake(capsys, path, "--features", "pixel")
+    assert "no metric is called 'prcd'; did you mean 'prdc'?" in mistake(
+        capsys, path, "--metric", "prcd"
+    )
+    assert "prdc has no parameter 'kk'; did you mean 'k'?" in mistake(
+        capsys, path, "--metric", "prdc:kk=3"
+    )
+    assert "no feature space is called 'pixel'; did you mean 'pixels'?" in mistake(
+        capsys, path, "--features", "pixel"
+    )
     (tmp_path / "w.pth").write_text("no weights")
     assert "holds no weights" in mistake(
         capsys, path, "--num", 20, "--metric", "fid", "--inception-weights", tmp_path / "w.pth"
@@ -544,7 +703,16 @@ def noisereg_metrics():
 
 def test_a_third_partys_metric(sweep: Sweep, capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "bright.py").write_text(PLUGIN)
-    found = call(capsys, sweep.path, "--num", 40, "--plugin", tmp_path / "bright.py", "--metric", "brightness")
+    found = call(
+        capsys,
+        sweep.path,
+        "--num",
+        40,
+        "--plugin",
+        tmp_path / "bright.py",
+        "--metric",
+        "brightness",
+    )
     assert "brightness ↓" in found
     assert "brightness: a note of its own" in found
 
@@ -552,7 +720,9 @@ def test_a_third_partys_metric(sweep: Sweep, capsys: Capture, tmp_path: Path) ->
 # Rows
 
 
-def test_labels_baselines_columns_and_picking(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+def test_labels_baselines_columns_and_picking(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
     grid = {"reg": ["none", "isotropy:weight=0.1", "isotropy:weight=0.3"], "seeds": 4}
     swept = make_sweep(tmp_path / "S", grid)
     found = call(
@@ -570,12 +740,18 @@ def test_labels_baselines_columns_and_picking(tmp_path: Path, capsys: Capture, m
         "reg=none",
     )
     assert re.search(r"^DDPM ", found, re.MULTILINE)
-    assert re.search(r"isotropy\(weight=0\.\d\) was picked on seeds 0, 1 and is reported on 2, 3", found)
+    assert re.search(
+        r"isotropy\(weight=0\.\d\) was picked on seeds 0, 1 and is reported on 2, 3", found
+    )
     assert "matches no row" in mistake(capsys, swept.path, "--num", 40, "--baseline", "noise=blue")
-    assert "matches several rows" in mistake(capsys, swept.path, "--num", 40, "--baseline", "reg.mean=batch")
+    assert "matches several rows" in mistake(
+        capsys, swept.path, "--num", 40, "--baseline", "reg.mean=batch"
+    )
 
 
-def test_unfinished_cells_are_left_out_and_said(tmp_path: Path, capsys: Capture, make_sweep: Any) -> None:
+def test_unfinished_cells_are_left_out_and_said(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
     swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv"]})
     shutil.rmtree(swept.path_of(swept.cells[1]))
     assert "1 of 2 cells of" in call(capsys, swept.path, "--num", 40)
@@ -586,7 +762,9 @@ def test_unfinished_cells_are_left_out_and_said(tmp_path: Path, capsys: Capture,
 def test_mistakes_about_runs_are_one_line(
     sweep: Sweep, tmp_path: Path, capsys: Capture, own: Path, make_sweep: Any
 ) -> None:
-    assert "one configuration with one seed" in mistake(capsys, own, sweep.path_of(sweep.cells[0]), "--num", 40)
+    assert "one configuration with one seed" in mistake(
+        capsys, own, sweep.path_of(sweep.cells[0]), "--num", 40
+    )
     shutil.rmtree(own / "checkpoints")
     assert "has no whole checkpoint" in mistake(capsys, own)
     assert "--format htm: expected one of" in mistake(capsys, own, "--format", "htm")
@@ -605,6 +783,7 @@ def test_paired_outputs_are_measured_against_their_own_answers(
     assert found["shared"]["sampling"]["condition"].startswith("heldout ")
     assert any("ssim: images of 8 pixels" in remark for remark in found["remarks"])
     assert "25 samples against 25 of heldout" in call(capsys, *arguments, "--num", 25)
-    assert "--num 181: psnr compares each sample with its own right answer, and heldout has 180" in mistake(
-        capsys, *arguments, "--num", 181
+    assert (
+        "--num 181: psnr compares each sample with its own right answer, and heldout has 180"
+        in mistake(capsys, *arguments, "--num", 181)
     )

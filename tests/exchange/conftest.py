@@ -18,7 +18,9 @@ def train(tmp_path):
             "runtime": {"device": "cpu"},
             "sample": {"steps": 2},
             "train": {"steps": 4, "batch_size": 8},
-            "optim": {"lr": 0.05},  # far from where it starts, which is the network that answers zero
+            "optim": {
+                "lr": 0.05
+            },  # far from where it starts, which is the network that answers zero
         }
         return noisereg.train(out=tmp_path / name, **{**given, **sections})
 
@@ -27,7 +29,9 @@ def train(tmp_path):
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """A pipeline of diffusers' own, as it saves itself: another architecture than ours, weights nowhere zero."""
+    """A pipeline of diffusers' own, as it saves itself: another architecture than ours, weights
+    nowhere zero.
+    """
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     torch.manual_seed(0)

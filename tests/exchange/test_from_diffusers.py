@@ -64,7 +64,12 @@ def test_it_starts_as_the_pretrained_network_and_what_is_new_starts_at_zero(pret
 
 
 def test_it_learns_in_every_part_that_started_at_zero(pretrained, tmp_path):
-    more = {"noise": "blue-tv", "task": "class", "train": {"steps": 3, "batch_size": 8}, "sample": {"steps": 2}}
+    more = {
+        "noise": "blue-tv",
+        "task": "class",
+        "train": {"steps": 3, "batch_size": 8},
+        "sample": {"steps": 2},
+    }
     run = noisereg.train(out=tmp_path / "run", init=pretrained, runtime={"device": "cpu"}, **more)
     weights = run.checkpoint().weights(ema=False)
     for name in ("conv_out.weight", "conv_out.bias"):
@@ -99,7 +104,9 @@ def same_line(out, folder, steps):
     ]  # fmt: skip
 
 
-def test_a_resumed_run_does_not_need_the_folder_again_and_is_the_uninterrupted_one(pretrained, tmp_path, capsys):
+def test_a_resumed_run_does_not_need_the_folder_again_and_is_the_uninterrupted_one(
+    pretrained, tmp_path, capsys
+):
     folder = tmp_path / "network"
     shutil.copytree(pretrained, folder)
     assert command(same_line(tmp_path / "whole", folder, 4)) == 0
@@ -122,7 +129,11 @@ def test_from_python_a_run_resumes_without_the_folder_too(pretrained, tmp_path):
 
     def train(steps):
         return noisereg.train(
-            out=tmp_path / "run", resume=True, init=folder, train={"steps": steps, "batch_size": 8}, sample={"steps": 2}
+            out=tmp_path / "run",
+            resume=True,
+            init=folder,
+            train={"steps": steps, "batch_size": 8},
+            sample={"steps": 2},
         )
 
     train(1)

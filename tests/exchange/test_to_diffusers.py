@@ -18,7 +18,8 @@ def ours(run, steps, eta):
     parts = run.load()
     x = draw(parts, run.settings(parts, steps, eta), 0, range(COUNT))
     latents = [
-        draws.latents(parts.noise, parts.shape, 0, Stream.SAMPLE_LATENTS, range(COUNT), k)["z"] for k in range(steps)
+        draws.latents(parts.noise, parts.shape, 0, Stream.SAMPLE_LATENTS, range(COUNT), k)["z"]
+        for k in range(steps)
     ]
     return (x / 2 + 0.5).clamp(0, 1), latents
 
@@ -38,21 +39,28 @@ def close(mine, other, bound=5e-5):
 
 @pytest.mark.parametrize("target", ["eps", "v", "x0"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_ddim_pipeline_gives_equal_samples_for_equal_latents(train, tmp_path, monkeypatch, target, schedule):
+def test_ddim_pipeline_gives_equal_samples_for_equal_latents(
+    train, tmp_path, monkeypatch, target, schedule
+):
     from diffusers import DDIMPipeline
 
-    run = train("run", process=f"ddpm:schedule={schedule},target={target}", sample={"steps": 2, "eta": 0})
+    run = train(
+        "run", process=f"ddpm:schedule={schedule},target={target}", sample={"steps": 2, "eta": 0}
+    )
     assert export(run, tmp_path / "out") == "DDIMPipeline"
     mine, latents = ours(run, 10, 0.0)
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "out")
     fed(monkeypatch, latents, "pipelines.ddim.pipeline_ddim")
     images = pipeline(batch_size=COUNT, num_inference_steps=10, output_type="pt").images
-    # From ε, x̂0 is divided by a(1) = 0.006 under the linear schedule (0.00005 under the cosine one: all is clamped).
+    # From ε, x̂0 is divided by a(1) = 0.006 under the linear schedule (0.00005 under the cosine
+    # one: all is clamped).
     close(mine, images, 3e-3 if (target, schedule) == ("eps", "linear") else 5e-5)
 
 
 @pytest.mark.parametrize("variance", ["beta-tilde", "beta", "learned"])
-def test_ddpm_pipeline_gives_equal_samples_for_equal_latents(train, tmp_path, monkeypatch, variance):
+def test_ddpm_pipeline_gives_equal_samples_for_equal_latents(
+    train, tmp_path, monkeypatch, variance
+):
     from diffusers import DDPMPipeline
 
     run = train("run", process=f"ddpm:target=v,variance={variance}")
@@ -60,7 +68,8 @@ def test_ddpm_pipeline_gives_equal_samples_for_equal_latents(train, tmp_path, mo
     steps = 10
     mine, latents = ours(run, steps, 1.0)
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "out")
-    # Ours adds no noise on the step to 0; theirs does unless it ends at index 0, which ten steps do not.
+    # Ours adds no noise on the step to 0; theirs does unless it ends at index 0, which ten steps
+    # do not.
     fed(
         monkeypatch,
         [*latents, torch.zeros_like(latents[0])],
@@ -76,14 +85,18 @@ def test_either_pipeline_loads_the_folder(train, tmp_path):
     run = train("run")
     export(run, tmp_path / "out")
     for kind in (DDPMPipeline, DDIMPipeline):
-        images = kind.from_pretrained(tmp_path / "out")(batch_size=2, num_inference_steps=2, output_type="np").images
+        images = kind.from_pretrained(tmp_path / "out")(
+            batch_size=2, num_inference_steps=2, output_type="np"
+        ).images
         assert images.shape == (2, 8, 8, 1)
     assert "DDPMPipeline.from_pretrained" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.fixture
 def own_modules(tmp_path_factory, monkeypatch):
-    """diffusers copies a folder's pipeline file before it runs it: here, not into the user's cache."""
+    """diffusers copies a folder's pipeline file before it runs it: here, not into the user's
+    cache.
+    """
     folder = tmp_path_factory.mktemp("modules")
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(folder))
     monkeypatch.syspath_prepend(folder)
@@ -100,16 +113,30 @@ def own_modules(tmp_path_factory, monkeypatch):
         ({"process": "ddpm:target=v", "noise": "blue-tv"}, 1e-5),
         ({"process": "ddpm:schedule=cosine,target=eps", "noise": "blue-tv"}, 1e-4),
         ({"process": "ddpm:target=x0,zero_terminal_snr=true,T=400"}, 1e-5),
-        ({"process": "ddpm:target=v", "denoiser": "unet:channels=8,16,attention=1,time_input=unit"}, 1e-5),
         (
-            {"process": "iadb", "data": "digits:size=9", "denoiser": "unet:channels=8,16,attention=1,time_input=step"},
+            {
+                "process": "ddpm:target=v",
+                "denoiser": "unet:channels=8,16,attention=1,time_input=unit",
+            },
+            1e-5,
+        ),
+        (
+            {
+                "process": "iadb",
+                "data": "digits:size=9",
+                "denoiser": "unet:channels=8,16,attention=1,time_input=step",
+            },
             1e-6,
         ),
     ],
-    ids=lambda value: str(value.get("noise", "")) + str(value["process"]) if isinstance(value, dict) else "",
+    ids=lambda value: (
+        str(value.get("noise", "")) + str(value["process"]) if isinstance(value, dict) else ""
+    ),
 )
 @pytest.mark.usefixtures("own_modules")
-def test_what_diffusers_has_no_scheduler_for_samples_with_the_folders_own_pipeline(train, tmp_path, sections, bound):
+def test_what_diffusers_has_no_scheduler_for_samples_with_the_folders_own_pipeline(
+    train, tmp_path, sections, bound
+):
     from diffusers import DiffusionPipeline
 
     run = train("run", **sections)
@@ -122,7 +149,9 @@ def test_what_diffusers_has_no_scheduler_for_samples_with_the_folders_own_pipeli
     other = pipeline(latents=latents[0], num_inference_steps=10, output_type="pt").images
     assert mine.std() > 0.05
     assert (mine - other).abs().max() <= bound
-    again = pipeline(latents=latents[0], times=[1 - k / 10 for k in range(11)], output_type="pt").images
+    again = pipeline(
+        latents=latents[0], times=[1 - k / 10 for k in range(11)], output_type="pt"
+    ).images
     assert torch.equal(other, again)
 
 
@@ -165,4 +194,7 @@ def test_the_averaged_weights_are_exported_unless_asked_otherwise(train, tmp_pat
         export(run, tmp_path / str(ema), ema=ema)
         weights = load_file(tmp_path / str(ema) / "unet/diffusion_pytorch_model.safetensors")
         expected = run.checkpoint().weights(ema)
-        assert all(torch.equal(value, expected[f"denoiser.unet.{name}"]) for name, value in weights.items())
+        assert all(
+            torch.equal(value, expected[f"denoiser.unet.{name}"])
+            for name, value in weights.items()
+        )

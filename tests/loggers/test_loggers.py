@@ -42,7 +42,9 @@ def test_a_logger_that_fails_is_said_once_and_the_run_goes_on(listening, tmp_pat
         def note(self, text):
             said.append(text)
 
-    run = noisereg.train(out=tmp_path / "run", log=["listening"], train=TRAIN, reporter=Reading(), **RUN)
+    run = noisereg.train(
+        out=tmp_path / "run", log=["listening"], train=TRAIN, reporter=Reading(), **RUN
+    )
     assert run.status["status"] == "finished"
     assert [event[0] for event in told] == ["started", "logged", "logged", "ended"]
     assert told[1][2] == ["images_per_second", "loss", "lr", "mse"]

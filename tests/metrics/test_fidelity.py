@@ -1,4 +1,6 @@
-"""FID, KID, the Inception score, precision and recall are torch-fidelity's; feature spaces are registered with it."""
+"""FID, KID, the Inception score, precision and recall are torch-fidelity's; feature spaces are
+registered with it.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,14 @@ class Images(Dataset):
 def images(n: int, seed: int, channels: int = 1, side: int = 8) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 256, (1, channels, side, side))
-    return torch.from_numpy(np.clip(base + rng.normal(0, 40 + 5 * seed, (n, channels, side, side)), 0, 255)).byte()
+    return torch.from_numpy(
+        np.clip(base + rng.normal(0, 40 + 5 * seed, (n, channels, side, side)), 0, 255)
+    ).byte()
 
 
-def measured_by_torch_fidelity(a: torch.Tensor, b: torch.Tensor, space: Space, **flags: object) -> dict[str, float]:
+def measured_by_torch_fidelity(
+    a: torch.Tensor, b: torch.Tensor, space: Space, **flags: object
+) -> dict[str, float]:
     return torch_fidelity.calculate_metrics(
         input1=Images(a),
         input2=Images(b),
@@ -76,7 +82,9 @@ def vgg() -> Space:
 
 
 @pytest.mark.parametrize("name", ["pixels", "random-vgg16"])
-def test_distances_equal_torch_fidelitys_in_the_same_space(name: str, request: pytest.FixtureRequest) -> None:
+def test_distances_equal_torch_fidelitys_in_the_same_space(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     space: Space = request.getfixturevalue({"pixels": "pixels", "random-vgg16": "vgg"}[name])
     a, b = images(120, 1), images(90, 2)
     subsets = {"kid_subsets": 5, "kid_subset_size": 60}
@@ -84,9 +92,13 @@ def test_distances_equal_torch_fidelitys_in_the_same_space(name: str, request: p
     fd = fidelity.FrechetDistance(FrechetParams(), Context())
     kd = fidelity.KernelDistance(KernelDistanceParams(subsets=5, subset_size=60), Context())
     pr = fidelity.PrecisionRecall(PrecisionRecallParams(), Context())
-    assert fd.compute(a, b, space) == {f"fd-{name}": pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)}
+    assert fd.compute(a, b, space) == {
+        f"fd-{name}": pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    }
     assert fd.better == {f"fd-{name}": "lower"}
-    assert kd.compute(a, b, space) == {f"kd-{name}": pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)}
+    assert kd.compute(a, b, space) == {
+        f"kd-{name}": pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
+    }
     assert pr.compute(a, b, space) == {
         "pr-precision": pytest.approx(theirs["precision"]),
         "pr-recall": pytest.approx(theirs["recall"]),
@@ -118,7 +130,9 @@ def test_one_feature_has_a_frechet_distance_too() -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in for torch-fidelity's weights file: the same names and shapes, random values, the same format."""
+    """A stand-in for torch-fidelity's weights file: the same names and shapes, random values, the
+    same format.
+    """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     torch.manual_seed(0)
@@ -138,15 +152,25 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def frechet_of_few(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The closed form where Σ = AAᵀ for a narrow A: tr (Σ₁Σ₂)^½ is the sum of the singular values of A₁ᵀA₂."""
+    """The closed form where Σ = AAᵀ for a narrow A: tr (Σ₁Σ₂)^½ is the sum of the singular values
+    of A₁ᵀA₂.
+    """
     first, second = (((x - x.mean(0)) / (len(x) - 1) ** 0.5).double() for x in (a, b))
     traces = first.square().sum() + second.square().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + traces - 2 * torch.linalg.svdvals(first @ second.T).sum())
+    return float(
+        (a.mean(0) - b.mean(0)).square().sum()
+        + traces
+        - 2 * torch.linalg.svdvals(first @ second.T).sum()
+    )
 
 
 def test_fid_runs_end_to_end_from_a_weights_file(weights: Path) -> None:
-    """The whole path, grey 8×8 images to a number, against torch-fidelity reading the same file by itself."""
-    space = Space(Inception(InceptionParams(weights=weights, batch_size=4), Context()), "inception")
+    """The whole path, grey 8×8 images to a number, against torch-fidelity reading the same file by
+    itself.
+    """
+    space = Space(
+        Inception(InceptionParams(weights=weights, batch_size=4), Context()), "inception"
+    )
     assert "sha256:" in space.identity
     assert "batch 4" in space.identity
     a, b = images(4, 1), images(4, 2)
@@ -166,12 +190,20 @@ def test_fid_runs_end_to_end_from_a_weights_file(weights: Path) -> None:
         save_cpu_ram=True,
     )
     fid = fidelity.FID(FidParams(), Context())
-    assert fid.compute(a, b, space)["fid"] == pytest.approx(frechet_of_few(space(a), space(b)), rel=1e-3)
-    assert fid.notes() == ["fid: 4 samples for 2,048 features leave covariances singular; the distance is biased"]
+    assert fid.compute(a, b, space)["fid"] == pytest.approx(
+        frechet_of_few(space(a), space(b)), rel=1e-3
+    )
+    assert fid.notes() == [
+        "fid: 4 samples for 2,048 features leave covariances singular; the distance is biased"
+    ]
     kid = fidelity.KID(KernelDistanceParams(subsets=2, subset_size=3), Context())
-    assert kid.compute(a, b, space)["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    assert kid.compute(a, b, space)["kid"] == pytest.approx(
+        theirs["kernel_inception_distance_mean"], rel=1e-4
+    )
     score = fidelity.InceptionScore(InceptionScoreParams(splits=2), Context())
-    assert score.compute(a, b, space)["is"] == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+    assert score.compute(a, b, space)["is"] == pytest.approx(
+        theirs["inception_score_mean"], rel=1e-5
+    )
 
 
 def test_a_file_that_is_no_weights_file_is_one_line(tmp_path: Path) -> None:
@@ -185,7 +217,10 @@ def test_a_file_that_is_no_weights_file_is_one_line(tmp_path: Path) -> None:
     assert "holds no weights" in message(tmp_path / "text.pth")
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
     assert "holds other weights" in message(tmp_path / "other.pth")
-    assert all("expected torch-fidelity's weights-inception-2015-12-05" in message(p) for p in tmp_path.glob("*.pth"))
+    assert all(
+        "expected torch-fidelity's weights-inception-2015-12-05" in message(p)
+        for p in tmp_path.glob("*.pth")
+    )
 
 
 def test_a_weights_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -217,14 +252,18 @@ def test_the_classifier_learns_the_data_is_cached_and_says_how_good_it_is(tmp_pa
     params = ClassifierParams(steps=150, width=8)
     first = Classifier(params, Context(dataset=digits, cache_dir=tmp_path))
     assert first.accuracy > 0.8  # chance is 0.1
-    assert first.summary == f"classifier: {100 * first.accuracy:.1f} % of 180 held-out images right"
+    assert (
+        first.summary == f"classifier: {100 * first.accuracy:.1f} % of 180 held-out images right"
+    )
     (cached,) = (tmp_path / "classifier").iterdir()
     written = cached.stat().st_mtime_ns
     again = Classifier(params, Context(dataset=digits, cache_dir=tmp_path))
     assert (again.identity, cached.stat().st_mtime_ns) == (first.identity, written)
     assert again(images(4, 0)).shape == (4, 64)
     cached.write_bytes(b"damaged")
-    assert Classifier(params, Context(dataset=digits, cache_dir=tmp_path)).identity == first.identity
+    assert (
+        Classifier(params, Context(dataset=digits, cache_dir=tmp_path)).identity == first.identity
+    )
 
 
 def test_the_classifier_needs_labels() -> None:
@@ -257,7 +296,9 @@ def test_features_of_a_set_are_taken_once(tmp_path: Path) -> None:
 
 def test_mistakes_are_one_line(pixels: Space) -> None:
     few = images(4, 0)
-    with pytest.raises(NoiseregError, match="kid averages over subsets of 1000 samples and there are 4"):
+    with pytest.raises(
+        NoiseregError, match="kid averages over subsets of 1000 samples and there are 4"
+    ):
         fidelity.KID(KernelDistanceParams(), Context()).compute(few, few, pixels)
     with pytest.raises(NoiseregError, match="pr with k=5 needs more than 5 samples, not 4"):
         fidelity.PrecisionRecall(PrecisionRecallParams(k=5), Context()).compute(few, few, pixels)
@@ -272,15 +313,17 @@ def test_psnr_and_ssim_of_pairs() -> None:
     y = (x.int() + 10).clamp(0, 255).byte()
     error = (x.double() - y.double()).square().mean((1, 2, 3))
     exact = (10 * torch.log10(255**2 / error)).mean().item()
-    assert PSNR(PsnrParams(), Context()).compute(y, x, Pixels(PixelsParams(), Context()))["psnr"] == pytest.approx(
-        exact
-    )
+    assert PSNR(PsnrParams(), Context()).compute(y, x, Pixels(PixelsParams(), Context()))[
+        "psnr"
+    ] == pytest.approx(exact)
     ssim = SSIM(SsimParams(), Context())
     assert ssim.compute(x, x, Pixels(PixelsParams(), Context())) == {"ssim": pytest.approx(1)}
     assert ssim.compute(y, x, Pixels(PixelsParams(), Context()))["ssim"] < 1
     assert ssim.notes() == []
     small = images(2, 0)
-    assert ssim.compute(small, small, Pixels(PixelsParams(), Context()))["ssim"] == pytest.approx(1)
+    assert ssim.compute(small, small, Pixels(PixelsParams(), Context()))["ssim"] == pytest.approx(
+        1
+    )
     assert "a uniform one of 7" in ssim.notes()[0]
     with pytest.raises(NoiseregError, match="each image with its own reference"):
         ssim.compute(x[:2], x, Pixels(PixelsParams(), Context()))

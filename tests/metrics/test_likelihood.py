@@ -1,4 +1,6 @@
-"""Likelihoods of Gaussian data under the optimal denoiser, where they are known; what is refused; digits."""
+"""Likelihoods of Gaussian data under the optimal denoiser, where they are known; what is refused;
+digits.
+"""
 
 import json
 import math
@@ -57,7 +59,9 @@ def latents(count, seed=1):
 
 @pytest.mark.parametrize(("process", "noise"), PAIRS)
 def test_the_flows_density_is_the_closed_form_within_its_stated_error(process, noise):
-    """The error that the metric states: the difference from half the steps. With the exact trace, 40 steps."""
+    """The error that the metric states: the difference from half the steps. With the exact trace,
+    40 steps.
+    """
     process, noise, oracle = parts(process, noise)
     x = data(3)
     times = time_grid(process, 40, default_grid(noise)).flip(0)
@@ -65,11 +69,15 @@ def test_the_flows_density_is_the_closed_form_within_its_stated_error(process, n
     exact = -LAW.log_prob(x.flatten(1))
     stated = (fine - coarse).abs().max()
     assert (fine - exact).abs().max() < stated < 1.5
-    assert (fine - exact).abs().max() < 0.4 * (coarse - exact).abs().max()  # second order; a quarter in the limit
+    assert (fine - exact).abs().max() < 0.4 * (
+        coarse - exact
+    ).abs().max()  # second order; a quarter in the limit
 
 
 def test_the_flows_density_for_small_steps():
-    """To 1e-3 nats in 12 dimensions; part of what is left is DDPM's signal at t = 1, a(1) = 6e-3."""
+    """To 1e-3 nats in 12 dimensions; part of what is left is DDPM's signal at t = 1, a(1) =
+    6e-3.
+    """
     process, noise, oracle = parts("ddpm", "blue-tv:gamma.form=linear")
     x = data(2)
     times = time_grid(process, 300, "uniform").flip(0)
@@ -108,31 +116,45 @@ def test_the_trace_is_exact_without_probes_and_right_on_average_with_them():
 
 
 def expected_terms(process, noise, times, eta, fraction):
-    """E of each term over data, noise and x_t, from the posterior covariance of (x0, z) given x_t."""
+    """E of each term over data, noise and x_t, from the posterior covariance of (x0, z) given
+    x_t.
+    """
     joint = torch.block_diag(DATA, torch.eye(N, dtype=torch.float64))
     nats = []
     for k in range(len(times) - 1):
         t, s = times[k], times[k + 1]
-        a_t, b_t, a_s, b_s = (float(f(v[None])) for v in (t, s) for f in (process.signal_scale, process.noise_scale))
+        a_t, b_t, a_s, b_s = (
+            float(f(v[None])) for v in (t, s) for f in (process.signal_scale, process.noise_scale)
+        )
         at, to = noise_matrix(noise, SHAPE, float(t)), noise_matrix(noise, SHAPE, float(s))
         seen = torch.cat([a_t * torch.eye(N, dtype=torch.float64), b_t * at], 1)
         left = joint - joint @ seen.T @ torch.linalg.solve(seen @ joint @ seen.T, seen @ joint)
         if k == len(times) - 2:
-            a_r, b_r = (float(f(times[k - 1][None])) for f in (process.signal_scale, process.noise_scale))
+            a_r, b_r = (
+                float(f(times[k - 1][None])) for f in (process.signal_scale, process.noise_scale)
+            )
             tilde = ((b_r**2 - (a_r / a_t) ** 2 * b_t**2) * b_t**2 / b_r**2) ** 0.5
             std = tilde ** (1 - fraction) * b_t**fraction
             unwhitened = torch.linalg.solve(to, left[:N, :N])
             error = torch.linalg.solve(to, unwhitened.T).trace()
             log_det = torch.linalg.slogdet(to)[1]
-            nats.append(error / (2 * std**2) + N * math.log(std) + log_det + N / 2 * math.log(2 * math.pi))
+            nats.append(
+                error / (2 * std**2) + N * math.log(std) + log_det + N / 2 * math.log(2 * math.pi)
+            )
             continue
         sigma = eta * (b_t**2 - (a_t / a_s) ** 2 * b_s**2) ** 0.5 * b_s / b_t
-        mean = torch.cat([a_s * torch.eye(N, dtype=torch.float64), (b_s**2 - sigma**2) ** 0.5 * to], 1)
+        mean = torch.cat(
+            [a_s * torch.eye(N, dtype=torch.float64), (b_s**2 - sigma**2) ** 0.5 * to], 1
+        )
         whitened = torch.linalg.solve(to, mean)
         u = (whitened @ left @ whitened.T).trace() / sigma**2
         ratio = (b_t / b_s) ** fraction
         nats.append((N + u) / (2 * ratio**2) - N / 2 + N * math.log(ratio))
-    one, a, b = noise_matrix(noise, SHAPE, 1.0), process.signal_scale(times[:1]), process.noise_scale(times[:1])
+    one, a, b = (
+        noise_matrix(noise, SHAPE, 1.0),
+        process.signal_scale(times[:1]),
+        process.noise_scale(times[:1]),
+    )
     prior = (a / b) ** 2 / 2 * torch.linalg.solve(one @ one.T, DATA).trace()
     return prior.squeeze(), torch.stack(nats[:-1]), nats[-1]
 
@@ -149,9 +171,11 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("process", "noise", "eta", "fraction"), BOUNDS)
-def test_the_bound_is_what_is_computed_by_hand_term_by_term_and_lies_above_the_entropy(process, noise, eta, fraction):
-    """Each of 12 terms within 5 standard errors of its expectation (1,500 draws), and the sum of the expectations above
-    E[−log p(x0)]."""
+def test_the_bound_is_what_is_computed_by_hand_term_by_term_and_lies_above_the_entropy(
+    process, noise, eta, fraction
+):
+    """Each of 12 terms within 5 standard errors of its expectation (1,500 draws), and the sum of
+    the expectations above E[−log p(x0)]."""
     process, noise, oracle = parts(process, noise)
     count = 1500
     times = time_grid(process, 12, default_grid(noise))
@@ -161,7 +185,9 @@ def test_the_bound_is_what_is_computed_by_hand_term_by_term_and_lies_above_the_e
     expected = torch.cat([prior[None], steps, decoder[None]])
     assert found.shape == (13, count)
     errors = found.std(1) / count**0.5
-    assert ((found.mean(1) - expected).abs() <= 5 * errors + 1e-6 * expected.abs()).all()  # L is kept in float32
+    assert (
+        (found.mean(1) - expected).abs() <= 5 * errors + 1e-6 * expected.abs()
+    ).all()  # L is kept in float32
     assert expected.sum() > LAW.entropy()
     assert bound.total.mean().item() == pytest.approx(found.mean(1).sum().item())
 
@@ -170,7 +196,11 @@ def test_the_bound_closes_in_on_the_entropy_with_the_number_of_steps():
     process, noise, _ = parts("ddpm:variance=beta", "white")
     gaps = [
         float(
-            sum(term.sum() for term in expected_terms(process, noise, time_grid(process, k), 1.0, 1.0)) - LAW.entropy()
+            sum(
+                term.sum()
+                for term in expected_terms(process, noise, time_grid(process, k), 1.0, 1.0)
+            )
+            - LAW.entropy()
         )
         for k in (50, 200, 800)
     ]
@@ -185,13 +215,16 @@ def test_a_worse_denoiser_has_a_higher_bound():
         p = oracle(x_t, t)
         return Prediction(0.8 * p.x0_hat, p.eps_hat, p.heads)
 
-    best, other = (variational_bound(m, process, noise, x, source, times).total.mean() for m in (oracle, worse))
+    best, other = (
+        variational_bound(m, process, noise, x, source, times).total.mean()
+        for m in (oracle, worse)
+    )
     assert other > best + 1
 
 
 def test_the_discretised_bound_is_above_the_entropy_of_the_grey_levels():
-    """Numbers on two of 256 levels, each with probability ½, and the optimal denoiser: at least 1 bit/dim (by 5 standard
-    errors), and far below the 8 of a uniform guess."""
+    """Numbers on two of 256 levels, each with probability ½, and the optimal denoiser: at least 1
+    bit/dim (by 5 standard errors), and far below the 8 of a uniform guess."""
     process, noise, _ = parts("ddpm", "white")
     low, high = 100 / 127.5 - 1, 140 / 127.5 - 1
 
@@ -203,12 +236,18 @@ def test_the_discretised_bound_is_above_the_entropy_of_the_grey_levels():
 
     generator = torch.Generator().manual_seed(0)
     x0 = low + (high - low) * torch.randint(0, 2, (100, *SHAPE), generator=generator).double()
-    bound = variational_bound(model, process, noise, x0, latents(100), time_grid(process, 1000), levels=256)
+    bound = variational_bound(
+        model, process, noise, x0, latents(100), time_grid(process, 1000), levels=256
+    )
     bits = bits_per_dim(bound.total, x0, 0)
     assert bits.mean() - 5 * bits.std() / 100**0.5 > 1
     assert bits.mean() < 3
-    # At t = 1/T the levels are told apart, and what is left is σ̃ = √β̃_2 against the width of a level.
-    a, b = (f(torch.tensor([0.001, 0.002], dtype=torch.float64)) for f in (process.signal_scale, process.noise_scale))
+    # At t = 1/T the levels are told apart, and what is left is σ̃ = √β̃_2 against the width of a
+    # level.
+    a, b = (
+        f(torch.tensor([0.001, 0.002], dtype=torch.float64))
+        for f in (process.signal_scale, process.noise_scale)
+    )
     std = ((b[1] ** 2 - (a[1] / a[0]) ** 2 * b[0] ** 2).sqrt() * b[0] / b[1]).item()
     expected = -math.log2(math.erf(1 / 255 / std / 2**0.5))
     assert bits_per_dim(bound.decoder, x0, 0).tolist() == pytest.approx([expected] * 100, rel=1e-6)
@@ -223,7 +262,14 @@ def untrained(noise="white", pairing="none", process="iadb"):
     from noisereg.runs.config import RuntimeConfig, validate
     from noisereg.runs.runtime import Runtime
 
-    config = validate({"noise": noise, "pairing": pairing, "process": process, "denoiser": "mlp:width=16,blocks=1"})
+    config = validate(
+        {
+            "noise": noise,
+            "pairing": pairing,
+            "process": process,
+            "denoiser": "mlp:width=16,blocks=1",
+        }
+    )
     return assemble(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
 
 
@@ -298,7 +344,16 @@ def test_bits_per_dim_of_digits_are_finite_and_improve_with_training(trained, ca
     spec = "nll:num=40,steps=200,ode_steps=40,terms=true"
     numbers = []
     for step in (20, 400):
-        arguments = ["eval", str(trained.path), "--metric", spec, "--checkpoint", str(step), "--format", "json"]
+        arguments = [
+            "eval",
+            str(trained.path),
+            "--metric",
+            spec,
+            "--checkpoint",
+            str(step),
+            "--format",
+            "json",
+        ]
         assert command(arguments) == 0
         out = capsys.readouterr().out
         (row,) = json.loads(out)["tables"][0]["rows"]
@@ -320,6 +375,20 @@ def test_eval_says_how_it_was_measured(trained, capsys):
 
 
 def test_a_folder_of_images_has_no_likelihood(trained, tmp_path, capsys):
-    assert command(["sample", str(trained.path), "--num", "3", "--steps", "2", "--out", str(tmp_path / "f")]) == 0
+    assert (
+        command(
+            [
+                "sample",
+                str(trained.path),
+                "--num",
+                "3",
+                "--steps",
+                "2",
+                "--out",
+                str(tmp_path / "f"),
+            ]
+        )
+        == 0
+    )
     assert command(["eval", str(tmp_path / "f"), "--data", "digits", "--metric", "nll"]) == 2
     assert "measured on a model" in capsys.readouterr().err

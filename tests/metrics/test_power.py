@@ -21,7 +21,9 @@ TIMES = torch.tensor([0.05, 0.3, 0.7, 1.0], dtype=torch.float64)
 @pytest.mark.parametrize("process", ["ddpm", "iadb"])
 @pytest.mark.parametrize("noise", ["white", "blue-tv"])
 def test_the_optimum_is_what_the_optimal_denoiser_has(process, noise):
-    """Power and error of the oracle's ε̂ over 4,000 draws, each within 5 standard errors; and they add up to the level."""
+    """Power and error of the oracle's ε̂ over 4,000 draws, each within 5 standard errors; and they
+    add up to the level.
+    """
     noise = build("noise", noise, shape=SHAPE)
     process = build("process", process, shape=SHAPE, noise=noise)
     found = gaussian_optimum(process, noise, SHAPE, DATA, TIMES)
@@ -32,12 +34,17 @@ def test_the_optimum_is_what_the_optimal_denoiser_has(process, noise):
     for k, time in enumerate(TIMES):
         t = time.expand(4000)
         eps = noise.color({"z": z}, t)
-        x_t = per_sample(process.signal_scale(t), x0) * x0 + per_sample(process.noise_scale(t), eps) * eps
+        x_t = (
+            per_sample(process.signal_scale(t), x0) * x0
+            + per_sample(process.noise_scale(t), eps) * eps
+        )
         eps_hat = oracle(x_t, t).eps_hat
         for values, expected in ((eps_hat, found.power[k]), (eps - eps_hat, found.error[k])):
             each = values.square().flatten(1).mean(1)
             assert (each.mean() - expected).abs() <= 5 * each.std() / 4000**0.5 + 1e-12
-        assert found.power[k] + found.error[k] == pytest.approx(noise.mean_square(time[None]).item(), abs=1e-6)
+        assert found.power[k] + found.error[k] == pytest.approx(
+            noise.mean_square(time[None]).item(), abs=1e-6
+        )
 
 
 def test_for_white_noise_it_is_the_wiener_filters():
@@ -46,7 +53,9 @@ def test_for_white_noise_it_is_the_wiener_filters():
     process = build("process", "iadb", shape=SHAPE, noise=noise)
     values = torch.linalg.eigvalsh(DATA)
     wanted = [float((t**2 / ((1 - t) ** 2 * values + t**2)).mean()) for t in TIMES]
-    assert gaussian_optimum(process, noise, SHAPE, DATA, TIMES).power == pytest.approx(wanted, rel=1e-9)
+    assert gaussian_optimum(process, noise, SHAPE, DATA, TIMES).power == pytest.approx(
+        wanted, rel=1e-9
+    )
 
 
 def test_the_covariance_is_that_of_the_training_data():
@@ -71,8 +80,18 @@ def runs(tmp_path_factory):
 
 
 def test_eval_shows_what_the_constraint_trades(runs, capsys):
-    """Held to the level, ε̂ lies nearer to it than its own error; an optimum of the squared error alone would not."""
-    arguments = ["eval", str(runs / "plain"), str(runs / "held"), "--metric", "isotropy:num=100", "--format", "json"]
+    """Held to the level, ε̂ lies nearer to it than its own error; an optimum of the squared error
+    alone would not.
+    """
+    arguments = [
+        "eval",
+        str(runs / "plain"),
+        str(runs / "held"),
+        "--metric",
+        "isotropy:num=100",
+        "--format",
+        "json",
+    ]
     assert command(arguments) == 0
     rows = json.loads(capsys.readouterr().out)["tables"][0]["rows"]
     plain, held = ({k: cell["mean"] for k, cell in row["metrics"].items()} for row in rows)

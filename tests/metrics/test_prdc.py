@@ -18,12 +18,17 @@ from noisereg.metrics.prdc import Prdc, manifolds, package_memory, package_prdc
 
 def package(real: torch.Tensor, fake: torch.Tensor, k: int) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):
-        return {name: float(v) for name, v in compute_prdc(real.numpy(), fake.numpy(), nearest_k=k).items()}
+        return {
+            name: float(v)
+            for name, v in compute_prdc(real.numpy(), fake.numpy(), nearest_k=k).items()
+        }
 
 
 def problem(kind: str, n: int, m: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
-    if kind == "uint8":  # 6 pixels of 4 values: hundreds of duplicates and a tie in nearly every comparison
+    if (
+        kind == "uint8"
+    ):  # 6 pixels of 4 values: hundreds of duplicates and a tie in nearly every comparison
         real, fake = rng.integers(0, 4, (n, 6), np.uint8), rng.integers(0, 5, (m, 6), np.uint8)
         return torch.from_numpy(real), torch.from_numpy(fake)
     real, fake = rng.normal(size=(n, 12)), rng.normal(0.3, 1.1, size=(m, 12))
@@ -41,7 +46,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equals_the_package_on_random_problems(kind: str, sizes: tuple[int, int], k: int) -> None:
     for seed in range(3):
         real, fake = problem(kind, *sizes, seed)
-        assert manifolds(real, fake, k).numbers() == pytest.approx(package(real, fake, k), abs=1e-12)
+        assert manifolds(real, fake, k).numbers() == pytest.approx(
+            package(real, fake, k), abs=1e-12
+        )
 
 
 def test_uint8_duplicates_decide_ties_as_exact_arithmetic_does() -> None:
@@ -53,11 +60,15 @@ def test_uint8_duplicates_decide_ties_as_exact_arithmetic_does() -> None:
     found = manifolds(real, fake, 5)
     assert (inside.sum(0) > 0).any()
     assert torch.equal(found.spans, inside.sum(0))
-    assert found.numbers()["density"] == pytest.approx(inside.sum(0).double().mean().item() / 5, abs=1e-12)
+    assert found.numbers()["density"] == pytest.approx(
+        inside.sum(0).double().mean().item() / 5, abs=1e-12
+    )
 
 
 def test_a_large_common_mean_changes_nothing() -> None:
-    """‖x‖² − 2x·y + ‖y‖² without centring loses 12 of 16 digits here; a shift by a power of two is exact."""
+    """‖x‖² − 2x·y + ‖y‖² without centring loses 12 of 16 digits here; a shift by a power of two is
+    exact.
+    """
     real, fake = problem("float64", 300, 300, 1)
     real, fake = (real * 2**20).round() / 2**20, (fake * 2**20).round() / 2**20
     assert manifolds(real + 2**20, fake + 2**20, 5).numbers() == manifolds(real, fake, 5).numbers()
@@ -74,10 +85,14 @@ def test_constant_features_count_nothing_and_are_said() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_duplicates_of_float_features_are_at_distance_zero(dtype: torch.dtype) -> None:
-    """0.1 is no binary fraction: without the exact comparison the expanded square leaves rounding errors."""
+    """0.1 is no binary fraction: without the exact comparison the expanded square leaves rounding
+    errors.
+    """
     rng = np.random.default_rng(0)
     real = torch.from_numpy(rng.normal(size=(60, 50))).to(dtype)
-    fake = torch.cat([real[:10].repeat(4, 1), torch.from_numpy(rng.normal(size=(20, 50))).to(dtype)])
+    fake = torch.cat(
+        [real[:10].repeat(4, 1), torch.from_numpy(rng.normal(size=(20, 50))).to(dtype)]
+    )
     found = manifolds(real, fake, 3)
     assert (found.fake_radii[:40] == 0).all()
     assert (found.nearest_fake[:10] == 0).all()
@@ -89,23 +104,33 @@ def test_duplicates_of_float_features_are_at_distance_zero(dtype: torch.dtype) -
     ]
 
 
-def test_the_package_backend_prints_nothing_and_gives_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_package_backend_prints_nothing_and_gives_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     real, fake = problem("float32", 200, 150, 3)
-    assert package_prdc(real, fake, 5) == pytest.approx(manifolds(real, fake, 5).numbers(), abs=1e-12)
+    assert package_prdc(real, fake, 5) == pytest.approx(
+        manifolds(real, fake, 5).numbers(), abs=1e-12
+    )
     assert capsys.readouterr().out == ""
 
 
-def test_the_package_backend_is_refused_where_its_matrices_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_backend_is_refused_where_its_matrices_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert package_memory(50_000, 50_000, torch.float32) == 50_000**2 * 14  # 33 GiB
     monkeypatch.setattr(prdc, "free_host_memory", lambda: 2**20)
     real, fake = problem("float32", 400, 400, 0)
-    with pytest.raises(NoiseregError, match=r"backend=package builds N×N matrices: 0\.0 GiB for 400 samples"):
+    with pytest.raises(
+        NoiseregError, match=r"backend=package builds N×N matrices: 0\.0 GiB for 400 samples"
+    ):
         package_prdc(real, fake, 5)
 
 
 def test_mistakes_are_one_line() -> None:
     real, fake = problem("float32", 40, 5, 0)
-    with pytest.raises(NoiseregError, match="k=5 needs more than 5 samples and the generated set has 5"):
+    with pytest.raises(
+        NoiseregError, match="k=5 needs more than 5 samples and the generated set has 5"
+    ):
         manifolds(real, fake, 5)
     real[3, 2] = torch.nan
     with pytest.raises(NoiseregError, match="reference set has features that are not finite"):

@@ -39,7 +39,9 @@ def test_rings_count_steps_of_the_longer_axis():
 
 
 def test_the_band_of_a_ring_holds_as_often_as_it_says():
-    """White noise, 600 repetitions of 5 draws: misses of a 90 % band, 10 % ± 4.5 sd over all rings but those few of 1."""
+    """White noise, 600 repetitions of 5 draws: misses of a 90 % band, 10 % ± 4.5 sd over all rings
+    but those few of 1.
+    """
     misses, total = 0, 0
     for seed in range(600):
         radial = radial_power(periodogram(normal(5, 1, 8, 8, seed=seed)), 5, level=0.9)
@@ -82,7 +84,9 @@ def test_a_look_at_blue_noise_finds_its_spectrum():
 
 
 def test_a_cholesky_mixture_is_neither_stationary_nor_isotropic_and_a_spectral_one_is_both():
-    """At γ = ½ and 32² the exact pixel variance is .64 to 1.00, .874 in the mean; the symmetric root's .955 everywhere."""
+    """At γ = ½ and 32² the exact pixel variance is .64 to 1.00, .874 in the mean; the symmetric
+    root's .955 everywhere.
+    """
     looks = {}
     for factor in ("cholesky", "spectral"):
         noise = BlueTimeVarying(

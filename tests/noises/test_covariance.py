@@ -43,7 +43,9 @@ def test_shipped_spectra_are_symmetric_of_mean_one_and_empty_at_low_frequencies(
     assert power[(f > 0.4) & (f < 0.5)].mean() > 1.2
 
 
-@pytest.mark.parametrize("size", [(24, 40), (48, 48), (63, 17), (28, 28), (96, 32), (128, 128), (1, 9), (1, 1)])
+@pytest.mark.parametrize(
+    "size", [(24, 40), (48, 48), (63, 17), (28, 28), (96, 32), (128, 128), (1, 9), (1, 1)]
+)
 def test_other_sizes_are_spectra_too(size):
     power = resize(shipped(64).power, *size)
     assert power.shape == size
@@ -61,7 +63,9 @@ def test_other_sizes_keep_the_gap_at_low_frequencies(size):
 @pytest.mark.parametrize("size", [(24, 40), (31, 64), (80, 65)])
 def test_resizing_keeps_the_autocovariance_at_every_lag_both_sizes_have(size):
     """Before the negatives are clipped, which moves it a little: 1 % of the variance at most."""
-    old, new = (np.fft.ifft2(p).real for p in (shipped(64).power, resize(shipped(64).power, *size)))
+    old, new = (
+        np.fft.ifft2(p).real for p in (shipped(64).power, resize(shipped(64).power, *size))
+    )
     for dy in range(-(min(size[0], 64) // 2) + 1, min(size[0], 64) // 2):
         for dx in range(-(min(size[1], 64) // 2) + 1, min(size[1], 64) // 2):
             assert abs(old[dy, dx] - new[dy, dx]) < 0.01
@@ -83,7 +87,9 @@ def test_circulant_has_the_spectrum_as_eigenvalues_and_fourier_modes_as_eigenvec
     power = unit_mean(rng.random((4, 5)))
     sigma = circulant(power)
     assert np.allclose(np.sort(np.linalg.eigvalsh(sigma)), np.sort(power.ravel()))
-    mode = np.exp(2j * np.pi * (np.arange(4)[:, None] * 1 / 4 + np.arange(5)[None, :] * 2 / 5)).ravel()
+    mode = np.exp(
+        2j * np.pi * (np.arange(4)[:, None] * 1 / 4 + np.arange(5)[None, :] * 2 / 5)
+    ).ravel()
     assert np.allclose(sigma @ mode, power[1, 2] * mode)
 
 

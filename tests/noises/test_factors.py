@@ -40,7 +40,9 @@ def times(n, value=0.0):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
 def test_l_lt_is_the_covariance(size, factor, dtype, tolerance):
-    """‖L Lᵀ − Σ_j‖_F/‖Σ_j‖_F, exactly up to 32²; at 64² over 256 columns of each, drawn at random."""
+    """‖L Lᵀ − Σ_j‖_F/‖Σ_j‖_F, exactly up to 32²; at 64² over 256 columns of each, drawn at
+    random.
+    """
     noise = blue(size, factor)
     n = size[0] * size[1]
     columns = np.arange(n) if n <= 1024 else np.random.default_rng(0).choice(n, 256, replace=False)
@@ -88,10 +90,15 @@ LEVEL = 1 - 0.01 / (BINS * len(FACTORS))
 
 
 def in_band(draws, power):
-    """Whether the mean of |F ε|²/(nλ) over every ring of one integer radius is within its χ² band."""
+    """Whether the mean of |F ε|²/(nλ) over every ring of one integer radius is within its χ²
+    band.
+    """
     ring = rings(*power.shape).ravel()
     modes = np.bincount(ring)
-    ratio = np.bincount(ring, weights=(periodogram(draws) / power).ravel())[modes > 0] / modes[modes > 0]
+    ratio = (
+        np.bincount(ring, weights=(periodogram(draws) / power).ravel())[modes > 0]
+        / modes[modes > 0]
+    )
     low, high = chi2_limits(modes[modes > 0], DRAWS, LEVEL)
     return bool(((ratio >= low) & (ratio <= high)).all())
 
@@ -118,7 +125,9 @@ def test_draws_have_the_spectrum_of_the_covariance_and_others_do_not(size, facto
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("size", [(8, 8), (16, 16), (32, 32), (64, 64), (24, 40), (5, 70)])
 def test_whiten_inverts_color_in_float32(size, factor):
-    """max |z' − z| ≤ 2e-5 for t over [0, 1] and for static noise (numbers of size 1; cond L is 39 to 79)."""
+    """max |z' − z| ≤ 2e-5 for t over [0, 1] and for static noise (numbers of size 1; cond L is 39
+    to 79).
+    """
     t = torch.linspace(0, 1, 11, dtype=torch.float64)
     z = normal(11, 2, *size)
     for noise in (
@@ -141,7 +150,9 @@ def test_whitening_a_mixture_is_the_inverse_of_each_samples_own_matrix(factor):
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_gradients_flow_through_color_and_whiten(factor):
-    noise = BlueTimeVarying(TimeVaryingParams(factor=factor, normalize=True), Context(shape=(1, 9, 8)))
+    noise = BlueTimeVarying(
+        TimeVaryingParams(factor=factor, normalize=True), Context(shape=(1, 9, 8))
+    )
     t = torch.tensor([0.1], dtype=torch.float64)
     eps = normal(1, 1, 9, 8, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda e: noise.whiten(e, t), eps)
@@ -159,9 +170,13 @@ def test_whitening_a_singular_noise_is_refused_with_its_condition_number():
 
 
 def test_a_mixture_with_a_singular_noise_can_be_whitened_away_from_its_end():
-    noise = BlueTimeVarying(TimeVaryingParams(factor="spectral", jitter=0), Context(shape=(1, 8, 8)))
+    noise = BlueTimeVarying(
+        TimeVaryingParams(factor="spectral", jitter=0), Context(shape=(1, 8, 8))
+    )
     z = normal(1, 1, 8, 8)
-    assert (noise.whiten(noise.color({"z": z}, times(1, 0.5)), times(1, 0.5)) - z).abs().max() < 1e-5
+    assert (
+        noise.whiten(noise.color({"z": z}, times(1, 0.5)), times(1, 0.5)) - z
+    ).abs().max() < 1e-5
     with pytest.raises(NoiseregError, match="condition number"):
         noise.whiten(z, times(1, 0.0))
 
@@ -186,7 +201,9 @@ def test_tiles_are_independent_draws_of_their_own_size():
     assert torch.allclose(sigma.diagonal(), torch.ones(655, dtype=torch.float64), atol=1e-9)
     for index, width in enumerate((44, 44, 43)):
         own = with_jitter(resize(shipped(64).power, 5, width), 1e-3)
-        assert torch.allclose(sigma[tile == index][:, tile == index], torch.from_numpy(circulant(own)), atol=1e-9)
+        assert torch.allclose(
+            sigma[tile == index][:, tile == index], torch.from_numpy(circulant(own)), atol=1e-9
+        )
 
 
 def test_tiling_is_said_and_the_spectral_factor_has_no_tiles():
@@ -199,10 +216,15 @@ def test_tiling_is_said_and_the_spectral_factor_has_no_tiles():
 
 def test_tiles_whiten_and_mix_as_one_factor_does():
     noise = BlueTimeVarying(TimeVaryingParams(), Context(shape=(2, 5, 131)))
-    z, t = normal(3, 2, 5, 131, dtype=torch.float64), torch.tensor([0.0, 0.1, 0.9], dtype=torch.float64)
+    z, t = (
+        normal(3, 2, 5, 131, dtype=torch.float64),
+        torch.tensor([0.0, 0.1, 0.9], dtype=torch.float64),
+    )
     assert torch.allclose(noise.whiten(noise.color({"z": z}, t), t), z, atol=1e-10)
     dense = noise.matrix(0.1)
-    assert noise.mean_square(t)[1] == pytest.approx(float((dense @ dense.T).trace()) / 655, abs=1e-7)
+    assert noise.mean_square(t)[1] == pytest.approx(
+        float((dense @ dense.T).trace()) / 655, abs=1e-7
+    )
 
 
 # Colours, data
@@ -210,7 +232,9 @@ def test_tiles_whiten_and_mix_as_one_factor_does():
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_power_floor_is_the_smallest_eigenvalue_over_the_mean(factor):
-    """Of the covariance itself, whichever root: about the jitter for blue and red, computed for power laws."""
+    """Of the covariance itself, whichever root: about the jitter for blue and red, computed for
+    power laws.
+    """
     shape = Context(shape=(1, 16, 16))
     for noise, expected in (
         (BlueNoise(MaskParams(factor=factor), shape), 1e-3),
@@ -247,7 +271,10 @@ def test_channels_are_coloured_independently():
 def test_points_have_no_space_to_shape_noise_in():
     with pytest.raises(NoiseregError) as caught:
         BlueNoise(MaskParams(), Context(shape=(2,)))
-    assert str(caught.value) == "blue noise is shaped in space and needs images; the data are points of 2 numbers"
+    assert (
+        str(caught.value)
+        == "blue noise is shaped in space and needs images; the data are points of 2 numbers"
+    )
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 8, 8)])

@@ -46,13 +46,17 @@ def test_the_sigmoid_is_the_papers_normalised_one():
     def sigma(x):
         return 1 / (1 + math.exp(-x))
 
-    expected = (sigma((s + (e - s) * t) / tau) - sigma(s / tau)) / (sigma(e / tau) - sigma(s / tau))
+    expected = (sigma((s + (e - s) * t) / tau) - sigma(s / tau)) / (
+        sigma(e / tau) - sigma(s / tau)
+    )
     assert float(curve(s=s, e=e, tau=tau)(torch.tensor([t]))) == pytest.approx(expected, abs=1e-7)
 
 
 def test_the_cosine_is_the_papers():
     t = torch.tensor([0.37], dtype=torch.float64)
-    assert float(curve(form="cosine", tau=0.5)(t)) == pytest.approx(1 - math.cos(0.37 * math.pi / 2), abs=1e-12)
+    assert float(curve(form="cosine", tau=0.5)(t)) == pytest.approx(
+        1 - math.cos(0.37 * math.pi / 2), abs=1e-12
+    )
 
 
 def test_tau_1000_is_linear_in_effect():

@@ -1,4 +1,6 @@
-"""γ that learns: where the loss drives it, what the projection holds, and that a run keeps and uses it."""
+"""γ that learns: where the loss drives it, what the projection holds, and that a run keeps and
+uses it.
+"""
 
 import json
 
@@ -11,7 +13,13 @@ from noisereg.errors import NoiseregError
 from noisereg.noises import LEARNED_BOX, Gamma, sigmoid_limits
 from noisereg.noises.gamma import GammaCurve, max_rate, mean
 from noisereg.python import build
-from noisereg.testing.oracle import GaussianOracle, bayes_risk, output_covariance, relative_error, smooth_covariance
+from noisereg.testing.oracle import (
+    GaussianOracle,
+    bayes_risk,
+    output_covariance,
+    relative_error,
+    smooth_covariance,
+)
 
 SHAPE = (1, 8, 8)
 DATA = smooth_covariance(SHAPE)
@@ -47,14 +55,17 @@ def test_it_starts_where_the_issue_says_and_in_float64():
 
 
 @pytest.mark.parametrize(
-    "values", [(-0.01, 3.0, 1.0), (-3, 0.01, 0.5), (-1.0, 2.0, 0.1), (-3, 0.01, 10), (-2.5, 3, 0.01)]
+    "values",
+    [(-0.01, 3.0, 1.0), (-3, 0.01, 0.5), (-1.0, 2.0, 0.1), (-3, 0.01, 10), (-2.5, 3, 0.01)],
 )
 def test_the_closed_forms_of_its_limits(values):
     """max dγ/dt and ∫γ dt, against 200,000 points of the curve."""
     gamma = curve(values)
     t = torch.linspace(0, 1, 200_001, dtype=torch.float64)
     assert max_rate(place(gamma)).item() == pytest.approx(gamma.rate(t).max().item(), rel=1e-4)
-    assert mean(place(gamma)).item() == pytest.approx(torch.trapezoid(gamma(t), t).item(), abs=1e-6)
+    assert mean(place(gamma)).item() == pytest.approx(
+        torch.trapezoid(gamma(t), t).item(), abs=1e-6
+    )
     assert sigmoid_limits(*values) == pytest.approx(
         (max_rate(place(gamma)).item(), mean(place(gamma)).item()), rel=1e-9
     )
@@ -76,7 +87,9 @@ def test_any_point_is_brought_within_the_limits():
 
 
 def test_the_projection_is_nearly_the_nearest_point():
-    """From a step outside, as training takes it: no point of a ball of 9/10 of the distance is within the limits."""
+    """From a step outside, as training takes it: no point of a ball of 9/10 of the distance is
+    within the limits.
+    """
     outside = torch.tensor([-2.95, 0.03, 0.6], dtype=torch.float64)
     assert mean(outside) < 0.3
     gamma = curve(outside.tolist())
@@ -86,14 +99,19 @@ def test_the_projection_is_nearly_the_nearest_point():
     directions = torch.nn.functional.normalize(
         torch.randn(4000, 3, generator=torch.Generator().manual_seed(1)).double()
     )
-    ball = outside + 0.9 * distance * directions * torch.linspace(0.1, 1, 4000, dtype=torch.float64)[:, None]
+    ball = (
+        outside
+        + 0.9 * distance * directions * torch.linspace(0.1, 1, 4000, dtype=torch.float64)[:, None]
+    )
     inside = (max_rate(ball) <= 10) & (mean(ball) >= 0.3) & (mean(ball) <= 0.9)
     inside &= (ball[:, 0] <= -0.01) & (ball[:, 1] >= 0.01)
     assert not inside.any()
 
 
 def trained(project):
-    """γ under the gradient of the optimal denoiser's loss, IADB; and the sampler's error with it in 100 steps."""
+    """γ under the gradient of the optimal denoiser's loss, IADB; and the sampler's error with it
+    in 100 steps.
+    """
     noise = build("noise", "blue-tv:gamma.learn=true", shape=SHAPE)
     process = build("process", "iadb", shape=SHAPE, noise=noise)
     optimizer = torch.optim.Adam(noise.parameters(), lr=0.1)
@@ -106,7 +124,9 @@ def trained(project):
             assert_within_limits(place(noise.gamma))
         else:  # BNDM's clamps alone
             with torch.no_grad():
-                for parameter, (low, high) in zip(noise.gamma.parameters(), LEARNED_BOX, strict=True):
+                for parameter, (low, high) in zip(
+                    noise.gamma.parameters(), LEARNED_BOX, strict=True
+                ):
                     parameter.clamp_(low, high)
     return noise, process
 
@@ -114,12 +134,14 @@ def trained(project):
 @torch.no_grad()
 def error(noise, process):
     oracle = GaussianOracle(process, noise, SHAPE, DATA)
-    return relative_error(output_covariance(oracle, process, noise, SHAPE, time_grid(process, 100)), DATA)
+    return relative_error(
+        output_covariance(oracle, process, noise, SHAPE, time_grid(process, 100)), DATA
+    )
 
 
 def test_without_the_projection_the_loss_drives_gamma_into_the_corner_and_with_it_sampling_stays_sound():
-    """The corner is static blue noise with a jump at t = 1 (FACTS.md). With the limits the sampler's error at 100 steps is
-    under twice that of γ = t."""
+    """The corner is static blue noise with a jump at t = 1 (FACTS.md). With the limits the
+    sampler's error at 100 steps is under twice that of γ = t."""
     linear = build("noise", "blue-tv:gamma.form=linear", shape=SHAPE)
     reference = error(linear, build("process", "iadb", shape=SHAPE, noise=linear))
     free, process = trained(project=False)
@@ -147,7 +169,9 @@ def test_its_gradient_is_that_of_the_loss_with_constant_weights():
                 parameter += step
                 values.append(bayes_risk(process, noise, (1, 4, 4), covariance, TIMES).item())
                 parameter -= step
-        assert parameter.grad.item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-9)
+        assert parameter.grad.item() == pytest.approx(
+            (values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-9
+        )
 
 
 SMALL = {
@@ -158,9 +182,13 @@ SMALL = {
 }
 
 
-def train(out, steps, resume=False, noise="blue-tv:gamma.learn=true,gamma.lr=0.05", process="iadb"):
+def train(
+    out, steps, resume=False, noise="blue-tv:gamma.learn=true,gamma.lr=0.05", process="iadb"
+):
     settings = {"steps": steps, "batch_size": 16, "checkpoint_every": 2, "log_every": 1}
-    return noisereg.train(out=out, resume=resume, noise=noise, process=process, train=settings, **SMALL)
+    return noisereg.train(
+        out=out, resume=resume, noise=noise, process=process, train=settings, **SMALL
+    )
 
 
 @pytest.mark.parametrize("process", ["iadb", "ddpm"])
@@ -173,7 +201,9 @@ def test_a_run_learns_saves_resumes_logs_and_samples_with_it(process, tmp_path):
         assert torch.equal(value, weights[name]), name
     learned = torch.stack([weights[f"noise.gamma.{name}"] for name in ("s", "e", "tau")])
     assert learned.dtype == torch.float64
-    assert (learned - torch.tensor([-0.01, 3, 1])).abs().max() > 0.05  # at a rate of its own, 50 times the network's
+    assert (
+        learned - torch.tensor([-0.01, 3, 1])
+    ).abs().max() > 0.05  # at a rate of its own, 50 times the network's
     assert_within_limits(learned)
     lines = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["gamma/tau"] != lines[0]["gamma/tau"] == pytest.approx(1)
@@ -188,7 +218,9 @@ def test_a_run_learns_saves_resumes_logs_and_samples_with_it(process, tmp_path):
 
 
 def test_level_and_weights_do_not_train_it():
-    """The engine detaches them; without an error to reduce, no gradient reaches γ from m or the loss weight."""
+    """The engine detaches them; without an error to reduce, no gradient reaches γ from m or the
+    loss weight.
+    """
     from noisereg.runs.objective import Objective, Weighted
 
     noise = build("noise", "blue-tv:gamma.learn=true", shape=SHAPE)

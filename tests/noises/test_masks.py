@@ -1,4 +1,6 @@
-"""Masks have the properties of void-and-cluster: exact ranks, no low frequencies, a seed a mask."""
+"""Masks have the properties of void-and-cluster: exact ranks, no low frequencies, a seed a
+mask.
+"""
 
 import itertools
 
@@ -14,7 +16,9 @@ def draw(height, width, seed):
     return void_and_cluster(height, width, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (3, 5), (8, 8), (16, 16), (24, 40), (1, 33), (64, 64)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 2), (2, 2), (3, 5), (8, 8), (16, 16), (24, 40), (1, 33), (64, 64)]
+)
 def test_each_rank_occurs_once(size):
     assert np.array_equal(np.sort(draw(*size, 0).ravel()), np.arange(size[0] * size[1]))
 
@@ -40,15 +44,21 @@ def test_one_seed_repeats_and_two_differ():
 
 
 def test_every_threshold_is_spread_evenly():
-    """No two of the first tenth of the pixels touch, whereas about a third of random ones would have a neighbour."""
+    """No two of the first tenth of the pixels touch, whereas about a third of random ones would
+    have a neighbour.
+    """
     on = draw(32, 32, 1) < 102
     touching = sum((on & np.roll(on, shift, axis)).sum() for axis in (0, 1) for shift in (1, -1))
     assert touching == 0
 
 
 def test_the_swap_phase_ends_on_8x8():
-    """The textbook rule cycled there for some seeds; ours lowers an integer energy with every move."""
-    patterns = {masks._prototype(8, 8, np.random.default_rng(seed)).on.tobytes() for seed in range(300)}
+    """The textbook rule cycled there for some seeds; ours lowers an integer energy with every
+    move.
+    """
+    patterns = {
+        masks._prototype(8, 8, np.random.default_rng(seed)).on.tobytes() for seed in range(300)
+    }
     assert len(patterns) > 200
 
 
@@ -62,7 +72,9 @@ def test_every_move_of_the_swap_phase_lowers_the_energy(monkeypatch):
 
     monkeypatch.setattr(masks._Pattern, "add", recorded)
     pattern = masks._prototype(16, 16, np.random.default_rng(0))
-    moves = energies[int(pattern.on.sum()) - 1 : -1]  # from the full random pattern on; the last one puts a pixel back
+    moves = energies[
+        int(pattern.on.sum()) - 1 : -1
+    ]  # from the full random pattern on; the last one puts a pixel back
     assert len(moves) > 3
     assert all(later < earlier for earlier, later in itertools.pairwise(moves))
     assert energies[-1] == moves[-1]
@@ -79,7 +91,9 @@ def test_incremental_energies_equal_those_computed_afresh():
 
 
 def test_filling_voids_is_emptying_clusters_of_the_minority():
-    """Ulichney's third phase needs no code of its own: the energies of the pixels on and off add up to a constant."""
+    """Ulichney's third phase needs no code of its own: the energies of the pixels on and off add
+    up to a constant.
+    """
     pattern = masks._prototype(10, 10, np.random.default_rng(0))
     kernel_sum = masks._kernels(10, 10)[:10, :10].sum()
     off_energy = sum(pattern._kernel_at(int(p)) for p in np.flatnonzero(~pattern.on))

@@ -31,16 +31,20 @@ def test_the_file_is_a_few_kib_and_the_same_spectrum_gives_the_same_bytes():
 
 
 def test_the_shipped_spectra_are_what_our_own_command_makes():
-    """In full at 8²; at the larger sizes a build of 200 masks, whose modes differ from 4,000 masks' by their own scatter.
+    """In full at 8²; at the larger sizes a build of 200 masks, whose modes differ from 4,000
+    masks' by their own scatter.
 
-    A mode's power is a mean over masks of an exponential variable: relative standard deviation 1/√200 at most.
+    A mode's power is a mean over masks of an exponential variable: relative standard deviation
+    1/√200 at most.
     """
     eight = shipped(8)
     assert np.allclose(build_spectrum(8, 8, eight.masks, eight.seed).power, eight.power, atol=1e-6)
     sixteen = shipped(16).power
     small = build_spectrum(16, 16, masks=200, seed=1, jobs=1).power
     loud = sixteen > 0.1
-    assert np.abs(small[loud] / sixteen[loud] - 1).max() < 5.5 / 200**0.5  # 5.5 sd: 256 modes at 99.99 %
+    assert (
+        np.abs(small[loud] / sixteen[loud] - 1).max() < 5.5 / 200**0.5
+    )  # 5.5 sd: 256 modes at 99.99 %
     assert all(shipped(size).masks == 4000 for size in SHIPPED)
 
 
@@ -74,9 +78,19 @@ def test_what_cannot_be_built_is_refused(arguments, says):
 
 
 def archive(**changes):
-    about = {"format": FORMAT, "height": 8, "width": 8, "masks": 1, "seed": 0, "method": "m"} | changes.pop("about", {})
+    about = {
+        "format": FORMAT,
+        "height": 8,
+        "width": 8,
+        "masks": 1,
+        "seed": 0,
+        "method": "m",
+    } | changes.pop("about", {})
     buffer = io.BytesIO()
-    np.savez(buffer, **{"power": shipped(8).power[:, :5], "about": np.array(json.dumps(about))} | changes)
+    np.savez(
+        buffer,
+        **{"power": shipped(8).power[:, :5], "about": np.array(json.dumps(about))} | changes,
+    )
     return buffer.getvalue()
 
 
@@ -100,7 +114,9 @@ NOT_SPECTRA = {
 @pytest.mark.parametrize("kind", NOT_SPECTRA)
 def test_what_is_no_spectrum_file_is_named_in_one_line(kind, tmp_path):
     (tmp_path / "s.npz").write_bytes(NOT_SPECTRA[kind])
-    with pytest.raises(NoiseregError, match=r"s\.npz is not a spectrum file.*noisereg noise build") as caught:
+    with pytest.raises(
+        NoiseregError, match=r"s\.npz is not a spectrum file.*noisereg noise build"
+    ) as caught:
         read(tmp_path / "s.npz")
     assert "\n" not in str(caught.value)
 

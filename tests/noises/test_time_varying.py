@@ -40,7 +40,9 @@ def noise(cls=BlueTimeVarying, **values):
 
 
 def latents(n=len(T), seed=0):
-    return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        n, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -84,7 +86,9 @@ def test_transport_rate_is_its_derivative(variant, transport):
     z, step = latents(4), 1e-6
     t = T[1:-1]
     eps, heads = tv.color({"z": z}, t), tv.basis({"z": z}) if transport == "heads" else None
-    numeric = (tv.transport(eps, heads, t, t + step) - tv.transport(eps, heads, t, t - step)) / (2 * step)
+    numeric = (tv.transport(eps, heads, t, t + step) - tv.transport(eps, heads, t, t - step)) / (
+        2 * step
+    )
     assert torch.allclose(tv.transport_rate(eps, heads, t), numeric, atol=1e-6)
 
 
@@ -141,7 +145,9 @@ def test_for_many_steps_bndms_weight_becomes_ours():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_whitened_power_has_the_number_of_directions_as_its_mean(variant):
-    """E Σ_k (v_kᵀz)² is their number, exactly: for orthonormal v_k the sum of z's unit variances. 2,000 draws, 4.4 sd."""
+    """E Σ_k (v_kᵀz)² is their number, exactly: for orthonormal v_k the sum of z's unit variances.
+    2,000 draws, 4.4 sd.
+    """
     tv = noise(**variant)
     draws = 2000
     for time in (0.0, 0.05, 0.5, 1.0):
@@ -174,10 +180,14 @@ def test_whitened_power_of_static_noise_is_written_out_by_hand(factor):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_directions_are_chosen_by_the_power_that_l_t_gives_them(variant):
-    """‖L_t v_k‖², from the dense L_t and v_k = Lᵀu_k/√λ_k, against the closed form that decides."""
+    """‖L_t v_k‖², from the dense L_t and v_k = Lᵀu_k/√λ_k, against the closed form that
+    decides.
+    """
     tv, time = noise(**variant), 0.04
     root, mixture = tv.matrix(0.0), tv.matrix(time)
-    fourier = torch.fft.fft2(torch.eye(N, dtype=torch.float64).reshape(N, 8, 8), norm="ortho").reshape(N, N)
+    fourier = torch.fft.fft2(
+        torch.eye(N, dtype=torch.float64).reshape(N, 8, 8), norm="ortho"
+    ).reshape(N, N)
     eigenvalues = torch.from_numpy(tv.factor.eigenvalues)
     right = root.T.to(fourier) @ fourier.conj().T / eigenvalues.sqrt()
     power = torch.linalg.vector_norm(mixture.to(fourier) @ right, dim=0).square()

@@ -1,4 +1,6 @@
-"""Pairings permute, optimal never costs more than greedy, and the t-free cost leaves z given t standard normal."""
+"""Pairings permute, optimal never costs more than greedy, and the t-free cost leaves z given t
+standard normal.
+"""
 
 import pytest
 import torch
@@ -17,7 +19,9 @@ def cost_of(x0, noise, order):
 
 def draw(size, seed):
     generator = torch.Generator().manual_seed(seed)
-    x0 = 0.7 * torch.randn(size, *SHAPE, generator=generator) + torch.randn(size, 1, 1, 1, generator=generator)
+    x0 = 0.7 * torch.randn(size, *SHAPE, generator=generator) + torch.randn(
+        size, 1, 1, 1, generator=generator
+    )
     z = torch.randn(size, *SHAPE, generator=generator)
     t = torch.rand(size, generator=generator, dtype=torch.float64)
     return x0, z, t
@@ -40,7 +44,9 @@ def test_optimal_costs_no_more_than_greedy_and_greedy_less_than_none(seed, cost)
     eps = (1 + t.reshape(-1, 1, 1, 1).float()) * z
     noise = z if cost == "latent" else eps
     optimal, greedy = (
-        cost_of(x0, noise, build("pairing", f"{name}:cost={cost}", shape=SHAPE)(x0, {"z": z}, eps, t))
+        cost_of(
+            x0, noise, build("pairing", f"{name}:cost={cost}", shape=SHAPE)(x0, {"z": z}, eps, t)
+        )
         for name in ("optimal", "greedy")
     )
     assert optimal <= greedy + 1e-6
@@ -59,11 +65,12 @@ def test_greedy_is_the_papers_loop():
 
 
 def quartile_moments(name, cost, batches=150, size=64):
-    """Means and variances of z and of x0 along the all-ones direction within each quartile of t, as z-scores.
+    """Means and variances of z and of x0 along the all-ones direction within each quartile of t,
+    as z-scores.
 
-    All are standard normal (variances: asymptotically, by a χ² with ~2,400 degrees of freedom) where the pairing leaves
-    z given t, and x0 given t, as they were. Within a batch the paired values are a permutation of the independent
-    ones, which only lowers the spread of the means.
+    All are standard normal (variances: asymptotically, by a χ² with ~2,400 degrees of freedom)
+    where the pairing leaves z given t, and x0 given t, as they were. Within a batch the paired
+    values are a permutation of the independent ones, which only lowers the spread of the means.
     """
     pairing = build("pairing", f"{name}:cost={cost}", shape=SHAPE)
     zs, xs, ts = [], [], []
@@ -85,7 +92,10 @@ def quartile_moments(name, cost, batches=150, size=64):
         scores.append((radius.mean() - 16) * (n / 32) ** 0.5)
         xq = x[inside].mean(1)
         spread = (0.49 / 16 + 1) ** 0.5
-        scores += [xq.mean() / spread * n**0.5, ((xq / spread).square().mean() - 1) * (n / 2) ** 0.5]
+        scores += [
+            xq.mean() / spread * n**0.5,
+            ((xq / spread).square().mean() - 1) * (n / 2) ** 0.5,
+        ]
     return torch.stack(scores).abs().max().item(), len(scores)
 
 
@@ -117,5 +127,7 @@ def test_distances_are_right_to_1e_10_far_from_the_origin_too(offset):
     x0 = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(1)) + offset
     z = x0.flip(0) + 1e-3 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(2))
     made = build("pairing", "greedy", shape=(3, 16, 16)).distances(x0, {"z": z}, z)
-    expected = torch.cdist(z.flatten(1).double(), x0.flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist")
+    expected = torch.cdist(
+        z.flatten(1).double(), x0.flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
     assert (made - expected).abs().max() < 1e-10 * max(1.0, offset)

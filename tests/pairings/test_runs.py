@@ -1,4 +1,6 @@
-"""A run trained with a pairing: what it samples with, from the command line to the folder and back."""
+"""A run trained with a pairing: what it samples with, from the command line to the folder and
+back.
+"""
 
 import json
 
@@ -10,7 +12,16 @@ from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
 from noisereg.runs.config import read_config
 
-FAST = ["--steps", "3", "--batch-size", "16", "--denoiser", "mlp:width=16,blocks=1", "--set", "runtime.device=cpu"]
+FAST = [
+    "--steps",
+    "3",
+    "--batch-size",
+    "16",
+    "--denoiser",
+    "mlp:width=16,blocks=1",
+    "--set",
+    "runtime.device=cpu",
+]
 FEW = ["--set", "sample.steps=4"]
 
 
@@ -28,7 +39,9 @@ def paired(request, tmp_path_factory):
 def test_a_run_with_a_pairing_samples_with_eta_0_and_says_so(tmp_path, capsys):
     """DDPM samples with η = 1 otherwise."""
     assert train(tmp_path / "paired", "--pairing", "optimal") == 0
-    assert "η 0: the pairing gave up the independence that η > 0 rests on" in capsys.readouterr().err
+    assert (
+        "η 0: the pairing gave up the independence that η > 0 rests on" in capsys.readouterr().err
+    )
     assert train(tmp_path / "plain") == 0
     assert "η 0" not in capsys.readouterr().err
     assert read_config(str(tmp_path / "paired/config.yaml"))["sample"]["eta"] == 0
@@ -45,14 +58,30 @@ def test_eta_above_0_is_refused_when_it_is_trained_sampled_or_measured(paired, t
     for arguments in (
         ["sample", str(paired), "--eta", "1"],
         ["eval", str(paired), "--eta", "0.5", "--num", "5", "--metric", "prdc:k=2"],
-        ["train", *FAST, "--pairing", "greedy", "--set", "sample.eta=1", "--out", str(tmp_path / "run")],
+        [
+            "train",
+            *FAST,
+            "--pairing",
+            "greedy",
+            "--set",
+            "sample.eta=1",
+            "--out",
+            str(tmp_path / "run"),
+        ],
     ):
         assert command(arguments) == 2
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("noisereg: error:")]
+        (line,) = [
+            line
+            for line in capsys.readouterr().err.splitlines()
+            if line.startswith("noisereg: error:")
+        ]
         assert "rests on noise independent of the data" in line
         assert "give eta 0" in line
     assert not (tmp_path / "run").exists()
-    assert [name for name in sorted(p.name for p in paired.rglob("*")) if name not in before] in ([], ["eval"])
+    assert [name for name in sorted(p.name for p in paired.rglob("*")) if name not in before] in (
+        [],
+        ["eval"],
+    )
 
 
 def test_stopped_and_resumed_it_is_the_uninterrupted_run(tmp_path):
@@ -77,7 +106,9 @@ def test_stopped_and_resumed_it_is_the_uninterrupted_run(tmp_path):
 
 
 def test_pairing_makes_the_target_easier(tmp_path):
-    """‖x0 − ε‖² is what pairing lowers, and it is IADB's target: so is the loss of the network that answers zero."""
+    """‖x0 − ε‖² is what pairing lowers, and it is IADB's target: so is the loss of the network
+    that answers zero.
+    """
 
     def first_loss(pairing):
         run = noisereg.train(
@@ -101,4 +132,9 @@ def test_heun_and_deterministic_sampling_stay_available(paired):
 
 def test_a_learned_variance_is_refused(tmp_path):
     with pytest.raises(NoiseregError, match="pairing greedy with a learned variance"):
-        noisereg.train(out=tmp_path / "run", process="ddpm:variance=learned", pairing="greedy", train={"steps": 1})
+        noisereg.train(
+            out=tmp_path / "run",
+            process="ddpm:variance=learned",
+            pairing="greedy",
+            train={"steps": 1},
+        )

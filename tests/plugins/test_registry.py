@@ -1,4 +1,6 @@
-"""Discovery, isolation, conflicts, policy and --plugin (DESIGN §4): whatever one plugin does, the others work."""
+"""Discovery, isolation, conflicts, policy and --plugin (DESIGN §4): whatever one plugin does, the
+others work.
+"""
 
 import json
 import subprocess
@@ -46,8 +48,10 @@ def write(path, code):
 
 def test_built_ins_are_torch_free_and_of_every_kind():
     code = (
-        "import json, sys; from noisereg.plugins.registry import Registry, Policy; r = Registry(Policy(entry_points=False)); "
-        "print(json.dumps([sorted({e.kind for e in r.entries()}), 'torch' in sys.modules, r.plugins[0].status]))"
+        "import json, sys; from noisereg.plugins.registry import Registry, Policy; r = "
+        "Registry(Policy(entry_points=False)); "
+        "print(json.dumps([sorted({e.kind for e in r.entries()}), 'torch' in sys.modules, "
+        "r.plugins[0].status]))"
     )
     kinds, torch, status = json.loads(
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
@@ -60,7 +64,11 @@ def test_built_ins_are_torch_free_and_of_every_kind():
 def test_an_installed_plugin_is_found_by_short_and_qualified_name_and_built(packages):
     packages.install("my-noise", good("mine"))
     found = Registry()
-    assert found.find("noise", "mine") is found.find("noise", "my-noise/mine") is found.find("noise", "my_noise/mine")
+    assert (
+        found.find("noise", "mine")
+        is found.find("noise", "my-noise/mine")
+        is found.find("noise", "my_noise/mine")
+    )
     assert found.find("noise", "mine").recorded == "my-noise/mine"
     assert type(found.build("noise", "mine", {}, Context(shape=(1, 2, 2)))).__name__ == "Plain"
     assert found.status(found.find("noise", "mine")) == ("ok", "")
@@ -94,7 +102,9 @@ def test_after_uninstalling_the_name_is_unknown_with_a_hint(packages):
     packages.uninstall("my-noise")
     found = Registry()
     assert "pip install" in refusal(found, "mine")
-    assert "the package 'my-noise' is not installed; pip install it" in refusal(found, "my-noise/mine")
+    assert "the package 'my-noise' is not installed; pip install it" in refusal(
+        found, "my-noise/mine"
+    )
 
 
 def test_two_entry_points_for_one_module_are_one_plugin(packages):
@@ -108,7 +118,10 @@ def test_two_entry_points_for_one_module_are_one_plugin(packages):
 
 BROKEN = {
     "raises on import": ("x = {}['no such key']", "KeyError: 'no such key' (bad.py, line 1)"),
-    "raises what is no Exception": ("class Odd(BaseException): ...\nraise Odd('odd')", "Odd: odd (bad.py, line 2)"),
+    "raises what is no Exception": (
+        "class Odd(BaseException): ...\nraise Odd('odd')",
+        "Odd: odd (bad.py, line 2)",
+    ),
     "has a syntax error": ("def f(:\n    pass", "SyntaxError: invalid syntax (bad.py, line 1)"),
     "calls sys.exit": ("import sys\nsys.exit(3)", "SystemExit: 3 (bad.py, line 2)"),
     "imports what is not there": (
@@ -128,16 +141,21 @@ BROKEN = {
         "noisereg_noises is not marked; put @noisereg.api.hookimpl above it",
     ),
     "has a hook with an argument": (
-        "from noisereg.api import hookimpl\n@hookimpl\ndef noisereg_noises(config):\n    return []",
+        "from noisereg.api import hookimpl\n@hookimpl\ndef noisereg_noises(config):\n    return "
+        "[]",
         "Argument(s) {'config'} are declared in the hookimpl but can not be found in the hookspec",
     ),
-    "has no hook": ("x = 1", "bad implements no hook; expected a function such as noisereg_noises"),
+    "has no hook": (
+        "x = 1",
+        "bad implements no hook; expected a function such as noisereg_noises",
+    ),
     "returns None from a hook": (
         "from noisereg.api import hookimpl\n@hookimpl\ndef noisereg_noises():\n    return None",
         "noisereg_noises must yield Components; it returned NoneType",
     ),
     "returns one Component": (
-        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    return Component(name='x', impl='a:B')",
+        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    return "
+        "Component(name='x', impl='a:B')",
         "noisereg_noises must yield Components; it returned Component",
     ),
     "yields a class": (
@@ -145,19 +163,24 @@ BROKEN = {
         "noisereg_noises must yield Components; it yielded type",
     ),
     "raises in a hook": (
-        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    yield Component(name='x', impl='a:B')\n    1 / 0",
+        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    yield "
+        "Component(name='x', impl='a:B')\n    1 / 0",
         "ZeroDivisionError: division by zero (bad.py, line 5)",
     ),
     "gives a regularizer params without a weight": (
-        "from noisereg.api import *\n@hookimpl\ndef noisereg_regularizers():\n    yield Component(name='x', impl='a:B')",
+        "from noisereg.api import *\n@hookimpl\ndef noisereg_regularizers():\n    yield "
+        "Component(name='x', impl='a:B')",
         "x: a regularizer's params must extend noisereg.api.RegularizerParams",
     ),
     "uses a name that is none": (
-        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    yield Component(name='My Noise', impl='a:B')",
-        "a component cannot be called 'My Noise': expected [a-z][a-z0-9-]*, other than 'none' and 'auto'",
+        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    yield "
+        "Component(name='My Noise', impl='a:B')",
+        "a component cannot be called 'My Noise': expected [a-z][a-z0-9-]*, other than 'none' and "
+        "'auto'",
     ),
     "gives an impl that is none": (
-        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    yield Component(name='x', impl='my.module')",
+        "from noisereg.api import *\n@hookimpl\ndef noisereg_noises():\n    yield "
+        "Component(name='x', impl='my.module')",
         "x: impl must be 'pkg.module:Class' or a class, not 'my.module'",
     ),
     "gives one name to two": (
@@ -201,7 +224,8 @@ def test_a_component_for_another_api_version_is_refused_with_both_numbers(packag
     (entry,) = [e for e in found.entries("noise") if e.name == "mine"]
     assert found.status(entry)[0] == "incompatible"
     assert refusal(found, "mine") == (
-        f"newer/mine is built for plugin API {API_VERSION + 1} and this noisereg has {API_VERSION}; "
+        f"newer/mine is built for plugin API {API_VERSION + 1} and this noisereg has "
+        f"{API_VERSION}; "
         f"install a version of newer for API {API_VERSION}"
     )
     # and it takes nobody's name
@@ -215,10 +239,15 @@ def test_a_built_in_keeps_its_name_and_the_plugin_is_had_by_its_full_name(packag
     assert found.find("noise", "white").distribution == "noisereg"
     found.find("noise", "white")
     said = capsys.readouterr().err.splitlines()
-    assert said == ["noisereg: note: white is the built-in noise; for the plugin's write replacer/white"]
+    assert said == [
+        "noisereg: note: white is the built-in noise; for the plugin's write replacer/white"
+    ]
     theirs = found.find("noise", "replacer/white")
     assert theirs.distribution == "replacer"
-    assert found.status(theirs) == ("conflict", "the built-in keeps the short name; write replacer/white")
+    assert found.status(theirs) == (
+        "conflict",
+        "the built-in keeps the short name; write replacer/white",
+    )
     assert found.status(found.find("noise", "white")) == ("ok", "")
 
 
@@ -226,7 +255,10 @@ def test_two_plugins_with_one_name_are_both_had_by_their_full_names_only(package
     packages.install("first", good("mine"))
     packages.install("second", good("mine"))
     found = Registry()
-    assert refusal(found, "mine") == "two noise components are called 'mine': write first/mine or second/mine"
+    assert (
+        refusal(found, "mine")
+        == "two noise components are called 'mine': write first/mine or second/mine"
+    )
     for name in ("first/mine", "second/mine"):
         status, reason = found.status(found.find("noise", name))
         assert status == "conflict"
@@ -238,10 +270,13 @@ def test_importing_torch_makes_a_plugin_slow_whoever_imported_it_first(packages)
     packages.install("slow-two", "from torch import Tensor\n" + textwrap.dedent(good("slow-two")))
     packages.install("quick", good("quick"))
     code = (
-        f"import sys, json; sys.path.insert(0, {str(packages.folder)!r}); from noisereg.plugins.registry import Registry; "
+        f"import sys, json; sys.path.insert(0, {str(packages.folder)!r}); from "
+        "noisereg.plugins.registry import Registry; "
         "print(json.dumps({p.name: p.status for p in Registry().plugins}))"
     )
-    status = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    status = json.loads(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    )
     assert (status["slow-one"], status["slow-two"], status["quick"]) == ("slow", "slow", "ok")
 
 
@@ -324,9 +359,16 @@ def test_none_block_allow_and_strict(packages, monkeypatch, capsys):
 
 
 def test_the_environment_reads_as_documented():
-    env = {"NOISEREG_NO_PLUGINS": "1", "NOISEREG_ALLOW": "a, b", "NOISEREG_BLOCK": "c", "NOISEREG_STRICT": "1"}
+    env = {
+        "NOISEREG_NO_PLUGINS": "1",
+        "NOISEREG_ALLOW": "a, b",
+        "NOISEREG_BLOCK": "c",
+        "NOISEREG_STRICT": "1",
+    }
     assert Policy.from_environment(env) == Policy(False, ("a", "b"), ("c",), True)
-    assert Policy.from_environment({"NOISEREG_NO_PLUGINS": "0", "NOISEREG_STRICT": "0"}) == Policy()
+    assert (
+        Policy.from_environment({"NOISEREG_NO_PLUGINS": "0", "NOISEREG_STRICT": "0"}) == Policy()
+    )
     assert Policy.from_environment({}) == Policy()
 
 
@@ -339,7 +381,9 @@ def test_an_unknown_name_gets_the_nearest_one_or_the_kind_that_has_it():
         refusal(found, "wite")
         == "no noise is called 'wite'; did you mean 'white'? (noisereg plugins list --kind noise)"
     )
-    assert refusal(found, "isotropy").startswith("no noise is called 'isotropy'; isotropy is a regularizer")
+    assert refusal(found, "isotropy").startswith(
+        "no noise is called 'isotropy'; isotropy is a regularizer"
+    )
     assert "did you mean 'white'" in refusal(found, "noisereg/wite")
     assert "registered in a Python session" in refusal(found, "session/x")
     assert "it came with a --plugin file: give that again" in refusal(found, "file/x")
@@ -350,7 +394,8 @@ def test_a_wrong_parameter_names_the_nearest_one():
     with pytest.raises(NoiseregError) as error:
         found.params(found.find("noise", "blue-tv"), {"gama": {"tau": 1}})
     assert str(error.value) == (
-        "blue-tv has no parameter 'gama.tau'; did you mean 'gamma.tau'? (noisereg plugins show blue-tv)"
+        "blue-tv has no parameter 'gama.tau'; did you mean 'gamma.tau'? (noisereg plugins show "
+        "blue-tv)"
     )
 
 
@@ -397,7 +442,9 @@ def test_a_file_that_has_moved_is_found_where_the_user_says_it_is(tmp_path):
     record = load_plugins(Registry(), {}, [str(file)])["plugins"][0]
     (tmp_path / "new").mkdir()
     moved = file.rename(tmp_path / "new/mine.py")
-    with pytest.raises(NoiseregError, match=r"is not there; give it where it is now: --plugin PATH/mine\.py"):
+    with pytest.raises(
+        NoiseregError, match=r"is not there; give it where it is now: --plugin PATH/mine\.py"
+    ):
         Registry().load_recorded(**record)
     found = Registry()
     assert load_plugins(found, {"plugins": [record]}, [str(moved)])["plugins"] == [
@@ -498,7 +545,9 @@ def test_a_module_that_is_not_there_may_be_a_file(tmp_path, monkeypatch):
     write(tmp_path / "mine.py", good("mine"))
     with pytest.raises(NoiseregError, match=r"did you mean the file: --plugin \./mine\.py"):
         Registry().load("mine")
-    with pytest.raises(NoiseregError, match="No such file or directory; expected a Python file or a module's name"):
+    with pytest.raises(
+        NoiseregError, match="No such file or directory; expected a Python file or a module's name"
+    ):
         Registry().load("./other.py")
 
 
@@ -509,7 +558,9 @@ def test_an_installed_plugin_given_again_is_the_same_one(packages):
     assert found.find("noise", "mine").distribution == "my-noise"
 
 
-def test_plugins_of_the_environment_are_recorded_when_used_and_checked_like_all_others(tmp_path, monkeypatch):
+def test_plugins_of_the_environment_are_recorded_when_used_and_checked_like_all_others(
+    tmp_path, monkeypatch
+):
     file = write(tmp_path / "mine.py", good("mine"))
     unused = write(tmp_path / "unused.py", good("unused"))
     monkeypatch.setenv("NOISEREG_PLUGINS", f"{file},{unused}")
@@ -526,7 +577,9 @@ def test_plugins_of_the_environment_are_recorded_when_used_and_checked_like_all_
     monkeypatch.delenv("NOISEREG_NO_PLUGINS")
     monkeypatch.setenv("NOISEREG_PLUGINS", "./not-there.py")
     reset()
-    with pytest.raises(NoiseregError, match=r"NOISEREG_PLUGINS: --plugin \./not-there\.py: No such file"):
+    with pytest.raises(
+        NoiseregError, match=r"NOISEREG_PLUGINS: --plugin \./not-there\.py: No such file"
+    ):
         registry()
     monkeypatch.delenv("NOISEREG_PLUGINS")
     reset()

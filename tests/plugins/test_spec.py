@@ -13,7 +13,11 @@ from noisereg.plugins.spec import Spec, flatten
         ("isotropy:weight=0.1", "isotropy", {"weight": "0.1"}),
         ("unet:channels=64,128,256", "unet", {"channels": "64,128,256"}),
         ("unet:channels=64,128,dropout=0.1", "unet", {"channels": "64,128", "dropout": "0.1"}),
-        ("blue-tv:gamma.tau=0.1,gamma.form=sigmoid", "blue-tv", {"gamma": {"tau": "0.1", "form": "sigmoid"}}),
+        (
+            "blue-tv:gamma.tau=0.1,gamma.form=sigmoid",
+            "blue-tv",
+            {"gamma": {"tau": "0.1", "form": "sigmoid"}},
+        ),
         ("folder:path=/a,b:c=d", "folder", {"path": "/a,b:c=d"}),
         ('blue-tv:{"gamma": {"tau": 0.1}}', "blue-tv", {"gamma": {"tau": 0.1}}),
         ("dist/offset:strength=1", "dist/offset", {"strength": "1"}),

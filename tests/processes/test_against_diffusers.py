@@ -1,4 +1,6 @@
-"""White-noise trajectories equal diffusers' schedulers', and IADB's and BNDM's steps the papers' formulas."""
+"""White-noise trajectories equal diffusers' schedulers', and IADB's and BNDM's steps the papers'
+formulas.
+"""
 
 import numpy as np
 import pytest
@@ -58,8 +60,13 @@ def theirs(scheduler, latents, steps, start_scale, step):
 
 
 def assert_equal_paths(mine, other, bound):
-    """Relative to the largest value on the way: where x̂0 is divided by a small a, values reach 1e4."""
-    worst = max(float((x - y).abs().max() / y.abs().max().clamp(min=1)) for x, y in zip(mine, other, strict=True))
+    """Relative to the largest value on the way: where x̂0 is divided by a small a, values reach
+    1e4.
+    """
+    worst = max(
+        float((x - y).abs().max() / y.abs().max().clamp(min=1))
+        for x, y in zip(mine, other, strict=True)
+    )
     assert worst <= bound, worst
 
 
@@ -70,7 +77,9 @@ def ddpm(**params):
 def float64_tables(scheduler, process):
     t = torch.arange(1, process.T + 1, dtype=torch.float64) / process.T
     scheduler.alphas_cumprod = process.signal_scale(t) ** 2
-    scheduler.alphas = scheduler.alphas_cumprod / torch.cat([torch.ones(1).double(), scheduler.alphas_cumprod[:-1]])
+    scheduler.alphas = scheduler.alphas_cumprod / torch.cat(
+        [torch.ones(1).double(), scheduler.alphas_cumprod[:-1]]
+    )
     scheduler.betas = 1 - scheduler.alphas
     scheduler.one = torch.tensor(1.0, dtype=torch.float64)
     if hasattr(scheduler, "final_alpha_cumprod"):
@@ -112,13 +121,17 @@ def test_ddim(schedule, target, eta, exact):
         return scheduler.step(out, index, x, eta=eta, variance_noise=fresh)
 
     b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
-    assert_equal_paths(ours(process, latents, 20, eta), theirs(scheduler, latents, 20, b_T, step), BOUND[exact])
+    assert_equal_paths(
+        ours(process, latents, 20, eta), theirs(scheduler, latents, 20, b_T, step), BOUND[exact]
+    )
 
 
 @EXACT
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("target", ["eps", "x0", "v"])
-@pytest.mark.parametrize(("variance", "theirs_name"), [("beta-tilde", "fixed_small"), ("beta", "fixed_large")])
+@pytest.mark.parametrize(
+    ("variance", "theirs_name"), [("beta-tilde", "fixed_small"), ("beta", "fixed_large")]
+)
 def test_ddpm(schedule, target, variance, theirs_name, exact, monkeypatch):
     process = ddpm(schedule=schedule, target=target, variance=variance)
     scheduler = DDPMScheduler(**common(schedule, target), variance_type=theirs_name)
@@ -127,20 +140,27 @@ def test_ddpm(schedule, target, variance, theirs_name, exact, monkeypatch):
     latents = source(0)
 
     def step(out, index, x, fresh):
-        # Ours adds no noise on the step to 0; diffusers does unless the last index is 0, which respacing never reaches.
+        # Ours adds no noise on the step to 0; diffusers does unless the last index is 0, which
+        # respacing never reaches.
         fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
-        monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh)
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh
+        )
         return scheduler.step(out, index, x)
 
     b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
-    assert_equal_paths(ours(process, latents, 20, 1.0), theirs(scheduler, latents, 20, b_T, step), BOUND[exact])
+    assert_equal_paths(
+        ours(process, latents, 20, 1.0), theirs(scheduler, latents, 20, b_T, step), BOUND[exact]
+    )
 
 
 @EXACT
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("target", ["eps", "v"])
 def test_learned_variance(schedule, target, exact, monkeypatch):
-    """diffusers' ``learned_range`` (2102.09672, eq. 15), every number with a variance of its own."""
+    """diffusers' ``learned_range`` (2102.09672, eq. 15), every number with a variance of its
+    own.
+    """
     process = ddpm(schedule=schedule, target=target, variance="learned")
     scheduler = DDPMScheduler(**common(schedule, target), variance_type="learned_range")
     if exact:
@@ -157,7 +177,9 @@ def test_learned_variance(schedule, target, exact, monkeypatch):
 
     def step(out, index, x, fresh):
         fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
-        monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh)
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh
+        )
         return scheduler.step(torch.cat([out, own(x, float(index))], 1), index, x)
 
     mine = list(trajectory(model, process, White(), latents, time_grid(process, 20), 1.0))
@@ -170,7 +192,9 @@ def test_zero_terminal_snr_tables_equal_diffusers():
     scheduler = DDIMScheduler(**common("linear", "v"), rescale_betas_zero_snr=True)
     t = torch.arange(1, 1001, dtype=torch.float64) / 1000
     assert float(process.signal_scale(t)[-1]) == pytest.approx(0, abs=1e-15)
-    assert torch.allclose(process.signal_scale(t) ** 2, scheduler.alphas_cumprod.double(), atol=1e-6)
+    assert torch.allclose(
+        process.signal_scale(t) ** 2, scheduler.alphas_cumprod.double(), atol=1e-6
+    )
 
 
 def test_iadb_is_the_papers_blending():
@@ -186,7 +210,9 @@ def test_iadb_is_the_papers_blending():
 
 
 def test_bndms_step_is_the_papers_formula():
-    """x_{t−1} = x_t + Δα(x0 − L_t z) + Δγ α_{t−1}(L − I)z (2402.04930, eq. 12), for both outputs arbitrary."""
+    """x_{t−1} = x_t + Δα(x0 − L_t z) + Δγ α_{t−1}(L − I)z (2402.04930, eq. 12), for both outputs
+    arbitrary.
+    """
     gamma = lambda t: t**2  # noqa: E731
 
     class Moving(White):
@@ -243,7 +269,11 @@ def resolved(noise, **params):
 def test_autos_with_white_noise_are_ddpms_and_with_static_coloured_noise_hide_the_signal():
     plain = resolved(White())
     assert (plain.schedule, plain.T, plain.target) == ("linear", 1000, "eps")
-    assert (plain.zero_terminal_snr, plain.variance, plain.weighting) == (False, "beta-tilde", "none")
+    assert (plain.zero_terminal_snr, plain.variance, plain.weighting) == (
+        False,
+        "beta-tilde",
+        "none",
+    )
     weak = resolved(Weak())
     assert (weak.schedule, weak.zero_terminal_snr, weak.target) == ("linear", True, "v")
     assert resolved(Weak(), schedule="cosine").target == "v"

@@ -26,7 +26,9 @@ def test_min_snr_is_the_papers_for_each_target(target):
     """2303.09556, §3.4: min(SNR, γ) for x0, over SNR for ε, over SNR + 1 for v."""
     process = ddpm(target=target, weighting="min-snr", snr_cap=3)
     ratio = snr(process)
-    expected = ratio.clamp(max=3) / {"eps": ratio, "x0": torch.ones_like(ratio), "v": ratio + 1}[target]
+    expected = (
+        ratio.clamp(max=3) / {"eps": ratio, "x0": torch.ones_like(ratio), "v": ratio + 1}[target]
+    )
     assert torch.allclose(process.weight(T), expected, rtol=1e-10)
 
 
@@ -39,14 +41,19 @@ def test_p2_is_the_papers_on_eps():
 @pytest.mark.parametrize("weighting", ["min-snr", "p2"])
 @pytest.mark.parametrize("process", ["eps", "x0", "v", "iadb"])
 def test_the_weighted_loss_is_the_same_whatever_the_target(weighting, process):
-    """The same error of x̂0, seen through each target, costs the same: w_ε‖e_ε‖² with e_ε = −(a/b)e_0."""
+    """The same error of x̂0, seen through each target, costs the same: w_ε‖e_ε‖² with e_ε =
+    −(a/b)e_0.
+    """
     if process == "iadb":
         process = IADB(IADBParams(weighting=weighting), Context(shape=SHAPE))
         inside = T[:-1]  # at t = 1 no error of x̂0 can be read off ε̂
     else:
         process, inside = ddpm(target=process, weighting=weighting), T
     generator = torch.Generator().manual_seed(0)
-    x0, eps, e = (torch.randn(len(inside), *SHAPE, generator=generator, dtype=torch.float64) for _ in range(3))
+    x0, eps, e = (
+        torch.randn(len(inside), *SHAPE, generator=generator, dtype=torch.float64)
+        for _ in range(3)
+    )
     a, b = process.signal_scale(inside), process.noise_scale(inside)
     ratio = (a / b).reshape(-1, 1, 1, 1)
     error = process.target(x0 + e, eps - ratio * e, inside) - process.target(x0, eps, inside)

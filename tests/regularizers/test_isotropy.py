@@ -16,7 +16,9 @@ B = 12
 
 
 class Louder(Noise):
-    """ε = s(t)·z with s² = 1 + t on the first 12 numbers and 1e-4 on the last 6: four directions in six are whitened."""
+    """ε = s(t)·z with s² = 1 + t on the first 12 numbers and 1e-4 on the last 6: four directions
+    in six are whitened.
+    """
 
     def scale(self, t):
         s = (1 + t).sqrt()[:, None].expand(-1, N).clone()
@@ -85,7 +87,10 @@ def by_hand(eps_hat, t, mean, level, space):
 @pytest.mark.parametrize("level", ["noise", "one"])
 @pytest.mark.parametrize("space", ["plain", "whitened"])
 def test_value_and_gradient(eps_hat, t, mean, level, space):
-    term = Isotropy(IsotropyParams(mean=mean, level=level, space=space, bins=4), Context(shape=SHAPE, noise=Louder()))
+    term = Isotropy(
+        IsotropyParams(mean=mean, level=level, space=space, bins=4),
+        Context(shape=SHAPE, noise=Louder()),
+    )
     value = term(train_step(eps_hat, t))
     expected = by_hand(eps_hat, t, mean, level, space)
     assert value.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -102,9 +107,13 @@ def test_it_is_computed_in_float32_whatever_the_network_computes_in(t):
 
 
 def test_the_true_noise_has_the_level_of_the_noise(t):
-    """E over 40,000 draws: |mean(‖ε‖²/n) − m| within 5 standard errors (2/n per draw at most: p < 1e-6)."""
+    """E over 40,000 draws: |mean(‖ε‖²/n) − m| within 5 standard errors (2/n per draw at most: p <
+    1e-6).
+    """
     noise = Louder()
-    z = torch.randn(40_000, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    z = torch.randn(
+        40_000, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     times = torch.rand(40_000, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     eps = noise.color({"z": z}, times)
     term = Isotropy(IsotropyParams(), Context(shape=SHAPE))
@@ -122,7 +131,9 @@ def test_from_an_x0_target_only_samples_with_a_small_ratio_enter(eps_hat, t):
     value = term(train_step(eps_hat, t, process))
     power = eps_hat.flatten(1).square().mean(1)
     assert value.item() == pytest.approx(((power[keep].mean() - 1) ** 2).item(), rel=1e-10)
-    assert term.logs()["isotropy/left_out"].item() == pytest.approx(1 - keep.double().mean().item())
+    assert term.logs()["isotropy/left_out"].item() == pytest.approx(
+        1 - keep.double().mean().item()
+    )
     (gradient,) = torch.autograd.grad(value, eps_hat)
     assert gradient[~keep].abs().max() == 0
 

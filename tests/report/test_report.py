@@ -1,4 +1,6 @@
-"""The HTML report and its pictures: self-contained, escaped, and looked at in a browser where there is one."""
+"""The HTML report and its pictures: self-contained, escaped, and looked at in a browser where
+there is one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ from noisereg.report import pictures
 from noisereg.sweeps.grid import Sweep
 
 Capture = pytest.CaptureFixture[str]
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+CHROMIUM = next(
+    (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))),
+    None,
+)
 
 
 class Page(HTMLParser):
@@ -68,7 +73,20 @@ def report(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--effects",
         "noise,reg",
     ]
-    assert run([*arguments, "--format", "html", "--out", str(out), "--pictures", str(folder / "pictures")]) == 0
+    assert (
+        run(
+            [
+                *arguments,
+                "--format",
+                "html",
+                "--out",
+                str(out),
+                "--pictures",
+                str(folder / "pictures"),
+            ]
+        )
+        == 0
+    )
     return out
 
 
@@ -112,7 +130,11 @@ def test_each_number_stands_beside_what_it_was_computed_from(report: Path) -> No
     ):
         assert title in text
     assert "rises to 1 only where E‖x0‖² ≤ n" in text
-    shown = json.loads(re.search(r"<pre>(.*?)</pre>", report.read_text(), re.DOTALL).group(1).replace("&quot;", '"'))
+    shown = json.loads(
+        re.search(r"<pre>(.*?)</pre>", report.read_text(), re.DOTALL)
+        .group(1)
+        .replace("&quot;", '"')
+    )
     assert len(shown["rows"]) == 4
 
 
@@ -152,7 +174,16 @@ def test_every_name_is_escaped(tmp_path: Path, capsys: Capture, sweep: Sweep) ->
     own = tmp_path / "run"
     shutil.copytree(sweep.path_of(sweep.cells[0]), own)
     label = NASTY.replace(":", "")
-    arguments = ["eval", str(own), "--num", "40", "--label", f"{label}:noise=white", "--out", str(tmp_path / "r.html")]
+    arguments = [
+        "eval",
+        str(own),
+        "--num",
+        "40",
+        "--label",
+        f"{label}:noise=white",
+        "--out",
+        str(tmp_path / "r.html"),
+    ]
     assert run(arguments) == 0
     text = (tmp_path / "r.html").read_text()
     assert "<script" not in text
@@ -167,11 +198,19 @@ def test_a_name_with_dollars_is_no_formula() -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look with")
 def test_it_reads_well_in_a_browser(report: Path, tmp_path: Path) -> None:
-    """Screenshots, wide, narrow and dark: the page's own colours, something to read, nothing pushed past the edge."""
+    """Screenshots, wide, narrow and dark: the page's own colours, something to read, nothing
+    pushed past the edge.
+    """
 
     def look(name: str, width: int, *flags: str) -> np.ndarray:
         out = tmp_path / f"{name}.png"
-        command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command = [
+            str(CHROMIUM),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        ]
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         size = f"--window-size={width},2400"
         subprocess.run(
@@ -182,7 +221,8 @@ def test_it_reads_well_in_a_browser(report: Path, tmp_path: Path) -> None:
         )
         return np.asarray(Image.open(out).convert("L")).astype(float)
 
-    # The second flag keeps Chromium from inverting the page by itself: what is seen is the page's own dark style.
+    # The second flag keeps Chromium from inverting the page by itself: what is seen is the page's
+    # own dark style.
     dark = ["--force-dark-mode", "--enable-features=WebContentsForceDark:inversion_method/none"]
     for name, width, flags, paper in (
         ("wide", 1300, [], 255),
@@ -203,7 +243,16 @@ def test_a_learned_gamma_has_its_curve_and_its_parameters_over_training(
     tmp_path: Path, capsys: Capture, make_sweep: Any
 ) -> None:
     swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv:gamma.learn=true"]})
-    arguments = ["eval", str(swept.path), "--num", "20", "--format", "html", "--out", str(tmp_path / "r.html")]
+    arguments = [
+        "eval",
+        str(swept.path),
+        "--num",
+        "20",
+        "--format",
+        "html",
+        "--out",
+        str(tmp_path / "r.html"),
+    ]
     assert run([*arguments, "--pictures", str(tmp_path / "pictures")]) == 0
     assert "γ(t) as it was learned" in Page((tmp_path / "r.html").read_text()).text
     assert (tmp_path / "pictures" / "gamma.svg").is_file()
@@ -226,7 +275,8 @@ def test_differences_draw_each_interval() -> None:
 def test_pictures_with_error_bars_share_no_id() -> None:
     line = {"white": [(1.0, {"precision": (0.2, 0.1)}), (2.0, {"precision": (0.3, 0.1)})]}
     drawn = [
-        pictures.svg(pictures.numbers_over("x", [("precision", "precision")], line, salt=s), s) for s in ("a", "b")
+        pictures.svg(pictures.numbers_over("x", [("precision", "precision")], line, salt=s), s)
+        for s in ("a", "b")
     ]
     first, second = (set(re.findall(r'\bid="([^"]+)"', text)) for text in drawn)
     assert first

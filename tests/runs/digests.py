@@ -1,4 +1,6 @@
-"""Digests of four short runs, for :mod:`tests.runs.test_digests`; ``python tests/runs/digests.py`` writes them anew."""
+"""Digests of four short runs, for :mod:`tests.runs.test_digests`; ``python tests/runs/digests.py``
+writes them anew.
+"""
 
 from __future__ import annotations
 

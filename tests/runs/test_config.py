@@ -25,10 +25,16 @@ def full(**values):
 def test_defaults_are_designs():
     config = full()
     assert (config.noise.name, config.reg, config.process.name) == ("white", [], "ddpm")
-    assert (config.data.name, config.denoiser.name, config.task.name) == ("digits", "auto", "unconditional")
+    assert (config.data.name, config.denoiser.name, config.task.name) == (
+        "digits",
+        "auto",
+        "unconditional",
+    )
     assert config.sample.steps == 100
     tv = full(noise="blue-tv").noise.params
-    assert {"form": "sigmoid", "s": 0.0, "e": 3.0, "tau": 0.2, "learn": False}.items() <= tv["gamma"].items()
+    assert {"form": "sigmoid", "s": 0.0, "e": 3.0, "tau": 0.2, "learn": False}.items() <= tv[
+        "gamma"
+    ].items()
     assert (tv["transport"], tv["normalize"]) == ("heads", False)
     assert full(reg="isotropy").reg[0].params["weight"] == 0.1
 
@@ -41,7 +47,9 @@ def test_yaml_is_1_2():
 
 def test_a_complete_configuration_survives_yaml():
     config = full(
-        noise="blue-tv:gamma.tau=0.5", reg=["isotropy:weight=0.3", "isotropy:mean=sample"], train={"clip": None}
+        noise="blue-tv:gamma.tau=0.5",
+        reg=["isotropy:weight=0.3", "isotropy:mean=sample"],
+        train={"clip": None},
     )
     assert validate(read_yaml(write_yaml(config.dump()), "x")) == config
 
@@ -57,10 +65,17 @@ def test_a_flag_replaces_a_whole_component_and_set_changes_one_key():
     assert (config.train.steps, config.train.batch_size) == (9, 32)
     assert [r.name for r in config.reg] == ["isotropy"]
     config = validate(
-        apply_set(config.dump(), ["noise.gamma.tau=0.4", "reg.0.weight=0.3", "optim.lr=1e-4", "train.clip=null"])
+        apply_set(
+            config.dump(),
+            ["noise.gamma.tau=0.4", "reg.0.weight=0.3", "optim.lr=1e-4", "train.clip=null"],
+        )
     )
     assert config.noise.params == {"gamma": {"tau": 0.4}}
-    assert (config.reg[0].params, config.optim.lr, config.train.clip) == ({"weight": 0.3}, 1e-4, None)
+    assert (config.reg[0].params, config.optim.lr, config.train.clip) == (
+        {"weight": 0.3},
+        1e-4,
+        None,
+    )
 
 
 def test_none_empties_the_list_of_regularizers():
@@ -98,7 +113,9 @@ def test_mistakes_are_one_line_that_says_what_to_type(values, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("bad", ["noequals", "nosection.x=1", "reg.3.weight=1", "reg.weight=1", "noise.gamma=[1"])
+@pytest.mark.parametrize(
+    "bad", ["noequals", "nosection.x=1", "reg.3.weight=1", "reg.weight=1", "noise.gamma=[1"]
+)
 def test_set_refuses_what_it_cannot_place(bad):
     with pytest.raises(NoiseregError):
         apply_set({"reg": ["isotropy"]}, [bad])
@@ -142,6 +159,10 @@ def test_what_a_resumed_run_may_change(change, key):
 
 def test_the_schema_knows_every_component():
     schema = json_schema(registry())
-    names = {o["properties"]["name"]["const"] for o in schema["$defs"]["noise"]["anyOf"] if "properties" in o}
+    names = {
+        o["properties"]["name"]["const"]
+        for o in schema["$defs"]["noise"]["anyOf"]
+        if "properties" in o
+    }
     assert {"white", "blue", "blue-tv"} <= names
     assert Config.model_fields.keys() <= schema["properties"].keys()

@@ -13,7 +13,9 @@ KNOWN = json.loads(FILE.read_text())
 
 
 @pytest.mark.parametrize(("process", "noise"), CASES)
-def test_a_fixed_seed_gives_the_committed_weights(process: str, noise: str, tmp_path: Path) -> None:
+def test_a_fixed_seed_gives_the_committed_weights(
+    process: str, noise: str, tmp_path: Path
+) -> None:
     found = digest(process, noise, tmp_path / "run")
     case = f"{process} {noise}"
     if environment() in KNOWN:

@@ -31,7 +31,9 @@ def test_seeds_streams_indices_and_steps_all_differ():
 
 
 def test_latents_are_standard_normal_and_independent_between_neighbours():
-    """At 1 − 1e-6 each: Kolmogorov–Smirnov on 256,000 numbers, and the correlation of neighbouring samples."""
+    """At 1 − 1e-6 each: Kolmogorov–Smirnov on 256,000 numbers, and the correlation of neighbouring
+    samples.
+    """
     z = drawn(range(4000)).flatten(1).double().numpy()
     assert stats.kstest(z.ravel(), "norm").pvalue > 1e-6
     correlation = np.mean(z[:-1] * z[1:])

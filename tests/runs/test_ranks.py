@@ -1,4 +1,6 @@
-"""Two gloo ranks on one machine: the same gradients, weights and samples as one rank with the whole batch."""
+"""Two gloo ranks on one machine: the same gradients, weights and samples as one rank with the
+whole batch.
+"""
 
 import itertools
 import json
@@ -73,7 +75,9 @@ def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     launch([str(script), str(tmp_path / "two.pt"), *VARIANTS])
-    subprocess.run([sys.executable, str(script), str(tmp_path / "one.pt"), *VARIANTS], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "one.pt"), *VARIANTS], check=True, timeout=120
+    )
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     for variant in VARIANTS:
         assert one[variant].abs().max() > 1e-3
@@ -82,42 +86,90 @@ def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same short training on one rank and on two, of all that can learn, and 21 samples of it by two."""
+    """The same short training on one rank and on two, of all that can learn, and 21 samples of it
+    by two.
+    """
     folder = tmp_path_factory.mktemp("ranks")
     common = ["train", "--noise", "blue-tv:gamma.learn=true", "--process", "ddpm:variance=learned"]
     common += ["--reg", "isotropy", "--steps", "4", "--batch-size", "16"]
-    common += ["--denoiser", "mlp:dropout=0", "--set", "runtime.device=cpu", "--set", "sample.steps=4"]
+    common += [
+        "--denoiser",
+        "mlp:dropout=0",
+        "--set",
+        "runtime.device=cpu",
+        "--set",
+        "sample.steps=4",
+    ]
     launch(["-m", "noisereg", *common, "--out", str(folder / "two")])
     from noisereg.cli.main import run
 
     assert run([*common, "--out", str(folder / "one")]) == 0
     # torchrun would take --num for its own --numa-binding but for the `--`.
-    drawing = ["sample", str(folder / "one"), "--num", "21", "--steps", "5", "--out", str(folder / "two.npz")]
+    drawing = [
+        "sample",
+        str(folder / "one"),
+        "--num",
+        "21",
+        "--steps",
+        "5",
+        "--out",
+        str(folder / "two.npz"),
+    ]
     launch(["-m", "--", "noisereg", *drawing])
     return folder
 
 
 def test_two_ranks_train_the_weights_of_one(runs):
-    """Not bit for bit: sums are taken in another order, and Adam divides small gradients by their own size."""
+    """Not bit for bit: sums are taken in another order, and Adam divides small gradients by their
+    own size.
+    """
     one = load_file(runs / "one/checkpoints/000004/model.safetensors")
     two = load_file(runs / "two/checkpoints/000004/model.safetensors")
     assert one.keys() == two.keys()
     for name in one:
         assert torch.allclose(one[name], two[name], atol=2e-4), name
-    lines = [json.loads((runs / who / "metrics.jsonl").read_text().splitlines()[-1]) for who in ("one", "two")]
+    lines = [
+        json.loads((runs / who / "metrics.jsonl").read_text().splitlines()[-1])
+        for who in ("one", "two")
+    ]
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
     assert lines[0]["isotropy"] == pytest.approx(lines[1]["isotropy"], rel=1e-3)
     assert json.loads((runs / "two/environment.json").read_text())["ranks"] == 2
 
 
 def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):
-    """torchrun hands SIGTERM on to its ranks; they agree on the step, save, and the run can be resumed."""
+    """torchrun hands SIGTERM on to its ranks; they agree on the step, save, and the run can be
+    resumed.
+    """
     out = tmp_path / "run"
-    command = [*TORCHRUN, "-m", "noisereg", "train", "--resume", "--out", str(out), "--steps", "100000"]
-    command += ["--batch-size", "16", "--denoiser", "mlp:width=32", "--set", "train.checkpoint_every=50"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        *TORCHRUN,
+        "-m",
+        "noisereg",
+        "train",
+        "--resume",
+        "--out",
+        str(out),
+        "--steps",
+        "100000",
+    ]
+    command += [
+        "--batch-size",
+        "16",
+        "--denoiser",
+        "mlp:width=32",
+        "--set",
+        "train.checkpoint_every=50",
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 120
-    while not steps_in(out / "checkpoints") and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not steps_in(out / "checkpoints")
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)

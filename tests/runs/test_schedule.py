@@ -47,4 +47,6 @@ def test_a_constant_weight_has_no_column_of_its_own(tmp_path):
         sample={"steps": 2},
         runtime={"device": "cpu"},
     )
-    assert "isotropy/weight" not in json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])
+    assert "isotropy/weight" not in json.loads(
+        (run.path / "metrics.jsonl").read_text().splitlines()[0]
+    )

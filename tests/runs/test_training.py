@@ -28,7 +28,13 @@ SMALL = {
 
 def train(out, steps, resume=False, reporter=None, **more):
     sections = {**SMALL, **more}
-    settings = {"steps": steps, "batch_size": 16, "checkpoint_every": 3, "log_every": 2, **sections.pop("train", {})}
+    settings = {
+        "steps": steps,
+        "batch_size": 16,
+        "checkpoint_every": 3,
+        "log_every": 2,
+        **sections.pop("train", {}),
+    }
     return noisereg.train(out=out, resume=resume, reporter=reporter, train=settings, **sections)
 
 
@@ -82,7 +88,9 @@ def test_killed_by_9_it_goes_on_bit_for_bit(tmp_path):
         "--steps", "4000", "--batch-size", "16", "--set", "train.checkpoint_every=20", "--set", "runtime.device=cpu",
     ]  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "noisereg", *args], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "noisereg", *args],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not checkpoint.steps_in(tmp_path / "run/checkpoints") and time.monotonic() < deadline:
@@ -92,7 +100,12 @@ def test_killed_by_9_it_goes_on_bit_for_bit(tmp_path):
     process.wait()
     reached = checkpoint.steps_in(tmp_path / "run/checkpoints")[-1]
     goal = reached + 17
-    more = {"reg": [], "noise": "blue-tv", "denoiser": "mlp:width=32,dropout=0.1", "train": {"checkpoint_every": 20}}
+    more = {
+        "reg": [],
+        "noise": "blue-tv",
+        "denoiser": "mlp:width=32,dropout=0.1",
+        "train": {"checkpoint_every": 20},
+    }
     resumed = train(tmp_path / "run", goal, resume=True, **more, sample={})
     straight = train(tmp_path / "straight", goal, **more, sample={})
     assert_bit_equal(state(resumed), state(straight))
@@ -126,13 +139,17 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line(whole, damage, name, tm
 
 def test_accumulation_and_prefetch_change_nothing_but_rounding(tmp_path):
     one = train(tmp_path / "one", 3, denoiser="mlp:width=32,dropout=0", reg=[])
-    two = train(tmp_path / "two", 3, denoiser="mlp:width=32,dropout=0", reg=[], train={"accumulate": 4})
+    two = train(
+        tmp_path / "two", 3, denoiser="mlp:width=32,dropout=0", reg=[], train={"accumulate": 4}
+    )
     for name, value in state(one)[0].items():
         assert torch.allclose(value, state(two)[0][name], atol=2e-4), name
 
 
 def test_seeds_are_paired_across_noises(tmp_path):
-    """The same seed, another regularizer: equal initial weights, data, t and latents, so an equal first loss."""
+    """The same seed, another regularizer: equal initial weights, data, t and latents, so an equal
+    first loss.
+    """
     losses = []
     for reg in ([], ["isotropy"]):
         run = train(tmp_path / f"r{len(reg)}", 1, reg=reg)
@@ -142,8 +159,18 @@ def test_seeds_are_paired_across_noises(tmp_path):
 
 def test_a_run_is_a_folder(whole):
     names = {p.name for p in whole.path.iterdir()}
-    assert {"config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples"} <= names
-    assert {p.name for p in (whole.path / "checkpoints").iterdir()} == {"000006", "000008"}  # the last two
+    assert {
+        "config.yaml",
+        "environment.json",
+        "status.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "samples",
+    } <= names
+    assert {p.name for p in (whole.path / "checkpoints").iterdir()} == {
+        "000006",
+        "000008",
+    }  # the last two
     assert whole.status == {"status": "finished", "step": 8, "steps": 8}
     components = json.loads((whole.path / "environment.json").read_text())["components"]
     assert components["noise"]["name"] == "noisereg/blue-tv"
@@ -156,7 +183,11 @@ def test_a_run_is_a_folder(whole):
 
 def test_nothing_that_decides_numbers_stays_on_auto_in_a_run(whole):
     machine = ("runtime.", "data.memory")
-    left = [k for k, v in flatten(whole.config.dump()).items() if v == "auto" and not k.startswith(machine)]
+    left = [
+        k
+        for k, v in flatten(whole.config.dump()).items()
+        if v == "auto" and not k.startswith(machine)
+    ]
     assert left == []
 
 
@@ -166,13 +197,22 @@ def test_the_configuration_repeats_the_run(whole, tmp_path):
 
 
 def test_keep_every_keeps_multiples(tmp_path):
-    run = train(tmp_path / "run", 6, train={"checkpoint_every": 1, "keep_last": 1, "keep_every": 2})
+    run = train(
+        tmp_path / "run", 6, train={"checkpoint_every": 1, "keep_last": 1, "keep_every": 2}
+    )
     assert checkpoint.steps_in(run.path / "checkpoints") == [2, 4, 6]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path):
-    with pytest.raises(NoiseregError, match=r"not finite at step \d+; the checkpoint of step \d+ is kept") as error:
-        train(tmp_path / "run", 60, optim={"lr": 1e30}, train={"checkpoint_every": 1, "log_every": 1, "clip": None})
+    with pytest.raises(
+        NoiseregError, match=r"not finite at step \d+; the checkpoint of step \d+ is kept"
+    ) as error:
+        train(
+            tmp_path / "run",
+            60,
+            optim={"lr": 1e30},
+            train={"checkpoint_every": 1, "log_every": 1, "clip": None},
+        )
     assert "optim.lr" in str(error.value)
     run = noisereg.load(tmp_path / "run")
     assert run.status["status"] == "failed"
@@ -198,13 +238,17 @@ def test_another_revision_of_a_component_is_not_resumed(whole, tmp_path):
         train(tmp_path / "run", 9, resume=True)
 
 
-def test_no_space_left_keeps_the_checkpoint_before_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+def test_no_space_left_keeps_the_checkpoint_before_and_leaves_nothing_half_written(
+    tmp_path, monkeypatch
+):
     real = os.fsync
     calls = []
 
     def full(fd):
         calls.append(fd)
-        if (tmp_path / "run/checkpoints/000003").exists() and len(list((tmp_path / "run/checkpoints").iterdir())) > 1:
+        if (tmp_path / "run/checkpoints/000003").exists() and len(
+            list((tmp_path / "run/checkpoints").iterdir())
+        ) > 1:
             raise OSError(28, "No space left on device")
         return real(fd)
 
@@ -217,7 +261,9 @@ def test_no_space_left_keeps_the_checkpoint_before_and_leaves_nothing_half_writt
 
 
 def test_learning_rate_warms_up_and_follows_its_schedule():
-    config = noisereg.Config(train={"steps": 110}, optim={"lr": 1.0, "warmup": 10, "schedule": "cosine"})
+    config = noisereg.Config(
+        train={"steps": 110}, optim={"lr": 1.0, "warmup": 10, "schedule": "cosine"}
+    )
     assert [learning_rate(config, s) for s in (0, 9, 10)] == pytest.approx([0.1, 1.0, 1.0])
     assert learning_rate(config, 60) == pytest.approx(0.5)
     assert learning_rate(config, 109) < 1e-3

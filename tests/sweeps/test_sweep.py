@@ -26,13 +26,28 @@ from noisereg.runs.config import RuntimeConfig, read_yaml
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
 from noisereg.sweeps import launcher
-from noisereg.sweeps.grid import Grid, Sweep, check_continues, make_cells, parse_axes, read_grid, write
+from noisereg.sweeps.grid import (
+    Grid,
+    Sweep,
+    check_continues,
+    make_cells,
+    parse_axes,
+    read_grid,
+    write,
+)
 from noisereg.sweeps.resolve import resolve
 
 Capture = pytest.CaptureFixture[str]
 FAST = [
     *("--denoiser", "mlp:width=16,blocks=1", "--batch-size", "32"),
-    *("--set", "sample.steps=4", "--set", "runtime.device=cpu", "--set", "train.checkpoint_every=5"),
+    *(
+        "--set",
+        "sample.steps=4",
+        "--set",
+        "runtime.device=cpu",
+        "--set",
+        "train.checkpoint_every=5",
+    ),
 ]
 
 
@@ -65,9 +80,15 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def test_cells_are_the_product_of_the_axes_with_seeds_outermost() -> None:
-    cells = make_cells({"seed": 5}, read_grid({"noise": ["white", "blue"], "reg": ["none", "isotropy"], "seeds": 2}))
+    cells = make_cells(
+        {"seed": 5},
+        read_grid({"noise": ["white", "blue"], "reg": ["none", "isotropy"], "seeds": 2}),
+    )
     assert [cell.name for cell in cells] == [
-        f"{noise}_{reg}_s{seed}" for seed in (5, 6) for noise in ("white", "blue") for reg in ("none", "isotropy")
+        f"{noise}_{reg}_s{seed}"
+        for seed in (5, 6)
+        for noise in ("white", "blue")
+        for reg in ("none", "isotropy")
     ]
     assert [cell.config.seed for cell in cells] == [5] * 4 + [6] * 4
     assert cells[1].config.reg[0].name == "isotropy"
@@ -87,7 +108,10 @@ def test_any_key_is_an_axis() -> None:
     axes = parse_axes(["train.batch_size=64", "train.batch_size=128", "optim.lr=1e-3"])
     assert axes == {"train.batch_size": [64, 128], "optim.lr": [0.001]}
     cells = make_cells({}, Grid(axes=axes))
-    assert [cell.name for cell in cells] == ["batch_size=64_lr=0.001_s0", "batch_size=128_lr=0.001_s0"]
+    assert [cell.name for cell in cells] == [
+        "batch_size=64_lr=0.001_s0",
+        "batch_size=128_lr=0.001_s0",
+    ]
     assert [cell.config.train.batch_size for cell in cells] == [64, 128]
     with pytest.raises(NoiseregError, match="noise has a flag of its own: --noise blue"):
         parse_axes(["noise=blue"])
@@ -96,7 +120,9 @@ def test_any_key_is_an_axis() -> None:
 
 
 def test_names_of_cells_are_names_of_files() -> None:
-    (name,) = names({"noise": ["blue-tv:gamma.tau=0.2,factor=spectral"], "reg": ["../../x:path=/a b"]})
+    (name,) = names(
+        {"noise": ["blue-tv:gamma.tau=0.2,factor=spectral"], "reg": ["../../x:path=/a b"]}
+    )
     assert "/" not in name
     assert " " not in name
     (name,) = names({"noise": ["blue:" + ",".join(f"key{k}={k}" for k in range(50))]})
@@ -112,7 +138,9 @@ def test_the_same_cell_twice_is_refused() -> None:
 
 
 def test_each_auto_is_resolved_once_to_what_the_most_demanding_cell_needs() -> None:
-    """Static blue needs zero terminal SNR, target v and a logsnr grid (DESIGN §2); in a sweep white gets them too."""
+    """Static blue needs zero terminal SNR, target v and a logsnr grid (DESIGN §2); in a sweep
+    white gets them too.
+    """
     runtime = Runtime.start(RuntimeConfig())
     alone = resolve(make_cells({}, Grid(noise=["white"])), registry(), runtime)
     assert alone.cells[0].config.process.params["target"] == "eps"
@@ -138,12 +166,26 @@ def test_what_was_asked_for_explicitly_stays() -> None:
     base = {"sample": {"eta": 0.5, "grid": "uniform"}}
     cells = make_cells(base, Grid(noise=["white", "blue-tv"], process=["ddpm:target=x0", "iadb"]))
     resolved = resolve(cells, registry(), Runtime.start(RuntimeConfig()))
-    assert {(cell.config.sample.eta, cell.config.sample.grid) for cell in resolved.cells} == {(0.5, "uniform")}
+    assert {(cell.config.sample.eta, cell.config.sample.grid) for cell in resolved.cells} == {
+        (0.5, "uniform")
+    }
     assert {cell.config.process.params.get("target") for cell in resolved.cells} == {"x0", None}
 
 
-def test_a_combination_that_cannot_work_is_refused_before_any_is_trained(capsys: Capture, tmp_path: Path) -> None:
-    found = mistake(capsys, "--data", "swiss-roll", "--noise", "white", "--noise", "blue", "--out", tmp_path / "S")
+def test_a_combination_that_cannot_work_is_refused_before_any_is_trained(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    found = mistake(
+        capsys,
+        "--data",
+        "swiss-roll",
+        "--noise",
+        "white",
+        "--noise",
+        "blue",
+        "--out",
+        tmp_path / "S",
+    )
     assert found.startswith("cell blue_s0: ")
     assert not (tmp_path / "S").exists()
 
@@ -161,9 +203,13 @@ def test_a_sweep_goes_on_with_more_seeds_or_steps_and_with_nothing_else(tmp_path
     write(tmp_path / "S", {}, read_grid(grid), cells({}, grid))
     check_continues(tmp_path / "S", cells({}, grid | {"seeds": 3}))
     check_continues(tmp_path / "S", cells({"train": {"steps": 9999}}, grid))
-    with pytest.raises(NoiseregError, match="was started with a cell white_s1 that this command has not"):
+    with pytest.raises(
+        NoiseregError, match="was started with a cell white_s1 that this command has not"
+    ):
         check_continues(tmp_path / "S", cells({}, grid | {"seeds": 1}))
-    with pytest.raises(NoiseregError, match=r"in white_s0, train.batch_size was 128 and is now 64"):
+    with pytest.raises(
+        NoiseregError, match=r"in white_s0, train.batch_size was 128 and is now 64"
+    ):
         check_continues(tmp_path / "S", cells({"train": {"batch_size": 64}}, grid))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
@@ -172,12 +218,16 @@ def test_a_sweep_goes_on_with_more_seeds_or_steps_and_with_nothing_else(tmp_path
 
 
 def test_its_file_repeats_the_sweep(tmp_path: Path) -> None:
-    grid = read_grid({"noise": ["white", "blue-tv"], "axes": {"train.batch_size": [32, 64]}, "seeds": 2})
+    grid = read_grid(
+        {"noise": ["white", "blue-tv"], "axes": {"train.batch_size": [32, 64]}, "seeds": 2}
+    )
     base = {"seed": 3, "train": {"steps": 7}}
     cells = resolve(make_cells(base, grid), registry(), Runtime.start(RuntimeConfig())).cells
     write(tmp_path, base, grid, cells)
     values = read_yaml((tmp_path / "sweep.yaml").read_text(), "sweep.yaml")
-    again = make_cells({k: v for k, v in values.items() if k != "sweep"}, read_grid(values["sweep"]))
+    again = make_cells(
+        {k: v for k, v in values.items() if k != "sweep"}, read_grid(values["sweep"])
+    )
     assert [cell.name for cell in again] == [cell.name for cell in cells]
     assert resolve(again, registry(), Runtime.start(RuntimeConfig())).cells == cells
     assert Sweep.open(tmp_path).cells == cells
@@ -186,8 +236,22 @@ def test_its_file_repeats_the_sweep(tmp_path: Path) -> None:
 # The command
 
 
-def test_dry_run_lists_cells_with_times_and_writes_nothing(capsys: Capture, tmp_path: Path) -> None:
-    arguments = ["--noise", "white", "--noise", "blue-tv", "--seeds", 2, "--steps", 50, *FAST, "--out", tmp_path / "S"]
+def test_dry_run_lists_cells_with_times_and_writes_nothing(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    arguments = [
+        "--noise",
+        "white",
+        "--noise",
+        "blue-tv",
+        "--seeds",
+        2,
+        "--steps",
+        50,
+        *FAST,
+        "--out",
+        tmp_path / "S",
+    ]
     code, out, _ = call(capsys, *arguments, "--dry-run")
     assert code == 0
     lines = out.splitlines()
@@ -200,7 +264,9 @@ def test_dry_run_lists_cells_with_times_and_writes_nothing(capsys: Capture, tmp_
     assert all("about" in line and "not started" in line for line in lines[:4])
     assert lines[4].startswith("4 cells, 4 to train: about ")
     assert not (tmp_path / "S").exists()
-    assert call(capsys, *arguments[:-2], "--dry-run")[1].splitlines()[3].endswith("not started")  # without --out too
+    assert (
+        call(capsys, *arguments[:-2], "--dry-run")[1].splitlines()[3].endswith("not started")
+    )  # without --out too
     assert (
         call(capsys, *arguments[:-2])[2]
         == "noisereg: error: no --out; expected the sweep's folder, such as --out sweeps/a\n"
@@ -209,7 +275,9 @@ def test_dry_run_lists_cells_with_times_and_writes_nothing(capsys: Capture, tmp_
     assert listed["seconds"] == pytest.approx(sum(cell["seconds"] for cell in listed["cells"]))
 
 
-def test_a_step_is_timed_anew_where_pairing_or_regularizer_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_timed_anew_where_pairing_or_regularizer_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     timed: list[str] = []
 
     def seconds(parts: Any, runtime: Runtime) -> float:
@@ -217,13 +285,25 @@ def test_a_step_is_timed_anew_where_pairing_or_regularizer_differ(monkeypatch: p
         return 1.0
 
     monkeypatch.setattr("noisereg.sweeps.resolve.seconds_per_step", seconds)
-    grid = Grid(noise=["white", "blue-tv"], reg=["none", "isotropy"], pairing=["none", "optimal"], seeds=2)
+    grid = Grid(
+        noise=["white", "blue-tv"], reg=["none", "isotropy"], pairing=["none", "optimal"], seeds=2
+    )
     resolve(make_cells({}, grid), registry(), Runtime.start(RuntimeConfig()), estimate=True)
     assert sorted(timed) == ["none 0", "none 1", "optimal 0", "optimal 1"]
 
 
 def test_printed_commands_train_the_cells(capsys: Capture, tmp_path: Path) -> None:
-    arguments = ["--noise", "white", "--reg", "isotropy", "--steps", 4, *FAST, "--out", tmp_path / "S"]
+    arguments = [
+        "--noise",
+        "white",
+        "--reg",
+        "isotropy",
+        "--steps",
+        4,
+        *FAST,
+        "--out",
+        tmp_path / "S",
+    ]
     code, out, _ = call(capsys, *arguments, "--print-commands")
     (line,) = out.splitlines()
     program, *command = shlex.split(line)
@@ -236,23 +316,40 @@ def test_printed_commands_train_the_cells(capsys: Capture, tmp_path: Path) -> No
 
 def test_a_yaml_file_holds_a_sweep_and_flags_go_before_it(capsys: Capture, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(
-        "sweep:\n  noise: [white, {name: blue-tv, factor: spectral}]\n  reg: [none, 'isotropy:weight=0.1']\n  seeds: 2\n"
+        "sweep:\n  noise: [white, {name: blue-tv, factor: spectral}]\n  reg: [none, "
+        "'isotropy:weight=0.1']\n  seeds: 2\n"
         "train: {steps: 20}\nseed: 7\n"
     )
-    arguments = ["--config", tmp_path / "my.yaml", *FAST, "--out", tmp_path / "S", "--dry-run", "--json"]
+    arguments = [
+        "--config",
+        tmp_path / "my.yaml",
+        *FAST,
+        "--out",
+        tmp_path / "S",
+        "--dry-run",
+        "--json",
+    ]
     listed = json.loads(call(capsys, *arguments)[1])["cells"]
     assert len(listed) == 8
     assert listed[3]["name"] == "blue-tv-factor=spectral_isotropy-weight=0.1_s7"
-    listed = json.loads(call(capsys, *arguments, "--reg", "none", "--seeds", 1, "--seed", 1)[1])["cells"]
-    assert [cell["name"] for cell in listed] == ["white_none_s1", "blue-tv-factor=spectral_none_s1"]
+    listed = json.loads(call(capsys, *arguments, "--reg", "none", "--seeds", 1, "--seed", 1)[1])[
+        "cells"
+    ]
+    assert [cell["name"] for cell in listed] == [
+        "white_none_s1",
+        "blue-tv-factor=spectral_none_s1",
+    ]
     (tmp_path / "my.yaml").write_text("sweep: {noises: [white]}\n")
     assert "no key 'noises'; did you mean 'noise'?" in mistake(capsys, *arguments)
 
 
 def test_a_flag_replaces_the_axis_of_its_key_in_the_file(capsys: Capture, tmp_path: Path) -> None:
-    """Not one of them is ignored: ``--data`` beside a file whose sweep runs over data trains on that data alone."""
+    """Not one of them is ignored: ``--data`` beside a file whose sweep runs over data trains on
+    that data alone.
+    """
     (tmp_path / "my.yaml").write_text(
-        "sweep: {axes: {data: [swiss-roll, central-banana], train.batch_size: [8, 16]}}\ntrain: {steps: 2}\n"
+        "sweep: {axes: {data: [swiss-roll, central-banana], train.batch_size: [8, 16]}}\ntrain: "
+        "{steps: 2}\n"
     )
     arguments = ["--config", tmp_path / "my.yaml", "--out", tmp_path / "S", "--dry-run", "--json"]
 
@@ -275,10 +372,18 @@ def test_a_flag_replaces_the_axis_of_its_key_in_the_file(capsys: Capture, tmp_pa
 
 def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "S"]
-    assert "no noise is called 'whit'; did you mean 'white'?" in mistake(capsys, "--noise", "whit", *out)
-    assert "--cell 3: the sweep has cells 0 to 1" in mistake(capsys, "--seeds", 2, "--cell", 3, *out)
-    assert "would change an axis of the sweep" in mistake(capsys, "--noise", "blue", "--set", "noise.jitter=1", *out)
-    assert "no such section; did you mean 'train'?" in mistake(capsys, "--axis", "trian.steps=1", *out)
+    assert "no noise is called 'whit'; did you mean 'white'?" in mistake(
+        capsys, "--noise", "whit", *out
+    )
+    assert "--cell 3: the sweep has cells 0 to 1" in mistake(
+        capsys, "--seeds", 2, "--cell", 3, *out
+    )
+    assert "would change an axis of the sweep" in mistake(
+        capsys, "--noise", "blue", "--set", "noise.jitter=1", *out
+    )
+    assert "no such section; did you mean 'train'?" in mistake(
+        capsys, "--axis", "trian.steps=1", *out
+    )
     assert "seeds" in mistake(capsys, "--seeds", 0, *out)
     assert not (tmp_path / "S").exists()
 
@@ -327,18 +432,36 @@ def test_a_cell_that_fails_is_reported_the_others_are_trained_and_it_is_tried_ag
 def test_a_sweep_killed_midway_ends_with_the_table_of_one_that_ran_through(
     capsys: Capture, tmp_path: Path, make_sweep: Any
 ) -> None:
-    """kill −9 of the sweep and of the run that it was training; the same command goes on with both."""
-    arguments = ["--noise", "white", "--noise", "blue-tv", "--steps", "60", *FAST, "--out", str(tmp_path / "killed")]
+    """kill −9 of the sweep and of the run that it was training; the same command goes on with
+    both.
+    """
+    arguments = [
+        "--noise",
+        "white",
+        "--noise",
+        "blue-tv",
+        "--steps",
+        "60",
+        *FAST,
+        "--out",
+        str(tmp_path / "killed"),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "noisereg", "sweep", *arguments]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     first = tmp_path / "killed" / "cells" / "white_s0" / "checkpoints"
     wait_for(lambda: first.is_dir() and any(p.name.isdigit() for p in first.iterdir()))
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout
     process.kill()
     process.wait()
     sweep = Sweep.open(tmp_path / "killed")
-    assert launcher._lock(sweep.lock_of(sweep.cells[0])) is None  # the run has outlived its sweep and keeps its lock
+    assert (
+        launcher._lock(sweep.lock_of(sweep.cells[0])) is None
+    )  # the run has outlived its sweep and keeps its lock
     for child in children.split():
         os.kill(int(child), signal.SIGKILL)
     assert sweep.state(sweep.cells[0]).startswith("running, step")
@@ -371,7 +494,9 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
 
     def finish() -> None:
         sweep.path_of(cells[0]).mkdir()
-        (sweep.path_of(cells[0]) / "status.json").write_text('{"status": "finished", "step": 4000}')
+        (sweep.path_of(cells[0]) / "status.json").write_text(
+            '{"status": "finished", "step": 4000}'
+        )
         held.close()
 
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
@@ -380,12 +505,21 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     outcome = launcher.Launcher(sweep, 1, [], ConsoleReporter()).run(cells)
     timer.join()
     assert (outcome.finished, outcome.failed) == (cells, {})
-    assert capsys.readouterr().err.count("white_s0 is being trained by another process; waiting for it") == 1
+    assert (
+        capsys.readouterr().err.count(
+            "white_s0 is being trained by another process; waiting for it"
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_the_time_left_is_guessed_from_what_is_done_now(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    """Three of ten were done before; one took 100 s: six more take 600, however long ago the last one ended."""
+def test_the_time_left_is_guessed_from_what_is_done_now(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """Three of ten were done before; one took 100 s: six more take 600, however long ago the last
+    one ended.
+    """
     clock = [0.0]
     said = io.StringIO()
     monkeypatch.setattr(said, "isatty", lambda: terminal)
@@ -423,7 +557,9 @@ def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Pa
 
 
 def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three at once on two visible GPUs; the processes are stand-ins that end when all three have started."""
+    """Three at once on two visible GPUs; the processes are stand-ins that end when all three have
+    started.
+    """
     grid = Grid(noise=["white"], seeds=3)
     sweep = write(tmp_path / "S", {}, grid, make_cells({}, grid))
     started: list[dict[str, str]] = []
@@ -450,7 +586,9 @@ def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.Monke
     assert launcher.visible_gpus() == ["2", "GPU-8f"]
 
 
-def test_a_signal_stops_the_cells_with_their_checkpoints_written(capsys: Capture, tmp_path: Path) -> None:
+def test_a_signal_stops_the_cells_with_their_checkpoints_written(
+    capsys: Capture, tmp_path: Path
+) -> None:
     first = tmp_path / "S" / "cells" / "white_s0" / "checkpoints"
 
     def ask() -> None:
@@ -459,7 +597,9 @@ def test_a_signal_stops_the_cells_with_their_checkpoints_written(capsys: Capture
 
     thread = threading.Thread(target=ask)
     thread.start()
-    code, _, err = call(capsys, "--noise", "white", "--steps", 100_000, *FAST, "--out", tmp_path / "S")
+    code, _, err = call(
+        capsys, "--noise", "white", "--steps", 100_000, *FAST, "--out", tmp_path / "S"
+    )
     thread.join()
     assert code == 128 + signal.SIGTERM
     assert "The same command goes on" in err

@@ -49,7 +49,9 @@ def run(
     )
 
 
-def table_of(rows: dict[str, Sequence[float]], metric: str = "precision", **options: object) -> Table:
+def table_of(
+    rows: dict[str, Sequence[float]], metric: str = "precision", **options: object
+) -> Table:
     """Rows ``noise|reg`` with one value a seed."""
     measurements = [
         run(*key.split("|"), seed=seed, **{metric: value})
@@ -68,7 +70,12 @@ def labels(table: Table) -> list[str]:
 
 def test_rows_are_named_by_what_differs() -> None:
     table = table_of(
-        {"white|none": [1], "white|isotropy:weight=0.1": [1], "blue-tv|none": [1], "blue-tv|isotropy:weight=0.1": [1]}
+        {
+            "white|none": [1],
+            "white|isotropy:weight=0.1": [1],
+            "blue-tv|none": [1],
+            "blue-tv|isotropy:weight=0.1": [1],
+        }
     )
     assert labels(table) == [
         "white",
@@ -81,13 +88,19 @@ def test_rows_are_named_by_what_differs() -> None:
 
 def test_a_parameter_is_shown_where_uses_of_one_component_differ_in_it() -> None:
     table = table_of(
-        {"blue-tv:gamma.tau=0.2,factor=cholesky|none": [1], "blue-tv:gamma.tau=1,factor=cholesky|none": [1]}
+        {
+            "blue-tv:gamma.tau=0.2,factor=cholesky|none": [1],
+            "blue-tv:gamma.tau=1,factor=cholesky|none": [1],
+        }
     )
     assert labels(table) == ["blue-tv(gamma.tau=0.2)", "blue-tv(gamma.tau=1)"]
 
 
 def test_a_parameter_that_only_some_uses_have_is_left_out_where_others_tell_them_apart() -> None:
-    linear, early = ("blue-tv:gamma.form=linear", "blue-tv:gamma.form=sigmoid,gamma.tau=0.2,gamma.s=0")
+    linear, early = (
+        "blue-tv:gamma.form=linear",
+        "blue-tv:gamma.form=sigmoid,gamma.tau=0.2,gamma.s=0",
+    )
     assert labels(table_of({f"{linear}|none": [1], f"{early}|none": [1]})) == [
         "blue-tv(gamma.form=linear)",
         "blue-tv(gamma.form=sigmoid)",
@@ -95,7 +108,9 @@ def test_a_parameter_that_only_some_uses_have_is_left_out_where_others_tell_them
     resolved = Spec(name="blue-tv", params={"gamma": {"form": "linear", "tau": None}})
     assert spec_label(resolved, {"gamma.form", "gamma.tau"}) == "blue-tv(gamma.form=linear)"
     late = early.replace("0.2", "1")
-    assert labels(table_of({f"{linear}|none": [1], f"{early}|none": [1], f"{late}|none": [1]})) == [
+    assert labels(
+        table_of({f"{linear}|none": [1], f"{early}|none": [1], f"{late}|none": [1]})
+    ) == [
         "blue-tv(gamma.form=linear)",
         "blue-tv(gamma.form=sigmoid, gamma.tau=0.2)",
         "blue-tv(gamma.form=sigmoid, gamma.tau=1)",
@@ -116,18 +131,24 @@ def test_other_keys_that_differ_are_shown_and_columns_can_be_chosen() -> None:
     chosen = build(runs, HIGHER, columns=["noise"])
     assert labels(chosen) == ["white", "white (2)", "blue"]
     assert any("train.batch_size (64, 128)" in note and "reg" in note for note in chosen.notes)
-    with pytest.raises(NoiseregError, match=r"--columns nois: no such key; did you mean 'noise'\?"):
+    with pytest.raises(
+        NoiseregError, match=r"--columns nois: no such key; did you mean 'noise'\?"
+    ):
         build(runs, HIGHER, columns=["nois"])
 
 
 def test_differences_in_sampling_are_said_under_the_table() -> None:
     runs = [run("white", sampling={"eta": 1.0}, fid=1), run("blue", sampling={"eta": 0.0}, fid=2)]
-    assert "rows differ in more than their names show: sample.eta (1, 0)" in build(runs, HIGHER).notes
+    assert (
+        "rows differ in more than their names show: sample.eta (1, 0)" in build(runs, HIGHER).notes
+    )
 
 
 def test_labels_rename_rows() -> None:
     rows = {"white|none": [1], "white|isotropy:weight=0.1": [1]}
-    table = table_of(rows, labels=["DDPM:noise=white,reg=none", "Iso-Diffusion:reg=isotropy:weight=0.1"])
+    table = table_of(
+        rows, labels=["DDPM:noise=white,reg=none", "Iso-Diffusion:reg=isotropy:weight=0.1"]
+    )
     assert labels(table) == ["DDPM", "Iso-Diffusion"]
     with pytest.raises(NoiseregError, match="--label nothing: expected TEXT:KEY=VALUE"):
         table_of(rows, labels=["nothing"])
@@ -159,10 +180,13 @@ def test_a_baseline_is_matched_by_keys_or_by_name(baseline: str, expected: str) 
 def test_a_baseline_that_fits_no_row_or_several_names_them() -> None:
     rows = {"white|none": [1], "white|isotropy:weight=0.1": [1], "blue|none": [1]}
     with pytest.raises(
-        NoiseregError, match=r"noise=red matches no row; .*: white; white · isotropy\(weight=0\.1\); blue$"
+        NoiseregError,
+        match=r"noise=red matches no row; .*: white; white · isotropy\(weight=0\.1\); blue$",
     ):
         table_of(rows, baseline="noise=red")
-    with pytest.raises(NoiseregError, match=r"noise=white matches several rows .* add a key in which they differ"):
+    with pytest.raises(
+        NoiseregError, match=r"noise=white matches several rows .* add a key in which they differ"
+    ):
         table_of(rows, baseline="noise=white")
 
 
@@ -175,7 +199,12 @@ def test_without_a_plain_row_there_is_no_baseline_and_it_is_said() -> None:
 def test_each_number_of_sampling_steps_has_its_own_baseline() -> None:
     runs = [
         run(noise, steps=steps, fid=fid)
-        for noise, steps, fid in [("white", 10, 4), ("blue", 10, 2), ("white", 50, 3), ("blue", 50, 3)]
+        for noise, steps, fid in [
+            ("white", 10, 4),
+            ("blue", 10, 2),
+            ("white", 50, 3),
+            ("blue", 50, 3),
+        ]
     ]
     table = build(runs, HIGHER, baseline="noise=white")
     changes = {(r.label, r.first.steps): r.cells["fid"].comparison for r in table.rows}
@@ -191,7 +220,9 @@ def test_the_interval_is_students() -> None:
     values = [0.91, 0.94, 0.96, 0.93]
     cell = table_of({"white|none": values}).rows[0].cells["precision"]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert (cell.mean - cell.half_width, cell.mean + cell.half_width) == pytest.approx((low, high), rel=1e-12)
+    assert (cell.mean - cell.half_width, cell.mean + cell.half_width) == pytest.approx(
+        (low, high), rel=1e-12
+    )
 
 
 def test_two_seeds_show_both_values_and_no_test() -> None:
@@ -235,7 +266,9 @@ def test_holms_adjusted_p_values() -> None:
 
 
 def test_zero_variance_is_said_to_be_identical_or_constant() -> None:
-    table = table_of({"white|none": [0.3, 0.5, 0.4], "blue|none": [0.3, 0.5, 0.4], "red|none": [0.4, 0.6, 0.5]})
+    table = table_of(
+        {"white|none": [0.3, 0.5, 0.4], "blue|none": [0.3, 0.5, 0.4], "red|none": [0.4, 0.6, 0.5]}
+    )
     same, shifted = (row.cells["precision"].comparison for row in table.rows[1:])
     assert (same.verdict, same.p) == ("identical", None)
     assert (shifted.verdict, shifted.p) == ("constant", None)
@@ -245,7 +278,9 @@ def test_zero_variance_is_said_to_be_identical_or_constant() -> None:
     assert "*" not in text
 
 
-def test_the_mark_is_there_only_where_the_corrected_test_supports_it_and_says_the_direction() -> None:
+def test_the_mark_is_there_only_where_the_corrected_test_supports_it_and_says_the_direction() -> (
+    None
+):
     base = np.array([1.0, 1.1, 0.9, 1.05, 0.95])
     jitter = np.array([0.01, -0.01, 0.005, 0, -0.005])
     rows = {
@@ -259,7 +294,10 @@ def test_the_mark_is_there_only_where_the_corrected_test_supports_it_and_says_th
     assert verdicts == ["better", "worse", "none"]  # lower is better
     shown = [line.cells[0].change for line in formats.layout(table).lines]
     assert [text.endswith("*") for text in shown] == [False, True, True, False]
-    assert any(note.startswith("* a difference that is significant at 5 %: 3 paired t tests") for note in table.notes)
+    assert any(
+        note.startswith("* a difference that is significant at 5 %: 3 paired t tests")
+        for note in table.notes
+    )
 
 
 def test_below_five_seeds_the_smallest_detectable_difference_is_given() -> None:
@@ -269,7 +307,11 @@ def test_below_five_seeds_the_smallest_detectable_difference_is_given() -> None:
     limit = c.detectable
     assert limit == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(d))
     shifted = d - d.mean() + limit * np.array(1.001)
-    assert stats.ttest_1samp(shifted, 0).pvalue < 0.05 < stats.ttest_1samp(shifted - 0.002 * limit, 0).pvalue
+    assert (
+        stats.ttest_1samp(shifted, 0).pvalue
+        < 0.05
+        < stats.ttest_1samp(shifted - 0.002 * limit, 0).pvalue
+    )
 
 
 def rejections(draw: Callable[[np.random.Generator], Table], tables: int, seed: int = 0) -> float:
@@ -277,19 +319,25 @@ def rejections(draw: Callable[[np.random.Generator], Table], tables: int, seed: 
     found = 0
     for _ in range(tables):
         table = draw(rng)
-        marks = [c.comparison.verdict for r in table.rows for c in r.cells.values() if c.comparison]
+        marks = [
+            c.comparison.verdict for r in table.rows for c in r.cells.values() if c.comparison
+        ]
         found += any(verdict in ("better", "worse") for verdict in marks)
     return found / tables
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_test_is_calibrated_on_null_tables(seeds: int) -> None:
-    """2,000 tables whose two rows differ in nothing: 5 % ± 1.3 % reject (99.2 % of a binomial with p = .05)."""
+    """2,000 tables whose two rows differ in nothing: 5 % ± 1.3 % reject (99.2 % of a binomial with
+    p = .05).
+    """
 
     def null(rng: np.random.Generator) -> Table:
         # a part that a seed gives both rows, and one of each row's own
         common = rng.normal(0, 1, seeds)
-        return table_of({k: common + rng.normal(0.8, 0.1, seeds) for k in ("white|none", "blue|none")})
+        return table_of(
+            {k: common + rng.normal(0.8, 0.1, seeds) for k in ("white|none", "blue|none")}
+        )
 
     assert abs(rejections(null, 2000, seed=seeds) - 0.05) <= 0.013
 
@@ -298,14 +346,20 @@ def test_disjoint_seeds_are_calibrated_too() -> None:
     """The same for rows that share no seed (Welch, 5 seeds each)."""
 
     def null(rng: np.random.Generator) -> Table:
-        runs = [run(n, seed=s + o, fid=rng.normal(9, 1)) for n, o in (("white", 0), ("blue", 5)) for s in range(5)]
+        runs = [
+            run(n, seed=s + o, fid=rng.normal(9, 1))
+            for n, o in (("white", 0), ("blue", 5))
+            for s in range(5)
+        ]
         return build(runs, HIGHER)
 
     assert abs(rejections(null, 2000, seed=1) - 0.05) <= 0.013
 
 
 def test_holm_keeps_a_whole_table_at_five_percent() -> None:
-    """Three rows against a baseline by two numbers, six tests: at least one rejects in at most 5 % + 1.3 % of tables."""
+    """Three rows against a baseline by two numbers, six tests: at least one rejects in at most 5 %
+    + 1.3 % of tables.
+    """
 
     def null(rng: np.random.Generator) -> Table:
         runs = [
@@ -319,7 +373,9 @@ def test_holm_keeps_a_whole_table_at_five_percent() -> None:
 
 
 def test_a_shift_of_two_standard_deviations_is_found_with_five_seeds() -> None:
-    """Of the paired differences; the power is 91 %, and 500 tables put it above 80 % with all but certainty."""
+    """Of the paired differences; the power is 91 %, and 500 tables put it above 80 % with all but
+    certainty.
+    """
 
     def shifted(rng: np.random.Generator) -> Table:
         base = rng.normal(0, 1, 5)
@@ -344,29 +400,41 @@ def test_a_strength_picked_on_half_the_seeds_is_reported_on_the_rest() -> None:
     assert labels(table) == ["white", "white · isotropy(weight=0.1)"]
     picked = table.rows[1]
     assert picked.picked_on == (0, 1, 2)
-    assert picked.seeds == table.rows[0].seeds == [3, 4, 5, 6]  # the baseline stands beside it on the same
+    assert (
+        picked.seeds == table.rows[0].seeds == [3, 4, 5, 6]
+    )  # the baseline stands beside it on the same
     assert picked.cells["precision"].comparison.n == 4
     assert [c["picked"] for c in table.candidates] == [False, True, False, False]
-    assert any("picked on seeds 0, 1, 2 and is reported on 3, 4, 5, 6" in note for note in table.notes)
+    assert any(
+        "picked on seeds 0, 1, 2 and is reported on 3, 4, 5, 6" in note for note in table.notes
+    )
 
 
 def test_picking_does_not_flatter() -> None:
-    """1,000 tables of four strengths that do nothing: the picked one is significant in 5 % ± 2.1 % (99.8 %)."""
+    """1,000 tables of four strengths that do nothing: the picked one is significant in 5 % ± 2.1 %
+    (99.8 %).
+    """
     rate = rejections(lambda rng: lambdas(rng, 8, (0, 0, 0, 0)), 1000)
     assert abs(rate - 0.05) <= 0.021
 
 
 def test_picking_needs_strengths_and_seeds() -> None:
-    with pytest.raises(NoiseregError, match="no two rows differ in a regularizer's parameters alone"):
+    with pytest.raises(
+        NoiseregError, match="no two rows differ in a regularizer's parameters alone"
+    ):
         table_of({"white|none": [1, 2], "blue|none": [1, 2]}, pick="precision")
     with pytest.raises(NoiseregError, match=r"share 1 seed; expected at least 2"):
         table_of({"white|a:weight=1": [1], "white|a:weight=2": [1]}, pick="precision")
-    with pytest.raises(NoiseregError, match=r"--pick precisio: no such number; .* did you mean 'precision'\?"):
+    with pytest.raises(
+        NoiseregError, match=r"--pick precisio: no such number; .* did you mean 'precision'\?"
+    ):
         table_of({"white|none": [1]}, pick="precisio")
 
 
 def test_several_strengths_without_picking_are_warned_of() -> None:
-    table = table_of({"white|none": [1, 2, 3], "white|a:weight=1": [1, 2, 4], "white|a:weight=2": [1, 2, 5]})
+    table = table_of(
+        {"white|none": [1, 2, 3], "white|a:weight=1": [1, 2, 4], "white|a:weight=2": [1, 2, 5]}
+    )
     assert any("--pick METRIC" in note for note in table.notes)
 
 
@@ -402,7 +470,11 @@ def test_the_terminal_table_reads_as_in_the_examples(example: Table) -> None:
 
 def test_colour_marks_only_what_is_significant() -> None:
     base = np.array([1.0, 1.1, 0.9, 1.05, 0.95])
-    rows = {"white|none": base, "blue|none": base + 1 + 0.01 * np.arange(5), "red|none": base + 0.3 * np.arange(-2, 3)}
+    rows = {
+        "white|none": base,
+        "blue|none": base + 1 + 0.01 * np.arange(5),
+        "red|none": base + 0.3 * np.arange(-2, 3),
+    }
     text = formats.terminal(table_of(rows), color=True)
     assert "\x1b[32m" in text.splitlines()[2]
     assert "\x1b[3" not in text.splitlines()[3]
@@ -431,7 +503,9 @@ def test_every_format_shows_the_same_numbers(example: Table) -> None:
         number = row["metrics"][line["metric"]]
         assert float(line["mean"]) == number["mean"]
         assert line["values"] == " ".join(f"{k}={v!r}" for k, v in number["values"].items())
-        assert (line["p_holm"] or None) == (str(number["comparison"]["p_holm"]) if "comparison" in number else None)
+        assert (line["p_holm"] or None) == (
+            str(number["comparison"]["p_holm"]) if "comparison" in number else None
+        )
 
 
 def test_names_cannot_break_a_format() -> None:
@@ -480,24 +554,37 @@ def test_a_table_that_is_read_keeps_its_baseline_labels_and_columns() -> None:
     )
     read = rebuild(again(made))
     assert read is not None
-    assert [(row.label, row.baseline) for row in read.rows] == [(row.label, row.baseline) for row in made.rows]
+    assert [(row.label, row.baseline) for row in read.rows] == [
+        (row.label, row.baseline) for row in made.rows
+    ]
     assert formats.markdown(read) == formats.markdown(made)
     other = rebuild(again(made), columns=("noise", "reg"), baseline="noise=white,reg=none")
     assert other is not None
-    assert [(row.label, row.baseline) for row in other.rows][::3] == [("X", True), ("blue · isotropy", False)]
+    assert [(row.label, row.baseline) for row in other.rows][::3] == [
+        ("X", True),
+        ("blue · isotropy", False),
+    ]
     part = rebuild(again(made), "noise=white")  # what was asked for and is gone is not missed
     assert part is not None
-    assert [(row.label, row.baseline) for row in part.rows] == [("X", True), ("isotropy · white", False)]
+    assert [(row.label, row.baseline) for row in part.rows] == [
+        ("X", True),
+        ("isotropy · white", False),
+    ]
 
 
 def test_a_table_that_is_read_knows_what_differs_between_a_rows_runs() -> None:
-    runs = [run("white", seed=s, precision=float(s), sampling={"checkpoint": 100 + s, "eta": 0.0}) for s in range(3)]
+    runs = [
+        run("white", seed=s, precision=float(s), sampling={"checkpoint": 100 + s, "eta": 0.0})
+        for s in range(3)
+    ]
     runs = [replace(m, environment={"torch": f"2.{m.seed}", "device": "cpu"}) for m in runs]
     made = build(runs, {"precision": "higher"})
     read = rebuild(again(made), columns=("noise",))
     assert read is not None
     differing = "sample.checkpoint (100, 101, 102); torch (2.0, 2.1, 2.2)"
-    assert read.notes[0] == made.notes[0] == f"rows differ in more than their names show: {differing}"
+    assert (
+        read.notes[0] == made.notes[0] == f"rows differ in more than their names show: {differing}"
+    )
     assert [m.sampling for m in read.rows[0].measurements] == [m.sampling for m in runs]
     assert [m.environment for m in read.rows[0].measurements] == [m.environment for m in runs]
 
@@ -513,5 +600,8 @@ def test_a_table_that_is_read_knows_what_differs_between_a_rows_runs() -> None:
     ],
 )
 def test_all_conditions_hold(match: str, expected: list[str]) -> None:
-    runs = [run("white", reg=reg, precision=1.0) for reg in ("none", "isotropy:weight=0.1", "isotropy:weight=0.3")]
+    runs = [
+        run("white", reg=reg, precision=1.0)
+        for reg in ("none", "isotropy:weight=0.1", "isotropy:weight=0.3")
+    ]
     assert [m.components["reg"][0].label() for m in where(runs, match)] == expected

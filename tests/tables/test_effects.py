@@ -16,7 +16,10 @@ from noisereg.tables.table import Measurement, Table
 
 
 def measured(
-    values: dict[tuple[str, str], list[float]], steps: int = 10, process: str = "ddpm", pairing: str = "none"
+    values: dict[tuple[str, str], list[float]],
+    steps: int = 10,
+    process: str = "ddpm",
+    pairing: str = "none",
 ) -> list[Measurement]:
     return [
         Measurement(
@@ -57,11 +60,15 @@ def test_effects_by_hand() -> None:
     assert values["blue × isotropy"] == pytest.approx([0.4, 0.3, 0.2])
     cell = found.rows[2].cells["precision"]
     assert cell.mean == pytest.approx(0.3)
-    assert cell.half_width == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)  # Student's t with 2 degrees
+    assert cell.half_width == pytest.approx(
+        4.302653 * 0.1 / np.sqrt(3), rel=1e-6
+    )  # Student's t with 2 degrees
     # p of t = .3/(.1/√3), two-sided; the largest of three keeps its value under Holm's correction
     assert cell.comparison is not None
     assert cell.comparison.p == pytest.approx(0.03510, rel=1e-3)
-    assert found.rows[1].cells["precision"].comparison.verdict == "better"  # p = .0131, three times that is .039
+    assert (
+        found.rows[1].cells["precision"].comparison.verdict == "better"
+    )  # p = .0131, three times that is .039
     assert found.rows[1].cells["precision"].comparison.p_holm == pytest.approx(0.0394, abs=2e-4)
     text = formats.markdown(found)
     assert "| isotropy, with white | +.50 ± .25\\* |" in text
@@ -80,16 +87,24 @@ def test_each_section_has_its_own_and_other_rows_are_left_out() -> None:
 
 def test_a_cell_that_is_missing_leaves_out_what_needs_it() -> None:
     values = {k: v for k, v in FACTORIAL.items() if k != ("blue", "isotropy")}
-    assert [row.label for row in effects(table(values), ["noise", "reg"]).rows] == ["blue", "isotropy, with white"]
+    assert [row.label for row in effects(table(values), ["noise", "reg"]).rows] == [
+        "blue",
+        "isotropy, with white",
+    ]
     short = {**FACTORIAL, ("blue", "isotropy"): [2.0]}
     cell = effects(table(short), ["noise", "reg"]).rows[2].cells["precision"]
     assert list(cell.values) == ["0"]
     assert cell.half_width is None
-    assert "on fewer seeds than the others: blue × isotropy" in effects(table(short), ["noise", "reg"]).notes
+    assert (
+        "on fewer seeds than the others: blue × isotropy"
+        in effects(table(short), ["noise", "reg"]).notes
+    )
 
 
 def test_rounding_is_no_effect() -> None:
-    """Numbers of three decimals whose interaction is exactly zero: sums of their floats are not."""
+    """Numbers of three decimals whose interaction is exactly zero: sums of their floats are
+    not.
+    """
     rng = np.random.default_rng(0)
     a, up, over = (np.round(rng.uniform(0.1, 0.9, 5), 3) for _ in range(3))
     y = {
@@ -114,14 +129,19 @@ def test_a_constant_effect_has_its_sign_explained() -> None:
 
 def test_cells_that_were_sampled_differently_are_said() -> None:
     runs = measured(FACTORIAL)
-    runs = [replace(m, sampling={"grid": "logsnr" if "blue" in m.source else "uniform"}) for m in runs]
+    runs = [
+        replace(m, sampling={"grid": "logsnr" if "blue" in m.source else "uniform"}) for m in runs
+    ]
     found = effects(build(runs, {"precision": "higher"}), ["noise", "reg"])
-    assert found.notes[0] == "rows differ in more than their names show: sample.grid (uniform, logsnr)"
+    assert (
+        found.notes[0]
+        == "rows differ in more than their names show: sample.grid (uniform, logsnr)"
+    )
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    """2,000 simulated interactions of known size with what a seed does to all cells alike: the 95 % interval holds the
-    truth in 95 % ± 1.5 % (three standard errors of a binomial)."""
+    """2,000 simulated interactions of known size with what a seed does to all cells alike: the 95
+    % interval holds the truth in 95 % ± 1.5 % (three standard errors of a binomial)."""
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(2000):
@@ -135,7 +155,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 
 def test_what_cannot_be_asked() -> None:
-    with pytest.raises(NoiseregError, match="--effects noise: expected two factors, such as noise,reg"):
+    with pytest.raises(
+        NoiseregError, match="--effects noise: expected two factors, such as noise,reg"
+    ):
         effects(table(FACTORIAL), ["noise"])
     with pytest.raises(NoiseregError, match="--effects nois: no such key; did you mean 'noise'"):
         effects(table(FACTORIAL), ["nois", "reg"])

@@ -21,7 +21,12 @@ from noisereg.runs.runtime import Runtime
 from noisereg.tasks import ClassParams
 from noisereg.tasks.class_label import ClassLabel
 
-SMALL = {"task": "class", "denoiser": "mlp:width=32", "runtime": {"device": "cpu"}, "sample": {"steps": 3}}
+SMALL = {
+    "task": "class",
+    "denoiser": "mlp:width=32",
+    "runtime": {"device": "cpu"},
+    "sample": {"steps": 3},
+}
 
 
 def train(out, steps, resume=False, **more):
@@ -48,11 +53,23 @@ def test_the_share_of_labels_withheld_is_the_dropout():
 
 def feed(ranks, rank, accumulate):
     config = noisereg.Config(
-        **{**SMALL, "task": "class:dropout=0.5"}, train={"batch_size": 24, "accumulate": accumulate}
+        **{**SMALL, "task": "class:dropout=0.5"},
+        train={"batch_size": 24, "accumulate": accumulate},
     )
-    runtime = dataclasses.replace(Runtime.start(RuntimeConfig(device="cpu")), rank=rank, world=ranks)
+    runtime = dataclasses.replace(
+        Runtime.start(RuntimeConfig(device="cpu")), rank=rank, world=ranks
+    )
     parts = assemble(config, registry(), runtime)
-    return Feed(parts.config, parts.dataset.split("train"), parts.shape, False, parts.task, parts.noise, 1000, runtime)
+    return Feed(
+        parts.config,
+        parts.dataset.split("train"),
+        parts.shape,
+        False,
+        parts.task,
+        parts.noise,
+        1000,
+        runtime,
+    )
 
 
 def test_what_is_withheld_depends_on_seed_step_and_global_index_alone():
@@ -61,7 +78,9 @@ def test_what_is_withheld_depends_on_seed_step_and_global_index_alone():
     assert not torch.equal(whole[0] == 10, whole[1] == 10)
     for ranks, accumulate in ((2, 1), (1, 3), (2, 2)):
         parts = [feed(ranks, rank, accumulate) for rank in range(ranks)]
-        again = torch.cat([parts[r].prepare(5, micro).cond for micro in range(accumulate) for r in range(ranks)])
+        again = torch.cat(
+            [parts[r].prepare(5, micro).cond for micro in range(accumulate) for r in range(ranks)]
+        )
         assert torch.equal(whole[1], again)
 
 
@@ -83,7 +102,10 @@ def test_guidance_is_linear_in_both_predictions_and_in_the_heads(process):
     generator = torch.Generator().manual_seed(0)
     blocks = 1 + made.extra_heads + noise.extra_heads
     answers = torch.randn(11, blocks, 8, 8, generator=generator, dtype=torch.float64)
-    x, t = torch.randn(4, *shape, generator=generator, dtype=torch.float64), torch.full((4,), 0.3, dtype=torch.float64)
+    x, t = (
+        torch.randn(4, *shape, generator=generator, dtype=torch.float64),
+        torch.full((4,), 0.3, dtype=torch.float64),
+    )
     labels = torch.tensor([3, 1, 4, 1])
     null = torch.full_like(labels, 10)
 
@@ -99,7 +121,9 @@ def test_guidance_is_linear_in_both_predictions_and_in_the_heads(process):
         for name in ("x0_hat", "eps_hat", "heads"):
             c, u = getattr(told, name), getattr(untold, name)
             if c is not None:
-                assert torch.allclose(getattr(both, name), u + weight * (c - u), rtol=1e-10, atol=1e-12), name
+                assert torch.allclose(
+                    getattr(both, name), u + weight * (c - u), rtol=1e-10, atol=1e-12
+                ), name
         if made.extra_heads:
             assert torch.equal(both.own, told.own)
 
@@ -107,7 +131,12 @@ def test_guidance_is_linear_in_both_predictions_and_in_the_heads(process):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     settings = {"steps": 250, "batch_size": 128}
-    sections = {"process": "iadb", "denoiser": "mlp:width=96,blocks=2", "sample": {"steps": 15}, "optim": {"lr": 2e-3}}
+    sections = {
+        "process": "iadb",
+        "denoiser": "mlp:width=96,blocks=2",
+        "sample": {"steps": 15},
+        "optim": {"lr": 2e-3},
+    }
     return train(tmp_path_factory.mktemp("class") / "run", 250, train=settings, **sections)
 
 
@@ -116,13 +145,19 @@ def accuracy(images, labels):
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    means = np.stack([digits.images[digits.target == k].mean(0) for k in range(10)]).reshape(10, -1) * 255 / 16
+    means = (
+        np.stack([digits.images[digits.target == k].mean(0) for k in range(10)]).reshape(10, -1)
+        * 255
+        / 16
+    )
     distances = ((images.double().numpy().reshape(len(images), 1, -1) - means) ** 2).sum(-1)
     return float((distances.argmin(1) == np.asarray(labels)).mean())
 
 
 def test_labels_decide_what_is_drawn_and_guidance_does_so_more(trained):
-    """Under a wrong or ignored label a tenth would be right: 99.9 % of such draws of 200 give under 0.18."""
+    """Under a wrong or ignored label a tenth would be right: 99.9 % of such draws of 200 give
+    under 0.18.
+    """
     labels = [i % 10 for i in range(200)]
     plain, guided = (accuracy(trained.sample(200, guidance=w), labels) for w in (1.0, 3.0))
     assert plain > stats.binom.isf(0.001, 200, 0.1) / 200
@@ -134,7 +169,9 @@ def test_labels_go_in_turn_or_as_given_and_guidance_zero_forgets_them(trained):
     assert torch.equal(turn, trained.sample(12, labels=list(range(10))))
     assert torch.equal(turn[3:4], trained.sample(4, labels=[5, 6, 7, 3])[3:4])
     assert not torch.equal(turn, trained.sample(12, labels=[7]))
-    assert torch.equal(trained.sample(3, labels=[1], guidance=0), trained.sample(3, labels=[7], guidance=0))
+    assert torch.equal(
+        trained.sample(3, labels=[1], guidance=0), trained.sample(3, labels=[7], guidance=0)
+    )
 
 
 def test_a_run_knows_its_classes_without_its_data(trained):
@@ -149,7 +186,10 @@ def test_a_run_knows_its_classes_without_its_data(trained):
         ({"task": "class:classes=7"}, "the data set has 10 classes"),
         ({"pairing": "greedy"}, "pairing greedy with task class"),
         ({"task": "class:dropout=0", "sample": {"guidance": 2}}, "withheld no labels in training"),
-        ({"task": "unconditional", "sample": {"guidance": 2}}, "no unconditional network to guide away from"),
+        (
+            {"task": "unconditional", "sample": {"guidance": 2}},
+            "no unconditional network to guide away from",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line_and_nothing_is_written(sections, said, tmp_path):

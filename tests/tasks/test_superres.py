@@ -38,7 +38,9 @@ def test_the_condition_is_bilinear_down_and_up_with_aligned_corners(factor):
 
 def test_a_small_image_from_the_user_gives_the_condition_of_training():
     made, x = task(), torch.randn(3, *SHAPE)
-    small = torch.nn.functional.interpolate(x, size=made.input_shape[1:], mode="bilinear", align_corners=True)
+    small = torch.nn.functional.interpolate(
+        x, size=made.input_shape[1:], mode="bilinear", align_corners=True
+    )
     assert torch.equal(made.from_input(small), made.cond(Batch(x)))
 
 
@@ -62,14 +64,18 @@ def small_images(tmp_path_factory):
     """Held-out digits at half their size, and them whole."""
     folder = tmp_path_factory.mktemp("small")
     whole = noisereg.build("dataset", "digits").split("heldout").batch(torch.arange(30)).x
-    small = torch.nn.functional.interpolate(whole, size=(4, 4), mode="bilinear", align_corners=True)
+    small = torch.nn.functional.interpolate(
+        whole, size=(4, 4), mode="bilinear", align_corners=True
+    )
     for k, image in enumerate(small):
         pixels = ((image[0] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
         Image.fromarray(pixels).save(folder / f"{k:02d}.png")
     return folder, whole
 
 
-def test_sampling_from_a_folder_of_small_images_enlarges_each(trained, small_images, tmp_path, capsys):
+def test_sampling_from_a_folder_of_small_images_enlarges_each(
+    trained, small_images, tmp_path, capsys
+):
     folder, whole = small_images
     out = tmp_path / "large.npz"
     assert command(["sample", str(trained.path), "--input", str(folder), "--out", str(out)]) == 0
@@ -91,7 +97,9 @@ def test_psnr_and_ssim_through_eval_compare_each_with_its_own_image(trained):
 
 
 def heldout_variance():
-    """Mean squared error of the held-out images' mean, in grey levels: the best an answer blind to its input can do."""
+    """Mean squared error of the held-out images' mean, in grey levels: the best an answer blind to
+    its input can do.
+    """
     x = noisereg.build("dataset", "digits").split("heldout").batch(torch.arange(60)).x
     return float(((x - x.mean(0)) * 127.5).square().mean())
 
@@ -106,10 +114,16 @@ def test_more_samples_than_images_wrap_around_with_new_noise(trained, small_imag
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"task": "superres", "data": "swiss-roll"}, "superres needs images and this data set has points"),
+        (
+            {"task": "superres", "data": "swiss-roll"},
+            "superres needs images and this data set has points",
+        ),
         ({"task": "superres:factor=3"}, "factor=3 does not divide 8×8"),
         ({"task": "superres:factor=2", "sample": {"guidance": 2}}, "no unconditional network"),
-        ({"task": "superres:factor=2", "pairing": "optimal"}, "pairing optimal with task superres"),
+        (
+            {"task": "superres:factor=2", "pairing": "optimal"},
+            "pairing optimal with task superres",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_is_written(sections, said, tmp_path):

@@ -1,4 +1,6 @@
-"""How the tests of the kit state that a check catches a wrong component, and that a right one passes."""
+"""How the tests of the kit state that a check catches a wrong component, and that a right one
+passes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ def outcome(kind, name, implementation, **params):
 def assert_caught(kind, name, implementation, said, **params):
     """The check fails, and its message says what is wrong."""
     found = outcome(kind, name, implementation, **params)
-    assert found.status == "failed", f"{name} does not catch {implementation.__name__}: {found.status} {found.message}"
+    assert found.status == "failed", (
+        f"{name} does not catch {implementation.__name__}: {found.status} {found.message}"
+    )
     assert said in found.message
 
 

@@ -1,4 +1,6 @@
-"""``conformance`` as a plugin's author uses it, and the built-in components under their own kit."""
+"""``conformance`` as a plugin's author uses it, and the built-in components under their own
+kit.
+"""
 
 import re
 import subprocess
@@ -36,7 +38,9 @@ test_mine = conformance("noise", "file/loud", plugin="plugin.py", expected_failu
 
 
 def test_what_an_author_sees(tmp_path):
-    """A failure with its explanation and confidence, one that is expected, one that was and is stale, and reasons to skip."""
+    """A failure with its explanation and confidence, one that is expected, one that was and is
+    stale, and reasons to skip.
+    """
     (tmp_path / "plugin.py").write_text(PLUGIN)
     (tmp_path / "test_mine.py").write_text(TEST)
     done = subprocess.run(
@@ -66,7 +70,9 @@ def test_a_component_that_is_not_there_fails_every_check_with_the_hint():
 
 
 def test_a_misspelt_check_or_kind_is_an_error_at_once():
-    with pytest.raises(NoiseregError, match="no check of a noise is called 'centered'; did you mean 'centred'"):
+    with pytest.raises(
+        NoiseregError, match="no check of a noise is called 'centered'; did you mean 'centred'"
+    ):
         conformance("noise", "white", expected_failures={"centered": "why"})
     with pytest.raises(NoiseregError, match="no kind is called 'nois'; did you mean 'noise'"):
         conformance("nois", "white")
@@ -90,7 +96,12 @@ BUILT_IN = {
         "red-tv:factor=spectral",
         "power-law",
     ],
-    "regularizer": ["isotropy", "isotropy:space=whitened", "isotropy:mean=sample", "isotropy:mean=timestep-bin"],
+    "regularizer": [
+        "isotropy",
+        "isotropy:space=whitened",
+        "isotropy:mean=sample",
+        "isotropy:mean=timestep-bin",
+    ],
     "pairing": ["greedy", "optimal", "greedy:cost=noised"],
     "process": ["ddpm", "iadb", "ddpm:schedule=cosine", "ddpm:target=x0"],
     "denoiser": ["dense", "mlp:width=64"],
@@ -101,7 +112,9 @@ BUILT_IN = {
 }
 
 
-@pytest.mark.parametrize(("kind", "spec"), [(kind, spec) for kind, specs in BUILT_IN.items() for spec in specs])
+@pytest.mark.parametrize(
+    ("kind", "spec"), [(kind, spec) for kind, specs in BUILT_IN.items() for spec in specs]
+)
 def test_built_in_components_conform(kind, spec):
     outcomes = [run(check, Subject.find(kind, spec)) for check in checks(kind)]
     assert {o.check.name: o.message for o in outcomes if o.status == "failed"} == {}

@@ -116,7 +116,9 @@ def test_a_right_denoiser_passes_every_check(implementation):
     assert failures("denoiser", implementation) == {}
 
 
-@pytest.mark.parametrize(("name", "case"), [(n, k) for n, cases in DENOISERS.items() for k in range(len(cases))])
+@pytest.mark.parametrize(
+    ("name", "case"), [(n, k) for n, cases in DENOISERS.items() for k in range(len(cases))]
+)
 def test_the_check_catches_a_wrong_denoiser(name, case):
     assert_caught("denoiser", name, *DENOISERS[name][case])
 
@@ -188,13 +190,18 @@ class Bytes(RightDataset):
     classes = 0
 
     def data(self):
-        return {name: torch.arange(160.0).reshape(10, 1, 4, 4) + k for k, name in enumerate(("train", "heldout"))}
+        return {
+            name: torch.arange(160.0).reshape(10, 1, 4, 4) + k
+            for k, name in enumerate(("train", "heldout"))
+        }
 
 
 class Augments(RightDataset):
     class Jittered(Points):
         def batch(self, indices):
-            return Batch(self.x[indices] + 0.01 * torch.randn(len(indices), 2), self.labels[indices])
+            return Batch(
+                self.x[indices] + 0.01 * torch.randn(len(indices), 2), self.labels[indices]
+            )
 
     def split(self, name):
         part = super().split(name)
@@ -248,7 +255,10 @@ DATASETS = {
         (DrawsItsData, "is not the same data"),
     ],
     "heldout_is_held_out": [(NotHeldOut, "are those of train")],
-    "fresh_samples_come_from_the_generator": [(StaleFresh, "another seed"), (GlobalFresh, "global generator")],
+    "fresh_samples_come_from_the_generator": [
+        (StaleFresh, "another seed"),
+        (GlobalFresh, "global generator"),
+    ],
     "trains": [(MirroredPoints, "no left and right")],
 }
 
@@ -257,7 +267,9 @@ def test_a_right_data_set_passes_every_check():
     assert failures("dataset", RightDataset) == {}
 
 
-@pytest.mark.parametrize(("name", "case"), [(n, k) for n, cases in DATASETS.items() for k in range(len(cases))])
+@pytest.mark.parametrize(
+    ("name", "case"), [(n, k) for n, cases in DATASETS.items() for k in range(len(cases))]
+)
 def test_the_check_catches_a_wrong_data_set(name, case):
     assert_caught("dataset", name, *DATASETS[name][case])
 

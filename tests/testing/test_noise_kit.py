@@ -1,4 +1,6 @@
-"""Every check of a noise catches a wrong one, and right ones pass (the first class is right, the others derive from it)."""
+"""Every check of a noise catches a wrong one, and right ones pass (the first class is right, the
+others derive from it).
+"""
 
 import random
 import time
@@ -83,7 +85,9 @@ class RightFitted(nn.Module, Noise):
 
 
 class RightNotGaussian(Right):
-    """Every number's sign is kept and its size made 1: neither linear nor Gaussian, and it says so."""
+    """Every number's sign is kept and its size made 1: neither linear nor Gaussian, and it says
+    so.
+    """
 
     gaussian = linear = False
 
@@ -111,7 +115,9 @@ def test_a_right_noise_passes_every_check(implementation):
 class Float64(Right):
     def color(self, latents, t):
         z = latents["z"]
-        return z + self.factor(t).reshape(-1, *[1] * (z.ndim - 1)) * z.mean(tuple(range(1, z.ndim)), keepdim=True)
+        return z + self.factor(t).reshape(-1, *[1] * (z.ndim - 1)) * z.mean(
+            tuple(range(1, z.ndim)), keepdim=True
+        )
 
 
 class InfiniteAtOne(Right):
@@ -273,7 +279,9 @@ class Explodes(Right):
 
 
 class SingularUnsaid(Noise):
-    """The mean is taken away, almost, and the step grid is not told: uniform steps converge hopelessly slowly."""
+    """The mean is taken away, almost, and the step grid is not told: uniform steps converge
+    hopelessly slowly.
+    """
 
     keep = 1e-3
 
@@ -325,37 +333,69 @@ WRONG = {
         (Float64, "torch.float64 from torch.float32 latents"),
         (InfiniteAtOne, "not finite at t = [1.0]"),
     ],
-    "same_latents_same_noise": [(Draws, "two results for the same latents"), (InPlace, "changes z in place")],
-    "global_generators_untouched": [(DrawsAndRestores, "global generator of numpy"), (Draws, "of torch")],
+    "same_latents_same_noise": [
+        (Draws, "two results for the same latents"),
+        (InPlace, "changes z in place"),
+    ],
+    "global_generators_untouched": [
+        (DrawsAndRestores, "global generator of numpy"),
+        (Draws, "of torch"),
+    ],
     "builds_alike": [(DrawsItsMatrix, "colour the same latents differently")],
     "centred": [(Shifted, "standard errors from 0")],
     "mean_square_of_draws": [(PowerOff, "mean_square says")],
     "mean_square_of_matrix": [(PowerSlightlyOff, "mean_square says")],
-    "gaussian_where_it_says_so": [(Uniform, "set gaussian = False"), (ScaleMixture, "set gaussian = False")],
+    "gaussian_where_it_says_so": [
+        (Uniform, "set gaussian = False"),
+        (ScaleMixture, "set gaussian = False"),
+    ],
     "linear_where_it_says_so": [(Clipped, "set linear = False")],
     "whiten_inverts_color": [(WrongInverse, "whiten(color(z)) is z up to")],
     "whitened_power_of_draws": [(WrongPower, "standard errors from 1")],
-    "heads_fit_the_network": [(HeadTooWide, "basis gives"), (NegativeWeight, "is negative or not finite")],
-    "transport_agrees_with_color": [(Unmoved, "must override transport"), (HeadScaled, "is off color(z, s)")],
+    "heads_fit_the_network": [
+        (HeadTooWide, "basis gives"),
+        (NegativeWeight, "is negative or not finite"),
+    ],
+    "transport_agrees_with_color": [
+        (Unmoved, "must override transport"),
+        (HeadScaled, "is off color(z, s)"),
+    ],
     "transport_rate_is_its_derivative": [(RateOff, "off the difference quotient")],
     "continuous_in_time": [(Jumps, "between t = 0.3712")],
     "independent_across_the_batch": [(BatchNormalised, "changes with the other samples")],
-    "state_round_trip": [(FitsIntoThinAir, "reaches no checkpoint"), (ForgetsItsBuffer, "mean_square is another one")],
+    "state_round_trip": [
+        (FitsIntoThinAir, "reaches no checkpoint"),
+        (ForgetsItsBuffer, "mean_square is another one"),
+    ],
     "trains_and_samples": [(RefusedEverywhere, "both processes refuse it"), (Explodes, "nan")],
-    "sampler_meets_its_oracle": [(SingularUnsaid, "uniform grid"), (HeadScaled, "transport, heads or power_floor")],
+    "sampler_meets_its_oracle": [
+        (SingularUnsaid, "uniform grid"),
+        (HeadScaled, "transport, heads or power_floor"),
+    ],
     "log_det_of_matrix": [(WrongDeterminant, "log_det says"), (NotDiagonal, "diagonal is set")],
-    "power_floor_is_not_overstated": [(FloorOverstated, "power_floor is 1"), (SingularUnsaid, "the weakest direction")],
+    "power_floor_is_not_overstated": [
+        (FloorOverstated, "power_floor is 1"),
+        (SingularUnsaid, "the weakest direction"),
+    ],
 }
 
 
-@pytest.mark.parametrize(("name", "case"), [(name, k) for name, cases in WRONG.items() for k in range(len(cases))])
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, k) for name, cases in WRONG.items() for k in range(len(cases))]
+)
 def test_the_check_catches_a_wrong_noise(name, case):
     implementation, said = WRONG[name][case]
     assert_caught("noise", name, implementation, said)
 
 
 def test_bounds_that_break_it_are_found():
-    assert_caught("noise", "works_at_its_declared_bounds", BreaksAtItsBound, "size=0 is within", params=Bounded)
+    assert_caught(
+        "noise",
+        "works_at_its_declared_bounds",
+        BreaksAtItsBound,
+        "size=0 is within",
+        params=Bounded,
+    )
 
 
 def test_every_check_has_a_wrong_noise():

@@ -1,4 +1,6 @@
-"""Every check of a metric, a feature space, a task and a logger, and those that all kinds share, catches a wrong one."""
+"""Every check of a metric, a feature space, a task and a logger, and those that all kinds share,
+catches a wrong one.
+"""
 
 import os
 import statistics
@@ -7,7 +9,17 @@ import pytest
 import torch
 from kit_tools import assert_caught, assert_complete, failures, outcome
 
-from noisereg.api import Component, Features, Field, Logger, Metric, Noise, NoiseregError, Params, Task
+from noisereg.api import (
+    Component,
+    Features,
+    Field,
+    Logger,
+    Metric,
+    Noise,
+    NoiseregError,
+    Params,
+    Task,
+)
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.testing import Subject, checks, run
@@ -95,9 +107,18 @@ class Forgets(OfRuns):
 
 
 METRICS = {
-    "gives_named_numbers": [(Tensors, "expected float"), (Unnamed, "better does not say of shift")],
-    "knows_bad_samples": [(WrongWay, "'higher' is said to be better"), (Constant, "no number tells")],
-    "depends_on_its_input_alone": [(Subsamples, "global generator of torch"), (Shuffles, "changes reference in place")],
+    "gives_named_numbers": [
+        (Tensors, "expected float"),
+        (Unnamed, "better does not say of shift"),
+    ],
+    "knows_bad_samples": [
+        (WrongWay, "'higher' is said to be better"),
+        (Constant, "no number tells"),
+    ],
+    "depends_on_its_input_alone": [
+        (Subsamples, "global generator of torch"),
+        (Shuffles, "changes reference in place"),
+    ],
     "order_does_not_matter": [(FirstHalf, "in another order")],
     "too_few_samples_are_refused": [(OneIsTooFew, "expected a ")],
     "measures_a_model_the_same_twice": [
@@ -192,7 +213,10 @@ class NeverWithholds(RightTask):
 
 
 TASKS = {
-    "condition_is_as_declared": [(LabelsAsFloats, "torch.float32"), (Undeclared, "neither channels nor classes")],
+    "condition_is_as_declared": [
+        (LabelsAsFloats, "torch.float32"),
+        (Undeclared, "neither channels nor classes"),
+    ],
     "condition_depends_on_the_batch_alone": [(RandomLabels, "global generator of torch")],
     "withholding_follows_its_numbers": [
         (WithholdsByChance, "global generator of torch"),
@@ -283,7 +307,12 @@ def test_a_right_metric_of_runs_passes_and_the_checks_of_samples_do_not_apply_to
 
 @pytest.mark.parametrize(
     ("kind", "name", "case"),
-    [(kind, name, k) for kind, (_, wrong) in KITS.items() for name, cases in wrong.items() for k in range(len(cases))],
+    [
+        (kind, name, k)
+        for kind, (_, wrong) in KITS.items()
+        for name, cases in wrong.items()
+        for k in range(len(cases))
+    ],
 )
 def test_the_check_catches_a_wrong_one(kind, name, case, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -19,7 +19,9 @@ class RightPairing(Pairing):
 
     def __call__(self, x0, latents, eps, t):
         order = torch.empty(len(x0), dtype=torch.int64)
-        order[x0.flatten(1).mean(1).argsort(stable=True)] = latents["z"].flatten(1).mean(1).argsort(stable=True)
+        order[x0.flatten(1).mean(1).argsort(stable=True)] = (
+            latents["z"].flatten(1).mean(1).argsort(stable=True)
+        )
         return order
 
 
@@ -65,7 +67,9 @@ class PairingParams(Params):
 
 class BreaksAtItsBound(RightPairing):
     def __call__(self, x0, latents, eps, t):
-        return (super().__call__(x0, latents, eps, t) / self.params.share).long().clamp(max=len(x0))
+        return (
+            (super().__call__(x0, latents, eps, t) / self.params.share).long().clamp(max=len(x0))
+        )
 
 
 class OnlySmallBatches(RightPairing):
@@ -96,7 +100,8 @@ def test_the_check_catches_a_wrong_pairing(name):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [(Shuffles, "draws from the global generator"), (SortsItsInput, "changes x0 in place")]
+    ("wrong", "said"),
+    [(Shuffles, "draws from the global generator"), (SortsItsInput, "changes x0 in place")],
 )
 def test_a_pairing_that_depends_on_more_than_its_input_is_caught(wrong, said):
     assert_caught("pairing", "depends_on_its_input_alone", wrong, said)
@@ -104,11 +109,15 @@ def test_a_pairing_that_depends_on_more_than_its_input_is_caught(wrong, said):
 
 def test_bounds_that_break_a_pairing_are_found():
     said = "share=0 is within its declared bounds"
-    assert_caught("pairing", "works_at_its_declared_bounds", BreaksAtItsBound, said, params=PairingParams)
+    assert_caught(
+        "pairing", "works_at_its_declared_bounds", BreaksAtItsBound, said, params=PairingParams
+    )
 
 
 def test_every_check_has_a_wrong_pairing():
-    assert_complete("pairing", PAIRINGS, ["depends_on_its_input_alone", "works_at_its_declared_bounds"])
+    assert_complete(
+        "pairing", PAIRINGS, ["depends_on_its_input_alone", "works_at_its_declared_bounds"]
+    )
 
 
 # Processes
@@ -130,7 +139,9 @@ class RightProcess(Process):
         return torch.sin(t.double() * math.pi / 2)
 
     def target(self, x0, eps, t):
-        return per_sample(self.signal_scale(t), eps) * eps - per_sample(self.noise_scale(t), x0) * x0
+        return (
+            per_sample(self.signal_scale(t), eps) * eps - per_sample(self.noise_scale(t), x0) * x0
+        )
 
     def split(self, out, x_t, t):
         a, b = per_sample(self.signal_scale(t), x_t), per_sample(self.noise_scale(t), x_t)
@@ -227,7 +238,10 @@ class BreaksAtZero(RightProcess):
 
 PROCESSES = {
     "begins_at_the_data": [(StartsLate, "at t = 0, a = 0.999")],
-    "scales_are_float64_and_monotone": [(Float32Scales, "expected float64"), (TurnsBack, "a/b does not fall at t = ")],
+    "scales_are_float64_and_monotone": [
+        (Float32Scales, "expected float64"),
+        (TurnsBack, "a/b does not fall at t = "),
+    ],
     "split_inverts_target": [(SwappedTarget, "from the true target is off the truth")],
     "split_is_consistent": [(Inconsistent, "off x_t by")],
     "noise_gain_is_that_of_split": [(GainOfOne, "noise_gain says 1")],
@@ -247,14 +261,18 @@ def test_a_right_process_passes_every_check():
     assert failures("process", RightProcess) == {}
 
 
-@pytest.mark.parametrize(("name", "case"), [(n, k) for n, cases in PROCESSES.items() for k in range(len(cases))])
+@pytest.mark.parametrize(
+    ("name", "case"), [(n, k) for n, cases in PROCESSES.items() for k in range(len(cases))]
+)
 def test_the_check_catches_a_wrong_process(name, case):
     assert_caught("process", name, *PROCESSES[name][case])
 
 
 def test_bounds_that_break_a_process_are_found():
     said = "steps=0 is within its declared bounds"
-    assert_caught("process", "works_at_its_declared_bounds", BreaksAtZero, said, params=ProcessParams)
+    assert_caught(
+        "process", "works_at_its_declared_bounds", BreaksAtZero, said, params=ProcessParams
+    )
 
 
 def test_a_refusal_with_a_reason_is_right():

@@ -119,10 +119,16 @@ class LocalGradient(Right):
 
 
 class SometimesMean(Right):
-    """Asks for the mean over all ranks only where a rank has late times: the others wait in vain."""
+    """Asks for the mean over all ranks only where a rank has late times: the others wait in
+    vain.
+    """
 
     def __call__(self, s):
-        late = s.mean(brightness(s.eps_hat)) if bool((s.t > 0.6).any()) else brightness(s.eps_hat).mean()
+        late = (
+            s.mean(brightness(s.eps_hat))
+            if bool((s.t > 0.6).any())
+            else brightness(s.eps_hat).mean()
+        )
         return late.square()
 
 
@@ -151,8 +157,15 @@ class BreaksAtItsBound(Right):
 
 
 WRONG = {
-    "finite_scalar": [(PerSample, "no scalar"), (RootAtZero, "not finite where ε̂ is 0"), (Double, "expected float32")],
-    "gradient_reaches_the_network": [(Detached, "was x̂0 or ε̂ detached?"), (OfTheTruth, "0 for every parameter")],
+    "finite_scalar": [
+        (PerSample, "no scalar"),
+        (RootAtZero, "not finite where ε̂ is 0"),
+        (Double, "expected float32"),
+    ],
+    "gradient_reaches_the_network": [
+        (Detached, "was x̂0 or ε̂ detached?"),
+        (OfTheTruth, "0 for every parameter"),
+    ],
     "batch_of_one": [(SampleVariance, "for a batch of one")],
     "no_gradient_to_data_or_noise": [(ToTheData, "reaches x0"), (ToTheNoise, "reaches the noise")],
     "inputs_unchanged": [(InPlace, "changes t in place")],
@@ -168,7 +181,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "case"), [(name, k) for name, cases in WRONG.items() for k in range(len(cases))])
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, k) for name, cases in WRONG.items() for k in range(len(cases))]
+)
 def test_the_check_catches_a_wrong_regularizer(name, case, monkeypatch):
     monkeypatch.setattr(doubles, "SECONDS", 0.5)
     implementation, said = WRONG[name][case]
@@ -177,7 +192,9 @@ def test_the_check_catches_a_wrong_regularizer(name, case, monkeypatch):
 
 def test_bounds_that_break_it_are_found():
     said = "margin=0 is within its declared bounds"
-    assert_caught("regularizer", "works_at_its_declared_bounds", BreaksAtItsBound, said, params=Bounded)
+    assert_caught(
+        "regularizer", "works_at_its_declared_bounds", BreaksAtItsBound, said, params=Bounded
+    )
 
 
 def test_every_check_has_a_wrong_regularizer():

@@ -29,10 +29,15 @@ def untouched_generators(what: str) -> Iterator[None]:
     before = (torch.get_rng_state(), str(np.random.get_state()), random.getstate())
     yield
     after = (torch.get_rng_state(), str(np.random.get_state()), random.getstate())
-    moved = [n for n, a, b in zip(("torch", "numpy", "random"), before, after, strict=True) if not _same(a, b)]
+    moved = [
+        n
+        for n, a, b in zip(("torch", "numpy", "random"), before, after, strict=True)
+        if not _same(a, b)
+    ]
     expect(
         not moved,
-        f"{what} draws from the global generator of {', '.join(moved)}: its results depend on what ran before",
+        f"{what} draws from the global generator of {', '.join(moved)}: its results depend on "
+        "what ran before",
     )
 
 
@@ -48,13 +53,17 @@ def unchanged(what: str, **tensors: Tensor) -> Iterator[None]:
     """
     before = {name: value.detach().clone() for name, value in tensors.items()}
     yield
-    changed = [name for name, value in tensors.items() if not torch.equal(before[name], value.detach())]
+    changed = [
+        name for name, value in tensors.items() if not torch.equal(before[name], value.detach())
+    ]
     expect(not changed, f"{what} changes {', '.join(changed)} in place; work on a copy")
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """‖found − wanted‖ / ‖wanted‖ over everything."""
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-30))
+    return float(
+        (found.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-30)
+    )
 
 
 def refused(call: Callable[[], Any]) -> str | None:
@@ -88,7 +97,8 @@ def numeric_bounds(model: type[Params]) -> dict[str, list[float]]:
 
 
 def try_bounds(subject: Subject, attempt: Callable[[dict[str, Any]], None]) -> None:
-    """Run ``attempt`` with each parameter at each of its inclusive bounds; a refusal with a reason is as good.
+    """Run ``attempt`` with each parameter at each of its inclusive bounds; a refusal with a reason
+    is as good.
 
     Raises:
         CheckFailed: if a value that the parameter's own limits allow breaks the component.
@@ -104,35 +114,51 @@ def try_bounds(subject: Subject, attempt: Callable[[dict[str, Any]], None]) -> N
                 continue
             except Exception as error:
                 raise CheckFailed(
-                    f"{name}={value:g} is within its declared bounds and gives {type(error).__name__}: {error}; narrow "
+                    f"{name}={value:g} is within its declared bounds and gives "
+                    f"{type(error).__name__}: {error}; narrow "
                     "the bounds (gt, lt) or handle it"
                 ) from error
 
 
 @check(None, EXACT)
 def describes_itself(subject: Subject) -> None:
-    """The descriptor has a one-line summary, a description for every parameter, this API's number and a revision from 1;
-    the class, where it says its kind, is of that kind."""
+    """The descriptor has a one-line summary, a description for every parameter, this API's number
+    and a revision from 1; the class, where it says its kind, is of that kind."""
     entry = subject.entry
     component = entry.component
-    expect(bool(component.summary.strip()), "it has no summary: the one line that `noisereg plugins list` shows")
+    expect(
+        bool(component.summary.strip()),
+        "it has no summary: the one line that `noisereg plugins list` shows",
+    )
     expect("\n" not in component.summary, "its summary has several lines")
     expect(component.api == API_VERSION, f"it is for API {component.api}; this is {API_VERSION}")
     expect(component.revision >= 1, f"its revision is {component.revision}; they count from 1")
     without = [
-        n for n, i in component.params.model_fields.items() if not i.description and model_of(i.annotation) is None
+        n
+        for n, i in component.params.model_fields.items()
+        if not i.description and model_of(i.annotation) is None
     ]
-    expect(not without, f"no description of the parameters {', '.join(without)}: Field(…, description=…)")
+    expect(
+        not without,
+        f"no description of the parameters {', '.join(without)}: Field(…, description=…)",
+    )
     kind = getattr(entry.implementation(), "kind", subject.kind)
-    expect(kind == subject.kind, f"its class is a {kind}, and the hook registers it as a {subject.kind}")
+    expect(
+        kind == subject.kind,
+        f"its class is a {kind}, and the hook registers it as a {subject.kind}",
+    )
 
 
 @check(None, EXACT)
 def parameters_survive_a_file(subject: Subject) -> None:
-    """The parameters, written to config.yaml and read back, are the same: a run is repeated from its file."""
+    """The parameters, written to config.yaml and read back, are the same: a run is repeated from
+    its file.
+    """
     from noisereg.runs.config import read_yaml, write_yaml
 
     params = subject.params()
     dumped = params.model_dump(mode="json")
-    again = type(params).model_validate(read_yaml(write_yaml({"params": dumped}), "config.yaml").get("params") or {})
+    again = type(params).model_validate(
+        read_yaml(write_yaml({"params": dumped}), "config.yaml").get("params") or {}
+    )
     expect(again == params, f"{params!r} comes back as {again!r}")

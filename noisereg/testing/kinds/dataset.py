@@ -32,12 +32,14 @@ def some(split: Any, count: int = 32) -> Tensor:
 
 @check("dataset", EXACT)
 def shape_and_splits(subject: Subject) -> None:
-    """shape is (C, H, W) or (D,); the splits train and heldout have a length above 0; another name is refused with a
-    reason; summary is one line."""
+    """shape is (C, H, W) or (D,); the splits train and heldout have a length above 0; another name
+    is refused with a reason; summary is one line."""
     dataset = built(subject)
     shape = dataset.shape
     expect(
-        isinstance(shape, tuple) and len(shape) in (1, 3) and all(isinstance(n, int) and n > 0 for n in shape),
+        isinstance(shape, tuple)
+        and len(shape) in (1, 3)
+        and all(isinstance(n, int) and n > 0 for n in shape),
         f"shape is {shape!r}; expected (C, H, W) or (D,)",
     )
     for name in SPLITS:
@@ -47,33 +49,50 @@ def shape_and_splits(subject: Subject) -> None:
     except NoiseregError as error:
         expect("\n" not in str(error), f"a refusal is one line, not: {error}")
     except Exception as error:
-        raise CheckFailed(f"an unknown split raises {type(error).__name__}; expected a NoiseregError") from error
+        raise CheckFailed(
+            f"an unknown split raises {type(error).__name__}; expected a NoiseregError"
+        ) from error
     else:
-        raise CheckFailed("an unknown split is not refused; expected a NoiseregError that names those there are")
-    expect(bool(dataset.summary) and "\n" not in dataset.summary, "summary is not one line: it starts a run's report")
+        raise CheckFailed(
+            "an unknown split is not refused; expected a NoiseregError that names those there are"
+        )
+    expect(
+        bool(dataset.summary) and "\n" not in dataset.summary,
+        "summary is not one line: it starts a run's report",
+    )
 
 
 @check("dataset", EXACT)
 def batches_are_as_promised(subject: Subject) -> None:
-    """batch gives (B, *shape) float32, finite, images in [−1, 1]; labels (B,) int64 below classes, or None where
-    classes is 0."""
+    """batch gives (B, *shape) float32, finite, images in [−1, 1]; labels (B,) int64 below classes,
+    or None where classes is 0."""
     dataset = built(subject)
     for name in SPLITS:
         split = dataset.split(name)
         indices = some(split)
         batch = split.batch(indices)
         wanted = (len(indices), *dataset.shape)
-        expect(tuple(batch.x.shape) == wanted, f"a batch of {name} is {tuple(batch.x.shape)}; expected {wanted}")
-        expect(batch.x.dtype == torch.float32, f"a batch of {name} is {batch.x.dtype}; expected float32")
+        expect(
+            tuple(batch.x.shape) == wanted,
+            f"a batch of {name} is {tuple(batch.x.shape)}; expected {wanted}",
+        )
+        expect(
+            batch.x.dtype == torch.float32,
+            f"a batch of {name} is {batch.x.dtype}; expected float32",
+        )
         expect(bool(torch.isfinite(batch.x).all()), f"a batch of {name} is not finite")
         if len(dataset.shape) == 3:
             low, high = float(batch.x.min()), float(batch.x.max())
             expect(
-                low >= -1.0001 and high <= 1.0001, f"images of {name} are in [{low:.3g}, {high:.3g}]; expected [−1, 1]"
+                low >= -1.0001 and high <= 1.0001,
+                f"images of {name} are in [{low:.3g}, {high:.3g}]; expected [−1, 1]",
             )
         if dataset.classes:
             labels = batch.labels
-            expect(labels is not None, f"classes is {dataset.classes} and batches of {name} have no labels")
+            expect(
+                labels is not None,
+                f"classes is {dataset.classes} and batches of {name} have no labels",
+            )
             assert labels is not None
             expect(labels.dtype == torch.int64, f"labels are {labels.dtype}; expected int64")
             inside = (labels >= 0) & (labels < dataset.classes)
@@ -82,20 +101,29 @@ def batches_are_as_promised(subject: Subject) -> None:
 
 @check("dataset", EXACT)
 def index_decides(subject: Subject) -> None:
-    """The same index gives the same sample, in any order, any batch and any build: order and flips are the engine's, and
-    nothing depends on a global generator."""
+    """The same index gives the same sample, in any order, any batch and any build: order and flips
+    are the engine's, and nothing depends on a global generator."""
     one, two = built(subject, seed=1), built(subject, seed=2)
     for name in SPLITS:
         split = one.split(name)
         indices = some(split, 8)
         with untouched_generators("batch"):
             x = split.batch(indices).x
-        expect(torch.equal(x, split.batch(indices).x), f"the same indices of {name} give other samples the second time")
+        expect(
+            torch.equal(x, split.batch(indices).x),
+            f"the same indices of {name} give other samples the second time",
+        )
         backwards = split.batch(indices.flip(0)).x.flip(0)
-        expect(torch.equal(x, backwards), f"samples of {name} do not come in the order of their indices")
+        expect(
+            torch.equal(x, backwards),
+            f"samples of {name} do not come in the order of their indices",
+        )
         single = torch.cat([split.batch(indices[k : k + 1]).x for k in range(len(indices))])
         expect(torch.equal(x, single), f"a sample of {name} changes with the batch that it is in")
-        expect(torch.equal(x, two.split(name).batch(indices).x), f"built twice, {name} is not the same data")
+        expect(
+            torch.equal(x, two.split(name).batch(indices).x),
+            f"built twice, {name} is not the same data",
+        )
 
 
 @check("dataset", EXACT)
@@ -111,23 +139,36 @@ def heldout_is_held_out(subject: Subject) -> None:
 
 @check("dataset", EXACT)
 def fresh_samples_come_from_the_generator(subject: Subject) -> None:
-    """Where there is fresh(n, generator): (n, *shape) float32, the same from the same generator, other ones from another."""
+    """Where there is fresh(n, generator): (n, *shape) float32, the same from the same generator,
+    other ones from another.
+    """
     dataset = built(subject)
     if dataset.fresh is None:
         raise NotApplicable("it has no generator of fresh samples")
     with untouched_generators("fresh"):
         one, again, other = (dataset.fresh(20, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    expect(tuple(one.shape) == (20, *dataset.shape), f"fresh gives {tuple(one.shape)}; expected {(20, *dataset.shape)}")
+    expect(
+        tuple(one.shape) == (20, *dataset.shape),
+        f"fresh gives {tuple(one.shape)}; expected {(20, *dataset.shape)}",
+    )
     expect(one.dtype == torch.float32, f"fresh gives {one.dtype}; expected float32")
     expect(torch.equal(one, again), "fresh gives other samples from a generator of the same seed")
-    expect(not torch.equal(one, other), "fresh gives the same samples from a generator of another seed")
+    expect(
+        not torch.equal(one, other),
+        "fresh gives the same samples from a generator of another seed",
+    )
 
 
 @check("dataset", "no number is compared: only finiteness")
 def trains(subject: Subject) -> None:
-    """A step of training on it gives a finite loss; images may be mirrored, which needs a width."""
+    """A step of training on it gives a finite loss; images may be mirrored, which needs a
+    width.
+    """
     dataset = built(subject)
-    expect(not dataset.flip or len(dataset.shape) == 3, "flip is set, and points have no left and right")
+    expect(
+        not dataset.flip or len(dataset.shape) == 3,
+        "flip is set, and points have no left and right",
+    )
     shape = tuple(dataset.shape)
     noise = subject.registry.build("noise", "white", {}, Context(shape=shape))
     process = subject.registry.build("process", "iadb", {}, Context(shape=shape, noise=noise))

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from noisereg.api import Context, Noise
 from noisereg.runs.objective import Objective
-from noisereg.testing.doubles import LearningNoise, descend, draw_latents, seeded, smooth_data, times
+from noisereg.testing.doubles import (
+    LearningNoise,
+    descend,
+    draw_latents,
+    seeded,
+    smooth_data,
+    times,
+)
 from noisereg.testing.kinds.common import EXACT, learns, relative_error, unchanged
 from noisereg.testing.kit import IMAGES, POINTS, Subject, check, expect
 
@@ -24,8 +31,15 @@ class TwoHeads(LearningNoise):
     extra_heads = 2
 
 
-def built(subject: Subject, shape: tuple[int, ...] | None = None, noise: Noise | None = None, seed: int = 0) -> Any:
-    """The network for white noise and an unconditional task, with weights from ``seed``, not training."""
+def built(
+    subject: Subject,
+    shape: tuple[int, ...] | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+) -> Any:
+    """The network for white noise and an unconditional task, with weights from ``seed``, not
+    training.
+    """
     shape = shape or first_shape(subject)
     noise = noise or subject.registry.build("noise", "white", {}, Context(shape=shape))
     process = subject.registry.build("process", "iadb", {}, Context(shape=shape))
@@ -50,7 +64,9 @@ def accepted(subject: Subject) -> list[tuple[int, ...]]:
 
 
 def awake(network: nn.Module) -> nn.Module:
-    """The network with every parameter that is all zeros made small: layers that start at zero hide what lies before."""
+    """The network with every parameter that is all zeros made small: layers that start at zero
+    hide what lies before.
+    """
     source = seeded(8)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -73,8 +89,8 @@ def is_a_module(subject: Subject) -> None:
 
 @check("denoiser", EXACT)
 def output_shape(subject: Subject) -> None:
-    """For every shape that it takes the output is (B, C·(1 + heads), …) in float32 and finite, from t = 0 to t = 1, for a
-    batch of one too; the noise's extra heads are counted."""
+    """For every shape that it takes the output is (B, C·(1 + heads), …) in float32 and finite,
+    from t = 0 to t = 1, for a batch of one too; the noise's extra heads are counted."""
     for shape in accepted(subject):
         for noise, blocks in ((None, 1), (TwoHeads(), 3)):
             network = built(subject, shape, noise)
@@ -87,8 +103,13 @@ def output_shape(subject: Subject) -> None:
                     tuple(out.shape) == wanted,
                     f"it gives {tuple(out.shape)} with {blocks - 1} heads; expected {wanted}",
                 )
-                expect(out.dtype == torch.float32, f"it gives {out.dtype} from float32; t is float64")
-                expect(bool(torch.isfinite(out).all()), f"its output is not finite for t in {t.tolist()}")
+                expect(
+                    out.dtype == torch.float32, f"it gives {out.dtype} from float32; t is float64"
+                )
+                expect(
+                    bool(torch.isfinite(out).all()),
+                    f"its output is not finite for t in {t.tolist()}",
+                )
 
 
 @check("denoiser", EXACT)
@@ -98,14 +119,20 @@ def depends_on_sample_and_time(subject: Subject) -> None:
     network = awake(built(subject, shape))
     x, t = inputs(shape)
     with torch.no_grad():
-        out, other_x, other_t = network(x, t, None), network(x + 1, t, None), network(x, t.flip(0), None)
+        out, other_x, other_t = (
+            network(x, t, None),
+            network(x + 1, t, None),
+            network(x, t.flip(0), None),
+        )
     expect(not torch.equal(out, other_x), "its output does not depend on x_t")
     expect(not torch.equal(out, other_t), "its output does not depend on t")
 
 
 @check("denoiser", "exact up to a relative 1e-4, for kernels that depend on the batch size")
 def samples_do_not_see_each_other(subject: Subject) -> None:
-    """A sample's output does not depend on the other samples of the batch, in training either: no batch normalisation."""
+    """A sample's output does not depend on the other samples of the batch, in training either: no
+    batch normalisation.
+    """
     shape = first_shape(subject)
     network = awake(built(subject, shape))
     x, t = inputs(shape)
@@ -119,23 +146,32 @@ def samples_do_not_see_each_other(subject: Subject) -> None:
                 outs.append(copy.deepcopy(network)(batch, t, None)[:1])
         error = relative_error(*outs)
         mode = "in training" if training else "in evaluation"
-        expect(error <= 1e-4, f"{mode} a sample's output changes by {error:.1e} with the other samples of the batch")
+        expect(
+            error <= 1e-4,
+            f"{mode} a sample's output changes by {error:.1e} with the other samples of the batch",
+        )
 
 
 @check("denoiser", EXACT)
 def every_parameter_gets_a_gradient(subject: Subject) -> None:
-    """After a backward pass no parameter is without a gradient: DistributedDataParallel waits for all of them."""
+    """After a backward pass no parameter is without a gradient: DistributedDataParallel waits for
+    all of them.
+    """
     shape = first_shape(subject)
     network = built(subject, shape).train()
     x, t = inputs(shape)
     network(x, t, None).square().sum().backward()
     unused = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
-    expect(not unused, f"no gradient reaches {', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}")
+    expect(
+        not unused, f"no gradient reaches {', '.join(unused[:3])}{' …' if len(unused) > 3 else ''}"
+    )
 
 
 @check("denoiser", EXACT)
 def state_round_trip(subject: Subject) -> None:
-    """Another one with its state_dict gives the same output bit for bit: a checkpoint is all that sampling has."""
+    """Another one with its state_dict gives the same output bit for bit: a checkpoint is all that
+    sampling has.
+    """
     shape = first_shape(subject)
     one, two = awake(built(subject, shape)), built(subject, shape, seed=1)
     two.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
@@ -147,8 +183,8 @@ def state_round_trip(subject: Subject) -> None:
 
 @check("denoiser", EXACT)
 def weights_come_from_the_seed(subject: Subject) -> None:
-    """Under one state of torch's generator it starts from the same weights, and under another from others: that is how a
-    run's seed fixes them."""
+    """Under one state of torch's generator it starts from the same weights, and under another from
+    others: that is how a run's seed fixes them."""
     shape = first_shape(subject)
     states = [built(subject, shape, seed=s).state_dict() for s in (3, 3, 4)]
     differing = [n for n, v in states[0].items() if not torch.equal(v, states[1][n])]
@@ -168,7 +204,11 @@ def inputs_unchanged(subject: Subject) -> None:
         built(subject, shape)(x, t, None)
 
 
-@check("denoiser", "the mean squared error of one batch, seen 60 times, must fall by at least a tenth; seeds are fixed")
+@check(
+    "denoiser",
+    "the mean squared error of one batch, seen 60 times, must fall by at least a tenth; seeds are "
+    "fixed",
+)
 def learns_one_batch(subject: Subject) -> None:
     """Gradient steps on one batch lower its loss."""
     shape = first_shape(subject)
@@ -184,5 +224,6 @@ def learns_one_batch(subject: Subject) -> None:
         descend(objective, loss, rate=0.5, longest=0.2)
     best = min(losses)
     expect(
-        best <= 0.9 * losses[0], f"the loss of one batch goes from {losses[0]:.4f} to {best:.4f} at best in 60 steps"
+        best <= 0.9 * losses[0],
+        f"the loss of one batch goes from {losses[0]:.4f} to {best:.4f} at best in 60 steps",
     )

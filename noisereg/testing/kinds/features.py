@@ -30,16 +30,25 @@ def first_features(subject: Subject) -> tuple[Features, Tensor]:
 
 @check("features", EXACT)
 def one_row_a_sample(subject: Subject) -> None:
-    """(N, D), float or uint8 and finite, from uint8 images or float points, without a gradient; from one sample too."""
+    """(N, D), float or uint8 and finite, from uint8 images or float points, without a gradient;
+    from one sample too.
+    """
     features, x = first_features(subject)
     found = features(x)
     expect(
-        found.ndim == 2 and len(found) == len(x), f"it gives {tuple(found.shape)} for {len(x)} samples; expected (N, D)"
+        found.ndim == 2 and len(found) == len(x),
+        f"it gives {tuple(found.shape)} for {len(x)} samples; expected (N, D)",
     )
-    expect(found.is_floating_point() or found.dtype == torch.uint8, f"it gives {found.dtype}; expected float or uint8")
+    expect(
+        found.is_floating_point() or found.dtype == torch.uint8,
+        f"it gives {found.dtype}; expected float or uint8",
+    )
     expect(bool(torch.isfinite(found.float()).all()), "its features are not finite")
     expect(not found.requires_grad, "its features have a gradient: use torch.inference_mode")
-    expect(features(x[:1]).shape == (1, found.shape[1]), "of one sample it gives another number of features")
+    expect(
+        features(x[:1]).shape == (1, found.shape[1]),
+        "of one sample it gives another number of features",
+    )
 
 
 @check("features", "exact up to a relative 1e-4, for kernels that depend on the batch size")
@@ -48,12 +57,17 @@ def samples_do_not_see_each_other(subject: Subject) -> None:
     features, x = first_features(subject)
     found = features(x)
     error = relative_error(torch.cat([features(x[k : k + 1]) for k in range(len(x))]), found)
-    expect(error <= 1e-4, f"the features of single samples differ from those in a batch by {error:.1e}")
+    expect(
+        error <= 1e-4,
+        f"the features of single samples differ from those in a batch by {error:.1e}",
+    )
 
 
 @check("features", EXACT)
 def depends_on_its_input_alone(subject: Subject) -> None:
-    """Called twice it gives the same features, draws from no global generator and changes nothing in place."""
+    """Called twice it gives the same features, draws from no global generator and changes nothing
+    in place.
+    """
     features, x = first_features(subject)
     with unchanged("it", x=x), untouched_generators("it"):
         one, two = features(x), features(x)
@@ -62,7 +76,12 @@ def depends_on_its_input_alone(subject: Subject) -> None:
 
 @check("features", EXACT)
 def names_itself(subject: Subject) -> None:
-    """identity is not empty and the same for two builds: it tells cached results of different extractors apart."""
+    """identity is not empty and the same for two builds: it tells cached results of different
+    extractors apart.
+    """
     one, two = first_features(subject)[0], first_features(subject)[0]
     expect(bool(one.identity), "identity is empty: give a hash of weights and settings")
-    expect(one.identity == two.identity, f"two builds call themselves {one.identity!r} and {two.identity!r}")
+    expect(
+        one.identity == two.identity,
+        f"two builds call themselves {one.identity!r} and {two.identity!r}",
+    )

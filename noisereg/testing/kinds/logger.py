@@ -38,8 +38,8 @@ def built(subject: Subject) -> Logger:
 
 @check("logger", "no number is compared: it must not raise")
 def follows_a_run(subject: Subject) -> None:
-    """It is told of a run from beginning to end, of a step twice, as after a resumption, and of a run that failed, and
-    raises nothing."""
+    """It is told of a run from beginning to end, of a step twice, as after a resumption, and of a
+    run that failed, and raises nothing."""
     for error in (None, RuntimeError("the loss is not finite")):
         with run_folder() as out:
             logger = built(subject)
@@ -60,8 +60,8 @@ def ends_a_run_that_did_not_start(subject: Subject) -> None:
 
 @check("logger", EXACT)
 def leaves_the_run_alone(subject: Subject) -> None:
-    """It draws from no global generator, leaves the metrics and the configuration as they are, writes to no file of the
-    run and does not change the working directory."""
+    """It draws from no global generator, leaves the metrics and the configuration as they are,
+    writes to no file of the run and does not change the working directory."""
     with run_folder() as out:
         for name in ("config.yaml", "metrics.jsonl", "status.json"):
             (out / name).write_text("kept")
@@ -73,7 +73,9 @@ def leaves_the_run_alone(subject: Subject) -> None:
         expect(metrics == METRICS, "it changes the metrics that it is told")
         expect(config == Config().dump(), "it changes the configuration that it is told")
         expect(os.getcwd() == here, "it changes the working directory")
-        kept: dict[str, Any] = {n: (out / n).read_text() for n in ("config.yaml", "metrics.jsonl", "status.json")}
+        kept: dict[str, Any] = {
+            n: (out / n).read_text() for n in ("config.yaml", "metrics.jsonl", "status.json")
+        }
         expect(
             set(kept.values()) == {"kept"},
             f"it writes to the run's own files: {[n for n, v in kept.items() if v != 'kept']}",

@@ -25,7 +25,9 @@ def pictures(shape: tuple[int, ...], count: int, seed: int) -> Tensor:
 
 
 def far_away(x: Tensor) -> Tensor:
-    """The same kind of data, nearly constant and far from where ``x`` lies: worse in precision and recall alike."""
+    """The same kind of data, nearly constant and far from where ``x`` lies: worse in precision and
+    recall alike.
+    """
     return 255 - x // 8 if x.dtype == torch.uint8 else x / 8 + 10
 
 
@@ -46,7 +48,8 @@ def features_for(subject: Subject, shape: tuple[int, ...]) -> Features:
 
 
 def first_result(subject: Subject) -> tuple[Metric, Features, tuple[int, ...], dict[str, float]]:
-    """The first of the shapes that the metric takes, and its numbers for two sets of one distribution.
+    """The first of the shapes that the metric takes, and its numbers for two sets of one
+    distribution.
 
     Raises:
         NotApplicable: for a metric that measures no samples.
@@ -67,7 +70,9 @@ def first_result(subject: Subject) -> tuple[Metric, Features, tuple[int, ...], d
 
 @check("metric", EXACT)
 def gives_named_numbers(subject: Subject) -> None:
-    """compute gives a dict of finite floats, and better says of each whether higher or lower is good."""
+    """compute gives a dict of finite floats, and better says of each whether higher or lower is
+    good.
+    """
     metric, _, _, result = first_result(subject)
     expect_named_numbers(metric, result, "compute")
 
@@ -75,20 +80,29 @@ def gives_named_numbers(subject: Subject) -> None:
 def expect_named_numbers(metric: Metric, result: Any, method: str) -> None:
     """
     Raises:
-        CheckFailed: if ``result`` is anything but finite floats of which the metric says what is better.
+        CheckFailed: if ``result`` is anything but finite floats of which the metric says what is
+        better.
     """
-    expect(isinstance(result, dict) and bool(result), f"{method} gives {result!r}; expected a dict of numbers")
+    expect(
+        isinstance(result, dict) and bool(result),
+        f"{method} gives {result!r}; expected a dict of numbers",
+    )
     for name, value in result.items():
         expect(isinstance(value, float), f"{name} is {type(value).__name__}; expected float")
         expect(math.isfinite(value), f"{name} is {value}")
     unnamed = [name for name in result if metric.better.get(name) not in ("higher", "lower")]
-    expect(not unnamed, f"better does not say of {', '.join(unnamed)} whether 'higher' or 'lower' is good")
+    expect(
+        not unnamed,
+        f"better does not say of {', '.join(unnamed)} whether 'higher' or 'lower' is good",
+    )
 
 
-@check("metric", "a deliberately bad set of samples must be worse in every number; seeds are fixed")
+@check(
+    "metric", "a deliberately bad set of samples must be worse in every number; seeds are fixed"
+)
 def knows_bad_samples(subject: Subject) -> None:
-    """For samples far from the reference no number is better than for samples of the reference's own distribution, and one
-    is worse: the directions in better are right."""
+    """For samples far from the reference no number is better than for samples of the reference's
+    own distribution, and one is worse: the directions in better are right."""
     metric, features, shape, good = first_result(subject)
     reference = pictures(shape, COUNT, 2)
     samples = pictures(shape, COUNT, 1)
@@ -111,15 +125,24 @@ def knows_bad_samples(subject: Subject) -> None:
 
 @check("metric", EXACT)
 def depends_on_its_input_alone(subject: Subject) -> None:
-    """Computed twice it gives the same numbers, draws from no global generator and changes nothing in place."""
+    """Computed twice it gives the same numbers, draws from no global generator and changes nothing
+    in place.
+    """
     metric, features, shape, _ = first_result(subject)
     samples, reference = pictures(shape, COUNT, 1), pictures(shape, COUNT, 2)
-    with unchanged("compute", samples=samples, reference=reference), untouched_generators("compute"):
+    with (
+        unchanged("compute", samples=samples, reference=reference),
+        untouched_generators("compute"),
+    ):
         one, two = (metric.compute(samples, reference, features) for _ in range(2))
     expect(one == two, f"computed twice it gives {one} and {two}")
 
 
-@check("metric", "exact up to a thousandth of what bad samples make of it, for sums and subsets in another order")
+@check(
+    "metric",
+    "exact up to a thousandth of what bad samples make of it, for sums and subsets in another "
+    "order",
+)
 def order_does_not_matter(subject: Subject) -> None:
     """The order of the samples changes nothing, unless it is a metric of pairs."""
     metric, features, shape, result = first_result(subject)
@@ -131,12 +154,17 @@ def order_does_not_matter(subject: Subject) -> None:
     bad = metric.compute(far_away(samples), reference, features)
     for name, value in result.items():
         close = abs(again[name] - value) <= 1e-3 * max(abs(value), abs(bad[name]))
-        expect(close, f"{name} is {value:.6g}, and {again[name]:.6g} for the same samples in another order")
+        expect(
+            close,
+            f"{name} is {value:.6g}, and {again[name]:.6g} for the same samples in another order",
+        )
 
 
 @check("metric", EXACT)
 def too_few_samples_are_refused(subject: Subject) -> None:
-    """For a single sample it gives finite numbers or refuses with a reason; it does not fail otherwise."""
+    """For a single sample it gives finite numbers or refuses with a reason; it does not fail
+    otherwise.
+    """
     metric, features, shape, _ = first_result(subject)
     try:
         result: Any = metric.compute(pictures(shape, 1, 1), pictures(shape, 1, 2), features)
@@ -144,16 +172,19 @@ def too_few_samples_are_refused(subject: Subject) -> None:
         expect("\n" not in str(error), f"a refusal is one line, not: {error}")
         return
     except Exception as error:
-        raise CheckFailed(f"one sample raises {type(error).__name__}: {error}; expected a NoiseregError") from error
+        raise CheckFailed(
+            f"one sample raises {type(error).__name__}: {error}; expected a NoiseregError"
+        ) from error
     expect(
-        all(math.isfinite(v) for v in result.values()), f"one sample gives {result}; expected a refusal with a reason"
+        all(math.isfinite(v) for v in result.values()),
+        f"one sample gives {result}; expected a refusal with a reason",
     )
 
 
 @check("metric", EXACT)
 def measures_a_model_the_same_twice(subject: Subject) -> None:
-    """A metric that needs a run gives, of an untrained network on a few digits, named finite numbers: the same twice, drawn
-    from no global generator; or it refuses with a reason."""
+    """A metric that needs a run gives, of an untrained network on a few digits, named finite
+    numbers: the same twice, drawn from no global generator; or it refuses with a reason."""
     if not getattr(subject.entry.implementation(), "needs_run", False):
         raise NotApplicable("it measures samples")
     parts, data = untrained_run(subject.registry)

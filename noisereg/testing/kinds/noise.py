@@ -34,7 +34,12 @@ from noisereg.testing.kinds.common import (
     untouched_generators,
 )
 from noisereg.testing.kit import NotApplicable, Subject, check, expect
-from noisereg.testing.oracle import GaussianOracle, noise_matrix, output_covariance, smooth_covariance
+from noisereg.testing.oracle import (
+    GaussianOracle,
+    noise_matrix,
+    output_covariance,
+    smooth_covariance,
+)
 from noisereg.testing.oracle import relative_error as matrix_error
 from noisereg.testing.statistics import SAYS, gaussian_p_value, threshold, z_scores
 
@@ -46,9 +51,15 @@ DOUBLE = "exact up to rounding: the tolerance is a thousand times what float64 a
 
 
 def fitted(
-    subject: Subject, shape: tuple[int, ...], process: Process | None = None, seed: int = 0, **changed: Any
+    subject: Subject,
+    shape: tuple[int, ...],
+    process: Process | None = None,
+    seed: int = 0,
+    **changed: Any,
 ) -> Noise:
-    """The noise, built under a given state of the global generator and fitted to data where it wants to be."""
+    """The noise, built under a given state of the global generator and fitted to data where it
+    wants to be.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         noise: Noise = subject.build(changed, shape=shape)
@@ -57,7 +68,9 @@ def fitted(
     return noise
 
 
-def first_shape(subject: Subject, among: tuple[tuple[int, ...], ...] | None = None) -> tuple[int, ...]:
+def first_shape(
+    subject: Subject, among: tuple[tuple[int, ...], ...] | None = None
+) -> tuple[int, ...]:
     return subject.shapes(among)[0] if among else subject.shapes()[0]
 
 
@@ -77,8 +90,9 @@ def linear(noise: Noise) -> Noise:
 
 @check("noise", EXACT)
 def shape_dtype_device(subject: Subject) -> None:
-    """For each shape that it takes: ε has the shape, dtype and device of the latents and is finite at every t from 0 to 1;
-    mean_square is (B,), positive, finite and in t's dtype; what it cannot take is refused with a reason."""
+    """For each shape that it takes: ε has the shape, dtype and device of the latents and is finite
+    at every t from 0 to 1; mean_square is (B,), positive, finite and in t's dtype; what it cannot
+    take is refused with a reason."""
     for shape in subject.shapes():
         noise = fitted(subject, shape)
         t = times(5)
@@ -97,33 +111,52 @@ def _check_output(
 ) -> None:
     eps = noise.color(latents, t)
     z = first(latents)
-    expect(eps.shape == (len(t), *shape), f"color gives {tuple(eps.shape)} for a batch of {len(t)} of {shape}")
-    expect(eps.dtype == dtype, f"color gives {eps.dtype} from {dtype} latents; t is float64: cast with api.per_sample")
-    expect(eps.device == z.device, f"color gives a tensor on {eps.device} from latents on {z.device}")
+    expect(
+        eps.shape == (len(t), *shape),
+        f"color gives {tuple(eps.shape)} for a batch of {len(t)} of {shape}",
+    )
+    expect(
+        eps.dtype == dtype,
+        f"color gives {eps.dtype} from {dtype} latents; t is float64: cast with api.per_sample",
+    )
+    expect(
+        eps.device == z.device, f"color gives a tensor on {eps.device} from latents on {z.device}"
+    )
     bad = t[~torch.isfinite(eps.flatten(1)).all(1)].tolist()
     expect(not bad, f"color is not finite at t = {bad}")
     square = noise.mean_square(t)
-    expect(square.shape == t.shape, f"mean_square gives {tuple(square.shape)}; expected (B,) = {tuple(t.shape)}")
+    expect(
+        square.shape == t.shape,
+        f"mean_square gives {tuple(square.shape)}; expected (B,) = {tuple(t.shape)}",
+    )
     expect(square.dtype == t.dtype, f"mean_square gives {square.dtype}; expected t's {t.dtype}")
-    expect(bool((torch.isfinite(square) & (square > 0)).all()), f"mean_square is {square.tolist()} at t = {t.tolist()}")
+    expect(
+        bool((torch.isfinite(square) & (square > 0)).all()),
+        f"mean_square is {square.tolist()} at t = {t.tolist()}",
+    )
 
 
 @check("noise", EXACT)
 def same_latents_same_noise(subject: Subject) -> None:
-    """Called twice with the same latents and times it gives the same numbers, bit for bit, and leaves both as they were:
-    all chance is in the latents."""
+    """Called twice with the same latents and times it gives the same numbers, bit for bit, and
+    leaves both as they were: all chance is in the latents."""
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     t, latents = times(6), draw_latents(noise, shape, 6)
     with unchanged("color", t=t, **latents):
         once = noise.color(latents, t).clone()
         again = noise.color(latents, t)
-    expect(torch.equal(once, again), "color gives two results for the same latents; it must not draw or keep a state")
+    expect(
+        torch.equal(once, again),
+        "color gives two results for the same latents; it must not draw or keep a state",
+    )
 
 
 @check("noise", EXACT)
 def global_generators_untouched(subject: Subject) -> None:
-    """color, mean_square, whiten and transport draw from no global generator: a run's draws depend on seed and index alone."""
+    """color, mean_square, whiten and transport draw from no global generator: a run's draws depend
+    on seed and index alone.
+    """
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     t, latents = times(4, 0.1, 0.9), draw_latents(noise, shape, 4)
@@ -139,13 +172,16 @@ def global_generators_untouched(subject: Subject) -> None:
 
 @check("noise", EXACT)
 def builds_alike(subject: Subject) -> None:
-    """Built twice, under different states of the global generator, it is the same noise: nothing of it is drawn while it
-    is built, unless from a seed among its parameters."""
+    """Built twice, under different states of the global generator, it is the same noise: nothing
+    of it is drawn while it is built, unless from a seed among its parameters."""
     shape = first_shape(subject)
     t = times(4)
     one, two = fitted(subject, shape, seed=1), fitted(subject, shape, seed=2)
     latents = draw_latents(one, shape, 4)
-    expect(torch.equal(one.color(latents, t), two.color(latents, t)), "two builds colour the same latents differently")
+    expect(
+        torch.equal(one.color(latents, t), two.color(latents, t)),
+        "two builds colour the same latents differently",
+    )
 
 
 @check("noise", SAYS)
@@ -168,28 +204,37 @@ def centred(subject: Subject) -> None:
 
 @check("noise", SAYS)
 def mean_square_of_draws(subject: Subject) -> None:
-    """The mean of ‖ε‖²/n over draws is mean_square(t), at t = 0, ½ and 1: isotropy's level and the sampler's rest on it."""
+    """The mean of ‖ε‖²/n over draws is mean_square(t), at t = 0, ½ and 1: isotropy's level and the
+    sampler's rest on it.
+    """
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     for k, time in enumerate(MOMENTS):
         latents = draw_latents(noise, shape, DRAWS, seed=10 + k)
         t = at(time, first(latents))
         with torch.no_grad():
-            power, claimed = noise.color(latents, t).flatten(1).double().square().mean(1), noise.mean_square(t).double()
+            power, claimed = (
+                noise.color(latents, t).flatten(1).double().square().mean(1),
+                noise.mean_square(t).double(),
+            )
         z = float(z_scores(power - claimed, 0.0))
         # a power that does not vary is compared with what rounding leaves
         close = abs(float((power - claimed).mean())) <= 1e-5 * float(claimed.mean())
         expect(
             close or abs(z) <= threshold(len(MOMENTS)),
-            f"at t = {time:g} the mean of ‖ε‖²/n over {DRAWS} draws is {float(power.mean()):.4f} and mean_square says "
-            f"{float(claimed.mean()):.4f}: {abs(z):.1f} standard errors (a right noise stays under "
+            f"at t = {time:g} the mean of ‖ε‖²/n over {DRAWS} draws is {float(power.mean()):.4f} "
+            "and mean_square says "
+            f"{float(claimed.mean()):.4f}: {abs(z):.1f} standard errors (a right noise stays "
+            "under "
             f"{threshold(len(MOMENTS)):.1f})",
         )
 
 
 @check("noise", "exact up to a relative 1e-4, for factors kept in float32")
 def mean_square_of_matrix(subject: Subject) -> None:
-    """For a linear noise, mean_square(t) is tr(L_t L_tᵀ)/n, computed from what color does to the unit vectors."""
+    """For a linear noise, mean_square(t) is tr(L_t L_tᵀ)/n, computed from what color does to the
+    unit vectors.
+    """
     shape = first_shape(subject, SMALL)
     noise = linear(fitted(subject, shape))
     for time in (0.0, 0.25, 0.5, 0.9, 1.0):
@@ -202,10 +247,14 @@ def mean_square_of_matrix(subject: Subject) -> None:
         )
 
 
-@check("noise", "a right component fails once in 10⁶ (D'Agostino's and Anscombe & Glynn's tests, Bonferroni)")
+@check(
+    "noise",
+    "a right component fails once in 10⁶ (D'Agostino's and Anscombe & Glynn's tests, Bonferroni)",
+)
 def gaussian_where_it_says_so(subject: Subject) -> None:
-    """Unless gaussian is False, every number of ε, and random projections of it, have the skewness and kurtosis of a
-    Gaussian: steps with η > 0 add fresh noise to old, and the sum has the right law for Gaussian noise only."""
+    """Unless gaussian is False, every number of ε, and random projections of it, have the skewness
+    and kurtosis of a Gaussian: steps with η > 0 add fresh noise to old, and the sum has the right
+    law for Gaussian noise only."""
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     if not noise.gaussian:
@@ -218,23 +267,29 @@ def gaussian_where_it_says_so(subject: Subject) -> None:
         p = gaussian_p_value(torch.cat([flat, flat @ directions], 1))
         expect(
             p >= 1e-6 / len(MOMENTS),
-            f"at t = {time:g} skewness or kurtosis are not a Gaussian's (p = {p:.1e} after correction): set gaussian = "
+            f"at t = {time:g} skewness or kurtosis are not a Gaussian's (p = {p:.1e} after "
+            "correction): set gaussian = "
             "False, which refuses η > 0 and the variational bound",
         )
 
 
 @check("noise", "exact up to a relative 1e-5, for arithmetic in float32")
 def linear_where_it_says_so(subject: Subject) -> None:
-    """Unless linear is False, color(2y − 3z) = 2·color(y) − 3·color(z) at every t: what whitens or needs a matrix rests on
-    it."""
+    """Unless linear is False, color(2y − 3z) = 2·color(y) − 3·color(z) at every t: what whitens or
+    needs a matrix rests on it."""
     shape = first_shape(subject)
     noise = linear(fitted(subject, shape))
     t = times(5)
     y, z = (draw_latents(noise, shape, 5, seed=s, dtype=torch.float64) for s in (1, 2))
     mixed = {name: 2 * y[name] - 3 * z[name] for name in y}
     with torch.no_grad():
-        error = relative_error(noise.color(mixed, t), 2 * noise.color(y, t) - 3 * noise.color(z, t))
-    expect(error <= 1e-5, f"color of a combination differs from the combination by {error:.1e}: set linear = False")
+        error = relative_error(
+            noise.color(mixed, t), 2 * noise.color(y, t) - 3 * noise.color(z, t)
+        )
+    expect(
+        error <= 1e-5,
+        f"color of a combination differs from the combination by {error:.1e}: set linear = False",
+    )
 
 
 @check("noise", "exact up to a relative 1e-4 in float64 and 0.05 in float32")
@@ -243,7 +298,9 @@ def whiten_inverts_color(subject: Subject) -> None:
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     if noise.latents(shape) != {"z": tuple(shape)}:
-        raise NotApplicable("its latents are not one z of the sample's shape, so there is nothing to invert")
+        raise NotApplicable(
+            "its latents are not one z of the sample's shape, so there is nothing to invert"
+        )
     t = times(5)
     done = 0
     for dtype, tolerance in ((torch.float64, 1e-4), (torch.float32, 0.05)):
@@ -260,7 +317,10 @@ def whiten_inverts_color(subject: Subject) -> None:
             continue
         done += 1
         error = relative_error(found[0], z["z"])
-        expect(error <= tolerance, f"whiten(color(z)) is z up to {error:.1e} in {dtype}; expected {tolerance:g}")
+        expect(
+            error <= tolerance,
+            f"whiten(color(z)) is z up to {error:.1e} in {dtype}; expected {tolerance:g}",
+        )
         expect(found[0].dtype == dtype, f"whiten gives {found[0].dtype} from {dtype}")
     if not done:
         raise NotApplicable("it refuses to whiten")
@@ -268,7 +328,9 @@ def whiten_inverts_color(subject: Subject) -> None:
 
 @check("noise", SAYS)
 def whitened_power_of_draws(subject: Subject) -> None:
-    """The first number of whitened_power has the second as its mean over draws, at t = 0, ½ and 1."""
+    """The first number of whitened_power has the second as its mean over draws, at t = 0, ½ and
+    1.
+    """
     shape = first_shape(subject)
     noise = linear(fitted(subject, shape))
     if noise.latents(shape) != {"z": tuple(shape)}:
@@ -284,8 +346,10 @@ def whitened_power_of_draws(subject: Subject) -> None:
         z = float(z_scores(total.double() / count.double() - 1, 0.0))
         expect(
             abs(z) <= threshold(len(MOMENTS)),
-            f"at t = {time:g} the mean of ‖L⁻¹ε‖²/n over {DRAWS // 8} draws is {float((total / count).mean()):.4f}: "
-            f"{abs(z):.1f} standard errors from 1 (a right noise stays under {threshold(len(MOMENTS)):.1f})",
+            f"at t = {time:g} the mean of ‖L⁻¹ε‖²/n over {DRAWS // 8} draws is "
+            f"{float((total / count).mean()):.4f}: "
+            f"{abs(z):.1f} standard errors from 1 (a right noise stays under "
+            f"{threshold(len(MOMENTS)):.1f})",
         )
 
 
@@ -295,7 +359,9 @@ def _heads(noise: Noise, latents: dict[str, Tensor]) -> Tensor | None:
 
 @check("noise", DOUBLE)
 def heads_fit_the_network(subject: Subject) -> None:
-    """With extra_heads, basis gives (B, C·extra_heads, …) and head_weight finite weights ≥ 0, (B,), for both processes."""
+    """With extra_heads, basis gives (B, C·extra_heads, …) and head_weight finite weights ≥ 0,
+    (B,), for both processes.
+    """
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     if not noise.extra_heads:
@@ -306,7 +372,9 @@ def heads_fit_the_network(subject: Subject) -> None:
     expect(tuple(basis.shape) == wanted, f"basis gives {tuple(basis.shape)}; expected {wanted}")
     for name in PROCESSES:
         try:
-            process = subject.registry.build("process", name, {}, subject.context(shape=shape, noise=noise))
+            process = subject.registry.build(
+                "process", name, {}, subject.context(shape=shape, noise=noise)
+            )
         except NoiseregError:
             continue
         t = torch.arange(1, process.T + 1, dtype=torch.float64) / process.T
@@ -314,14 +382,16 @@ def heads_fit_the_network(subject: Subject) -> None:
         expect(weight.shape == t.shape, f"head_weight gives {tuple(weight.shape)}; expected (B,)")
         expect(
             bool((torch.isfinite(weight) & (weight >= 0)).all()),
-            f"head_weight under {name} is negative or not finite: its least is {float(weight.min()):g}",
+            f"head_weight under {name} is negative or not finite: its least is "
+            f"{float(weight.min()):g}",
         )
 
 
 @check("noise", "exact up to a relative 1e-5, for factors kept in float32")
 def transport_agrees_with_color(subject: Subject) -> None:
-    """transport(ε_t, heads, t, s) is color(z, s), from the true ε_t and heads, between any two times: that is what the
-    sampler's step assumes. Static noise does not move; whatever depends on t must say how."""
+    """transport(ε_t, heads, t, s) is color(z, s), from the true ε_t and heads, between any two
+    times: that is what the sampler's step assumes. Static noise does not move; whatever depends on
+    t must say how."""
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     points = times(5)
@@ -334,7 +404,8 @@ def transport_agrees_with_color(subject: Subject) -> None:
                 error = relative_error(moved, noise.color(latents, s))
             expect(
                 error <= 1e-5,
-                f"transport from t = {float(t_time):g} to {float(s_time):g} is off color(z, s) by {error:.1e}; a noise that "
+                f"transport from t = {float(t_time):g} to {float(s_time):g} is off color(z, s) by "
+                f"{error:.1e}; a noise that "
                 "depends on t must override transport",
             )
 
@@ -349,19 +420,25 @@ def transport_rate_is_its_derivative(subject: Subject) -> None:
     with torch.no_grad():
         eps, heads = noise.color(latents, t), _heads(noise, latents)
         rate = noise.transport_rate(eps, heads, t)
-        difference = (noise.transport(eps, heads, t, t + h) - noise.transport(eps, heads, t, t - h)) / (2 * h)
+        difference = (
+            noise.transport(eps, heads, t, t + h) - noise.transport(eps, heads, t, t - h)
+        ) / (2 * h)
     gap = float((rate - difference).abs().max())
     scale = max(float(difference.abs().max()), float(eps.abs().max()) * 1e-3)
-    expect(gap <= 0.01 * scale, f"transport_rate is off the difference quotient by {gap:.2e}, of at most {scale:.2e}")
+    expect(
+        gap <= 0.01 * scale,
+        f"transport_rate is off the difference quotient by {gap:.2e}, of at most {scale:.2e}",
+    )
 
 
 @check(
     "noise",
-    "a jump of 1 % of ε's size that remains when t's step is halved 24 times is found; a steep slope is not one",
+    "a jump of 1 % of ε's size that remains when t's step is halved 24 times is found; a steep "
+    "slope is not one",
 )
 def continuous_in_time(subject: Subject) -> None:
-    """ε is continuous in t for fixed latents: between neighbours of 65 times the largest change is followed by bisection,
-    and must vanish with the step."""
+    """ε is continuous in t for fixed latents: between neighbours of 65 times the largest change is
+    followed by bisection, and must vanish with the step."""
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     latents = draw_latents(noise, shape, 4, dtype=torch.float64)
@@ -389,8 +466,8 @@ def continuous_in_time(subject: Subject) -> None:
 
 @check("noise", EXACT + "; against a batch of one, up to a relative 1e-5")
 def independent_across_the_batch(subject: Subject) -> None:
-    """A sample's ε depends on its own latents and t only: the others may change without changing one bit of it, and alone
-    in a batch it is the same up to rounding."""
+    """A sample's ε depends on its own latents and t only: the others may change without changing
+    one bit of it, and alone in a batch it is the same up to rounding."""
     shape = first_shape(subject)
     noise = fitted(subject, shape)
     t = times(6, 0.1, 0.9)
@@ -398,22 +475,35 @@ def independent_across_the_batch(subject: Subject) -> None:
     other = draw_latents(noise, shape, 6, seed=9)
     changed = {name: torch.cat([v[:3], 5 * other[name][3:]]) for name, v in latents.items()}
     with torch.no_grad():
-        whole, mixed = noise.color(latents, t), noise.color(changed, torch.cat([t[:3], t[3:].flip(0)]))
+        whole, mixed = (
+            noise.color(latents, t),
+            noise.color(changed, torch.cat([t[:3], t[3:].flip(0)])),
+        )
         alone = noise.color({name: v[2:3] for name, v in latents.items()}, t[2:3])
-    expect(torch.equal(whole[:3], mixed[:3]), "a sample's ε changes with the other samples of the batch")
+    expect(
+        torch.equal(whole[:3], mixed[:3]),
+        "a sample's ε changes with the other samples of the batch",
+    )
     error = relative_error(alone, whole[2:3])
-    expect(error <= 1e-5, f"a sample's ε in a batch of one differs from that in a batch of 6 by {error:.1e}")
+    expect(
+        error <= 1e-5,
+        f"a sample's ε in a batch of one differs from that in a batch of 6 by {error:.1e}",
+    )
 
 
 @check("noise", EXACT)
 def state_round_trip(subject: Subject) -> None:
-    """What it learns from data (fit) or by training is in state_dict(), as tensors only; loaded into a new one, that gives
-    the same noise bit for bit: a checkpoint is all that sampling has."""
+    """What it learns from data (fit) or by training is in state_dict(), as tensors only; loaded
+    into a new one, that gives the same noise bit for bit: a checkpoint is all that sampling
+    has."""
     shape = first_shape(subject)
     noise: Any = fitted(subject, shape, seed=1)
     fits = type(noise).fit is not Noise.fit
     if not learns(noise):
-        expect(not fits, "it overrides fit and is no torch.nn.Module: what it learns reaches no checkpoint")
+        expect(
+            not fits,
+            "it overrides fit and is no torch.nn.Module: what it learns reaches no checkpoint",
+        )
         raise NotApplicable("it has no state")
     with torch.no_grad():
         for parameter in noise.parameters():
@@ -430,18 +520,21 @@ def state_round_trip(subject: Subject) -> None:
     with torch.no_grad():
         expect(
             torch.equal(noise.color(latents, t), again.color(latents, t)),
-            "after load_state_dict the noise is another one: something that it learnt is no buffer or parameter",
+            "after load_state_dict the noise is another one: something that it learnt is no "
+            "buffer or parameter",
         )
         expect(
             torch.equal(noise.mean_square(t), again.mean_square(t)),
-            "after load_state_dict mean_square is another one: something that it learnt is no buffer or parameter",
+            "after load_state_dict mean_square is another one: something that it learnt is no "
+            "buffer or parameter",
         )
 
 
 @check("noise", "no number is compared: only finiteness and shapes")
 def trains_and_samples(subject: Subject) -> None:
-    """Three steps of training and a short sampling, deterministic, stochastic where it is Gaussian, and by Heun's method,
-    through both processes: all finite. A process may refuse it with a reason; both must not."""
+    """Three steps of training and a short sampling, deterministic, stochastic where it is
+    Gaussian, and by Heun's method, through both processes: all finite. A process may refuse it
+    with a reason; both must not."""
     shape = first_shape(subject)
     reasons = []
     for name in PROCESSES:
@@ -452,13 +545,18 @@ def trains_and_samples(subject: Subject) -> None:
 
 def _short_run(subject: Subject, shape: tuple[int, ...], name: str) -> None:
     noise = fitted(subject, shape)
-    process = subject.registry.build("process", name, {}, subject.context(shape=shape, noise=noise))
+    process = subject.registry.build(
+        "process", name, {}, subject.context(shape=shape, noise=noise)
+    )
     network = SmallNetwork(shape, 1 + process.extra_heads + noise.extra_heads)
     objective = Objective(network, noise, process)
     x0, t = smooth_data(shape, 8), times(8, 1 / process.T)
     for step in range(3):
         loss, _ = objective(x0, draw_latents(noise, shape, 8, seed=step), t, None, step)
-        expect(bool(torch.isfinite(loss)), f"the loss under {name} is {loss.item()} at step {step + 1}")
+        expect(
+            bool(torch.isfinite(loss)),
+            f"the loss under {name} is {loss.item()} at step {step + 1}",
+        )
         descend(objective, loss)
     bad = [n for n, p in objective.named_parameters() if not torch.isfinite(p).all()]
     expect(not bad, f"training under {name} makes {', '.join(bad)} not finite")
@@ -474,14 +572,18 @@ def _short_run(subject: Subject, shape: tuple[int, ...], name: str) -> None:
         with torch.inference_mode():
             x = list(trajectory(model, process, noise, draws, grid, eta, solver))[-1]
         expect(x.shape == (2, *shape), f"sampling gives {tuple(x.shape)}")
-        expect(bool(torch.isfinite(x).all()), f"sampling by {solver} with η = {eta:g} under {name} is not finite")
+        expect(
+            bool(torch.isfinite(x).all()),
+            f"sampling by {solver} with η = {eta:g} under {name} is not finite",
+        )
 
 
 @check("noise", "exact: covariances are propagated, nothing is drawn; see the bounds")
 def sampler_meets_its_oracle(subject: Subject) -> None:
-    """On Gaussian data with the optimal denoiser the sampler's output covariance comes to the data's: its error at 64
-    steps of the grid that this noise gets is under 0.3 and under 0.6 of that at 16 (first order would make it a quarter),
-    for both processes and, where it is Gaussian, for η = 1 too. For linear noise."""
+    """On Gaussian data with the optimal denoiser the sampler's output covariance comes to the
+    data's: its error at 64 steps of the grid that this noise gets is under 0.3 and under 0.6 of
+    that at 16 (first order would make it a quarter), for both processes and, where it is Gaussian,
+    for η = 1 too. For linear noise."""
     shape = first_shape(subject, SMALL[1:])
     noise = linear(fitted(subject, shape))
     if noise.extra_heads and noise.latents(shape) != {"z": tuple(shape)}:
@@ -489,22 +591,30 @@ def sampler_meets_its_oracle(subject: Subject) -> None:
     data = smooth_covariance(shape)
     for name in PROCESSES:
         try:
-            process = subject.registry.build("process", name, {}, subject.context(shape=shape, noise=noise))
+            process = subject.registry.build(
+                "process", name, {}, subject.context(shape=shape, noise=noise)
+            )
         except NoiseregError:
             continue
         model = GaussianOracle(process, noise, shape, data)
         for eta in (0.0, 1.0) if noise.gaussian else (0.0,):
 
-            def error(steps: int, eta: float = eta, process: Process = process, model: Any = model) -> float:
+            def error(
+                steps: int, eta: float = eta, process: Process = process, model: Any = model
+            ) -> float:
                 grid = time_grid(process, steps, default_grid(noise))
                 with torch.no_grad():
-                    return matrix_error(output_covariance(model, process, noise, shape, grid, eta), data)
+                    return matrix_error(
+                        output_covariance(model, process, noise, shape, grid, eta), data
+                    )
 
             few, many = error(16), error(64)
             expect(
                 many < 0.3 and many < max(0.6 * few, 0.02),
-                f"{name}, η = {eta:g}, {default_grid(noise)} grid: the output covariance is off the data's by {few:.3f} at 16 "
-                f"steps and {many:.3f} at 64; transport, heads or power_floor do not fit what color does",
+                f"{name}, η = {eta:g}, {default_grid(noise)} grid: the output covariance is off "
+                f"the data's by {few:.3f} at 16 "
+                f"steps and {many:.3f} at 64; transport, heads or power_floor do not fit what "
+                "color does",
             )
 
 
@@ -515,8 +625,8 @@ def _append(found: list[Tensor], noise: Noise, t: Tensor, shape: tuple[int, ...]
 
 @check("noise", "exact up to 1e-3 a number of the sample, for factors kept in float32")
 def log_det_of_matrix(subject: Subject) -> None:
-    """For a linear noise, log_det is log |det L_t|, or it is refused with a reason: likelihoods rest on it. Where diagonal
-    is set, L_t is diagonal."""
+    """For a linear noise, log_det is log |det L_t|, or it is refused with a reason: likelihoods
+    rest on it. Where diagonal is set, L_t is diagonal."""
     shape = first_shape(subject, SMALL)
     noise = linear(fitted(subject, shape))
     refusals = 0
@@ -527,7 +637,8 @@ def log_det_of_matrix(subject: Subject) -> None:
             raise NotApplicable("its latents are not as many numbers as the sample")
         off = float((root - root.diag().diag()).abs().max())
         expect(
-            not noise.diagonal or off == 0, f"diagonal is set, and at t = {time:g} L has an entry {off:.3g} beside it"
+            not noise.diagonal or off == 0,
+            f"diagonal is set, and at t = {time:g} L has an entry {off:.3g} beside it",
         )
         found: list[Tensor] = []
         t = torch.tensor([time], dtype=torch.float64)
@@ -535,7 +646,9 @@ def log_det_of_matrix(subject: Subject) -> None:
             refusals += 1
             continue
         exact = float(torch.linalg.slogdet(root).logabsdet)
-        expect(tuple(found[0].shape) == (1,), f"log_det gives {tuple(found[0].shape)}; expected (B,)")
+        expect(
+            tuple(found[0].shape) == (1,), f"log_det gives {tuple(found[0].shape)}; expected (B,)"
+        )
         expect(
             abs(float(found[0]) - exact) <= 1e-3 * math.prod(shape),
             f"at t = {time:g} log |det L| is {exact:.4f} and log_det says {float(found[0]):.4f}",
@@ -546,8 +659,8 @@ def log_det_of_matrix(subject: Subject) -> None:
 
 @check("noise", "exact up to 5 %, from the eigenvalues of L₁L₁ᵀ")
 def power_floor_is_not_overstated(subject: Subject) -> None:
-    """For a linear noise, power_floor is at most the least eigenvalue of L₁L₁ᵀ over their mean: processes and step grids
-    that go wrong where noise has no power are chosen by it."""
+    """For a linear noise, power_floor is at most the least eigenvalue of L₁L₁ᵀ over their mean:
+    processes and step grids that go wrong where noise has no power are chosen by it."""
     shape = first_shape(subject, SMALL)
     noise = linear(fitted(subject, shape))
     with torch.no_grad():
@@ -556,13 +669,16 @@ def power_floor_is_not_overstated(subject: Subject) -> None:
     floor = float(eigenvalues.min().clamp(min=0) / eigenvalues.mean())
     expect(
         noise.power_floor <= 1.05 * floor + 1e-9,
-        f"power_floor is {noise.power_floor:g}, and the weakest direction of ε₁ has {floor:.3g} of the mean power",
+        f"power_floor is {noise.power_floor:g}, and the weakest direction of ε₁ has {floor:.3g} "
+        "of the mean power",
     )
 
 
 @check("noise", "no number is compared: only finiteness")
 def works_at_its_declared_bounds(subject: Subject) -> None:
-    """With each numeric parameter at each of its inclusive bounds it colours to finite numbers, or refuses with a reason."""
+    """With each numeric parameter at each of its inclusive bounds it colours to finite numbers, or
+    refuses with a reason.
+    """
     shape = first_shape(subject)
 
     def attempt(changed: dict[str, Any]) -> None:

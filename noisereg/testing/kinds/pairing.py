@@ -14,7 +14,9 @@ from noisereg.testing.kinds.common import EXACT, try_bounds, unchanged, untouche
 from noisereg.testing.kit import Subject, check, expect
 
 
-def batch_for(subject: Subject, size: int = 9, **changed: Any) -> tuple[Any, Tensor, dict[str, Tensor], Tensor, Tensor]:
+def batch_for(
+    subject: Subject, size: int = 9, **changed: Any
+) -> tuple[Any, Tensor, dict[str, Tensor], Tensor, Tensor]:
     """The pairing, x0, latents, ε and t of a batch of white noise."""
     shape = subject.shapes()[0]
     noise: Noise = subject.registry.build("noise", "white", {}, Context(shape=shape))
@@ -26,7 +28,10 @@ def batch_for(subject: Subject, size: int = 9, **changed: Any) -> tuple[Any, Ten
 
 def check_permutation(order: Any, size: int) -> None:
     expect(isinstance(order, Tensor), f"it gives {type(order).__name__}; expected a tensor")
-    expect(order.shape == (size,), f"it gives {tuple(order.shape)} for a batch of {size}; expected (B,)")
+    expect(
+        order.shape == (size,),
+        f"it gives {tuple(order.shape)} for a batch of {size}; expected (B,)",
+    )
     expect(order.dtype == torch.int64, f"it gives {order.dtype}; expected int64")
     missing = sorted(set(range(size)) - set(order.tolist()))
     expect(not missing, f"it is no permutation: latents {missing} are given to no image")
@@ -34,7 +39,9 @@ def check_permutation(order: Any, size: int) -> None:
 
 @check("pairing", EXACT)
 def gives_a_permutation(subject: Subject) -> None:
-    """p is (B,) int64 and every noise is used once: then the latents stay N(0, 1), whatever decides."""
+    """p is (B,) int64 and every noise is used once: then the latents stay N(0, 1), whatever
+    decides.
+    """
     pairing, *batch = batch_for(subject)
     check_permutation(pairing(*batch), 9)
 
@@ -57,7 +64,9 @@ def equal_images_and_equal_noises(subject: Subject) -> None:
 
 @check("pairing", EXACT)
 def depends_on_its_input_alone(subject: Subject) -> None:
-    """Called twice it gives the same permutation, draws from no global generator and changes nothing in place."""
+    """Called twice it gives the same permutation, draws from no global generator and changes
+    nothing in place.
+    """
     pairing, x0, latents, eps, t = batch_for(subject)
     with unchanged("it", x0=x0, eps=eps, t=t, **latents), untouched_generators("it"):
         one, two = pairing(x0, latents, eps, t), pairing(x0, latents, eps, t)
@@ -66,11 +75,16 @@ def depends_on_its_input_alone(subject: Subject) -> None:
 
 @check("pairing", EXACT)
 def says_whether_time_moves(subject: Subject) -> None:
-    """Unless moves_time, the permutation does not depend on t: images keep their t, and z given t stays N(0, I)."""
+    """Unless moves_time, the permutation does not depend on t: images keep their t, and z given t
+    stays N(0, I).
+    """
     pairing, x0, latents, eps, t = batch_for(subject)
     if not pairing.moves_time:
         one, two = pairing(x0, latents, eps, t), pairing(x0, latents, eps, t.flip(0))
-        expect(torch.equal(one, two), "it depends on t: set moves_time = True, so that (z, t) move together")
+        expect(
+            torch.equal(one, two),
+            "it depends on t: set moves_time = True, so that (z, t) move together",
+        )
 
 
 @check("pairing", "no number is compared: only finiteness")
@@ -81,14 +95,18 @@ def trains(subject: Subject) -> None:
     for name in PROCESSES:
         noise = subject.registry.build("noise", "white", {}, Context(shape=shape))
         process = subject.registry.build("process", name, {}, Context(shape=shape, noise=noise))
-        objective = Objective(SmallNetwork(shape, 1 + process.extra_heads), noise, process, pairing=pairing)
+        objective = Objective(
+            SmallNetwork(shape, 1 + process.extra_heads), noise, process, pairing=pairing
+        )
         loss, _ = objective(x0, latents, t, None, 0)
         expect(bool(torch.isfinite(loss)), f"the loss under {name} is {loss.item()}")
 
 
 @check("pairing", EXACT)
 def works_at_its_declared_bounds(subject: Subject) -> None:
-    """With each numeric parameter at each of its inclusive bounds it gives a permutation, or refuses with a reason."""
+    """With each numeric parameter at each of its inclusive bounds it gives a permutation, or
+    refuses with a reason.
+    """
 
     def attempt(changed: dict[str, Any]) -> None:
         pairing, *batch = batch_for(subject, **changed)

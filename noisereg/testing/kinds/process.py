@@ -11,7 +11,14 @@ from noisereg.api import Context, Noise, Process, per_sample
 from noisereg.diffusion.sampler import default_grid, time_grid, trajectory
 from noisereg.errors import NoiseregError
 from noisereg.runs.objective import Objective, as_model
-from noisereg.testing.doubles import SmallNetwork, descend, draw_latents, seeded, smooth_data, times
+from noisereg.testing.doubles import (
+    SmallNetwork,
+    descend,
+    draw_latents,
+    seeded,
+    smooth_data,
+    times,
+)
 from noisereg.testing.kinds.common import EXACT, relative_error, try_bounds
 from noisereg.testing.kit import POINTS, NotApplicable, Subject, check, expect
 from noisereg.testing.oracle import GaussianOracle, output_covariance, smooth_covariance
@@ -41,38 +48,49 @@ def begins_at_the_data(subject: Subject) -> None:
     process, _ = built(subject)
     zero = torch.zeros(1, dtype=torch.float64)
     a, b = float(process.signal_scale(zero)), float(process.noise_scale(zero))
-    expect(abs(a - 1) <= 1e-12 and abs(b) <= 1e-12, f"at t = 0, a = {a:g} and b = {b:g}; expected 1 and 0")
+    expect(
+        abs(a - 1) <= 1e-12 and abs(b) <= 1e-12,
+        f"at t = 0, a = {a:g} and b = {b:g}; expected 1 and 0",
+    )
 
 
 @check("process", EXACT)
 def scales_are_float64_and_monotone(subject: Subject) -> None:
-    """a and b are (B,) float64, finite and ≥ 0 on [0, 1], b > 0 after 0, and a/b falls strictly: the step grids invert it.
-    Evaluated alone a time has the same scales."""
+    """a and b are (B,) float64, finite and ≥ 0 on [0, 1], b > 0 after 0, and a/b falls strictly:
+    the step grids invert it. Evaluated alone a time has the same scales."""
     process, _ = built(subject)
     t = times(2001)
     a, b = process.signal_scale(t), process.noise_scale(t)
     for name, scale in (("signal_scale", a), ("noise_scale", b)):
         expect(scale.shape == t.shape, f"{name} gives {tuple(scale.shape)}; expected (B,)")
         expect(scale.dtype == torch.float64, f"{name} gives {scale.dtype}; expected float64")
-        expect(bool((torch.isfinite(scale) & (scale >= 0)).all()), f"{name} is negative or not finite somewhere")
+        expect(
+            bool((torch.isfinite(scale) & (scale >= 0)).all()),
+            f"{name} is negative or not finite somewhere",
+        )
     ratio = a[1:] / b[1:]
     expect(bool((b[1:] > 0).all()), f"b is 0 at t = {t[1:][b[1:] <= 0][:1].tolist()}")
     rising = t[2:][ratio[1:] >= ratio[:-1]]
-    expect(not len(rising), f"a/b does not fall at t = {rising[:1].tolist()}; it must fall strictly from t = 0 to 1")
+    expect(
+        not len(rising),
+        f"a/b does not fall at t = {rising[:1].tolist()}; it must fall strictly from t = 0 to 1",
+    )
     alone = float(process.signal_scale(t[700:701]))
     expect(alone == float(a[700]), "a(t) of one time differs from a(t) in a batch of times")
 
 
 @check("process", ROUNDING)
 def split_inverts_target(subject: Subject) -> None:
-    """From the true target and x_t, split gives the true x0 and ε; near either end, where a or b is under 1e-3, what is
-    left of them is enough."""
+    """From the true target and x_t, split gives the true x0 and ε; near either end, where a or b
+    is under 1e-3, what is left of them is enough."""
     process, _ = built(subject)
     t = training_times(process)
     x0, eps = double(len(t), 1), double(len(t), 2)
     a, b = per_sample(process.signal_scale(t), x0), per_sample(process.noise_scale(t), x0)
     target = process.target(x0, eps, t)
-    expect(target.shape == x0.shape, f"target gives {tuple(target.shape)}; expected {tuple(x0.shape)}")
+    expect(
+        target.shape == x0.shape, f"target gives {tuple(target.shape)}; expected {tuple(x0.shape)}"
+    )
     x0_hat, eps_hat = process.split(target, a * x0 + b * eps, t)
     for name, found, wanted, scale in (("x̂0", x0_hat, x0, a), ("ε̂", eps_hat, eps, b)):
         usable = (scale > 1e-3).flatten()
@@ -89,13 +107,17 @@ def split_is_consistent(subject: Subject) -> None:
     x0_hat, eps_hat = process.split(out, x_t, t)
     a, b = process.signal_scale(t), process.noise_scale(t)
     usable = (a > 1e-3) & (b > 1e-3)
-    gap = relative_error((per_sample(a, x_t) * x0_hat + per_sample(b, x_t) * eps_hat)[usable], x_t[usable])
+    gap = relative_error(
+        (per_sample(a, x_t) * x0_hat + per_sample(b, x_t) * eps_hat)[usable], x_t[usable]
+    )
     expect(gap <= 1e-6, f"a·x̂0 + b·ε̂ is off x_t by {gap:.1e} for an arbitrary output")
 
 
 @check("process", "exact up to a relative 1e-4")
 def noise_gain_is_that_of_split(subject: Subject) -> None:
-    """noise_gain(t) is by how much ε̂ moves when the output does: regularizers leave out samples by it."""
+    """noise_gain(t) is by how much ε̂ moves when the output does: regularizers leave out samples
+    by it.
+    """
     process, _ = built(subject)
     t = training_times(process)
     x_t, out, change = (double(len(t), s) for s in (5, 6, 7))
@@ -107,14 +129,17 @@ def noise_gain_is_that_of_split(subject: Subject) -> None:
     worst = int(((found - claimed).abs() / found.clamp(min=1e-3)).argmax())
     expect(
         gap <= 1e-4,
-        f"at t = {t[worst]:g} ε̂ moves {found[worst]:.4g} times as far as the output; noise_gain says "
+        f"at t = {t[worst]:g} ε̂ moves {found[worst]:.4g} times as far as the output; noise_gain "
+        "says "
         f"{claimed[worst]:.4g}",
     )
 
 
 @check("process", EXACT)
 def keeps_the_dtype(subject: Subject) -> None:
-    """target and split of float32 samples are float32 and finite, though t and the scales are float64."""
+    """target and split of float32 samples are float32 and finite, though t and the scales are
+    float64.
+    """
     process, _ = built(subject)
     t = training_times(process)
     x0, eps = double(len(t), 1).float(), double(len(t), 2).float()
@@ -130,10 +155,13 @@ def keeps_the_dtype(subject: Subject) -> None:
 
 @check("process", EXACT)
 def declares_itself_rightly(subject: Subject) -> None:
-    """T ≥ 2, 0 ≤ default_eta ≤ 1, variance_fraction is between 0 and 1, weight is (B,), finite and ≥ 0; linear_path only where
-    a = 1 − t and b = t."""
+    """T ≥ 2, 0 ≤ default_eta ≤ 1, variance_fraction is between 0 and 1, weight is (B,), finite and
+    ≥ 0; linear_path only where a = 1 − t and b = t."""
     process, _ = built(subject)
-    expect(isinstance(process.T, int) and process.T >= 2, f"T is {process.T!r}; expected an integer ≥ 2")
+    expect(
+        isinstance(process.T, int) and process.T >= 2,
+        f"T is {process.T!r}; expected an integer ≥ 2",
+    )
     expect(0 <= process.default_eta <= 1, f"default_eta is {process.default_eta}; expected 0 to 1")
     if not process.extra_heads:
         fraction = float(process.variance_fraction(None))
@@ -141,50 +169,68 @@ def declares_itself_rightly(subject: Subject) -> None:
     t = training_times(process)
     weight = process.weight(t)
     expect(weight.shape == t.shape, f"weight gives {tuple(weight.shape)}; expected (B,)")
-    expect(bool((torch.isfinite(weight) & (weight >= 0)).all()), "weight is negative or not finite somewhere")
-    line = torch.allclose(process.signal_scale(t), 1 - t) and torch.allclose(process.noise_scale(t), t)
-    expect(not process.linear_path or line, "linear_path is set, and a(t) is not 1 − t or b(t) not t")
+    expect(
+        bool((torch.isfinite(weight) & (weight >= 0)).all()),
+        "weight is negative or not finite somewhere",
+    )
+    line = torch.allclose(process.signal_scale(t), 1 - t) and torch.allclose(
+        process.noise_scale(t), t
+    )
+    expect(
+        not process.linear_path or line, "linear_path is set, and a(t) is not 1 − t or b(t) not t"
+    )
 
 
 @check("process", "no number is compared: only finiteness and shapes")
 def trains_and_samples(subject: Subject) -> None:
-    """Three steps of training and a short sampling, deterministic and stochastic, on white noise: all finite."""
+    """Three steps of training and a short sampling, deterministic and stochastic, on white noise:
+    all finite.
+    """
     process, noise = built(subject)
     network = SmallNetwork(POINTS, 1 + process.extra_heads)
     objective = Objective(network, noise, process)
     t = training_times(process)[::3]
     for step in range(3):
-        loss, _ = objective(smooth_data(POINTS, len(t)), draw_latents(noise, POINTS, len(t), step), t, None, step)
+        loss, _ = objective(
+            smooth_data(POINTS, len(t)), draw_latents(noise, POINTS, len(t), step), t, None, step
+        )
         expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()} at step {step + 1}")
         descend(objective, loss)
     grid = time_grid(process, 4, default_grid(noise))
     model = as_model(network, process, noise)
     for eta in (0.0, 1.0):
         with torch.inference_mode():
-            path = trajectory(model, process, noise, lambda k: draw_latents(noise, POINTS, 2, 50 + k), grid, eta)
+            path = trajectory(
+                model, process, noise, lambda k: draw_latents(noise, POINTS, 2, 50 + k), grid, eta
+            )
             x = list(path)[-1]
         expect(bool(torch.isfinite(x).all()), f"sampling with η = {eta:g} is not finite")
 
 
 @check("process", "exact: covariances are propagated, nothing is drawn; see the bounds")
 def sampler_meets_its_oracle(subject: Subject) -> None:
-    """On Gaussian data, white noise and the optimal denoiser, the sampler's output covariance comes to the data's: its error
-    at 100 steps is under 0.1 and under 0.6 of that at 25, at η = 0 and at η = 1."""
+    """On Gaussian data, white noise and the optimal denoiser, the sampler's output covariance
+    comes to the data's: its error at 100 steps is under 0.1 and under 0.6 of that at 25, at η = 0
+    and at η = 1."""
     process, noise = built(subject)
     if process.extra_heads or float(process.variance_fraction(None)) > 0:
         raise NotApplicable(
-            "its stochastic step does not add the posterior's variance, so it does not keep the marginals"
+            "its stochastic step does not add the posterior's variance, so it does not keep the "
+            "marginals"
         )
     data = smooth_covariance(POINTS)
     model: Any = GaussianOracle(process, noise, POINTS, data)
     for eta in (0.0, 1.0):
         errors = []
         for steps in (25, 100):
-            found = output_covariance(model, process, noise, POINTS, time_grid(process, steps), eta)
+            found = output_covariance(
+                model, process, noise, POINTS, time_grid(process, steps), eta
+            )
             errors.append(matrix_error(found, data))
         expect(
             errors[1] < 0.1 and errors[1] < max(0.6 * errors[0], 0.02),
-            f"with η = {eta:g} the output covariance is off the data's by {errors[0]:.3f} at 25 steps and {errors[1]:.3f} at "
+            f"with η = {eta:g} the output covariance is off the data's by {errors[0]:.3f} at 25 "
+            f"steps and {errors[1]:.3f} at "
             "100: the scales are not those of one process, or too much signal is left at t = 1",
         )
 
@@ -205,7 +251,9 @@ def noise_is_taken_or_refused(subject: Subject) -> None:
 
 @check("process", "no number is compared: only finiteness")
 def works_at_its_declared_bounds(subject: Subject) -> None:
-    """With each numeric parameter at each of its inclusive bounds its scales are finite, or it refuses with a reason."""
+    """With each numeric parameter at each of its inclusive bounds its scales are finite, or it
+    refuses with a reason.
+    """
 
     def attempt(changed: dict[str, Any]) -> None:
         process, _ = built(subject, **changed)

@@ -29,13 +29,22 @@ from noisereg.testing.kit import IMAGES, POINTS, NotApplicable, Subject, check, 
 ROUNDING = "exact up to a relative 1e-4, for sums in another order"
 
 
-def built(subject: Subject, noise: Noise | None = None, shape: tuple[int, ...] | None = None, **changed: Any) -> Any:
-    """The regularizer for white noise, or ``noise``, under the same state of the global generator each time."""
+def built(
+    subject: Subject,
+    noise: Noise | None = None,
+    shape: tuple[int, ...] | None = None,
+    **changed: Any,
+) -> Any:
+    """The regularizer for white noise, or ``noise``, under the same state of the global generator
+    each time.
+    """
     shape = shape or subject_shape(subject)
     noise = noise or subject.registry.build("noise", "white", {}, Context(shape=shape))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return subject.build(changed, shape=shape, noise=noise, process=_process(subject, shape, noise))
+        return subject.build(
+            changed, shape=shape, noise=noise, process=_process(subject, shape, noise)
+        )
 
 
 def _process(subject: Subject, shape: tuple[int, ...], noise: Noise) -> Any:
@@ -55,20 +64,24 @@ def value_of(regularizer: Regularizer, s: TrainStep) -> Tensor:
 
 @check("regularizer", EXACT)
 def finite_scalar(subject: Subject) -> None:
-    """Its value is one finite float32 number with finite gradients, under both processes at times up to 1; also
-    where ε̂ is 0 everywhere, as that of a network whose last layer starts at zero is."""
+    """Its value is one finite float32 number with finite gradients, under both processes at times
+    up to 1; also where ε̂ is 0 everywhere, as that of a network whose last layer starts at zero
+    is."""
     shape = subject_shape(subject)
     for name in PROCESSES:
         s, network = train_step(subject.registry, name, shape=shape)
         _check_finite(subject, s, list(network.parameters()), f"under {name}")
         flat = torch.zeros_like(s.eps_hat, requires_grad=True)
-        _check_finite(subject, dataclasses.replace(s, eps_hat=flat), [flat], "where ε̂ is 0 everywhere")
+        _check_finite(
+            subject, dataclasses.replace(s, eps_hat=flat), [flat], "where ε̂ is 0 everywhere"
+        )
 
 
 def _check_finite(subject: Subject, s: TrainStep, inputs: list[Tensor], where: str) -> None:
     value = value_of(built(subject), s)
     expect(
-        isinstance(value, Tensor) and value.ndim == 0, f"its value is no scalar but {getattr(value, 'shape', value)}"
+        isinstance(value, Tensor) and value.ndim == 0,
+        f"its value is no scalar but {getattr(value, 'shape', value)}",
     )
     expect(value.dtype == torch.float32, f"its value is {value.dtype}; expected float32")
     expect(bool(torch.isfinite(value)), f"its value is {value.item()} {where}")
@@ -82,27 +95,32 @@ def _check_finite(subject: Subject, s: TrainStep, inputs: list[Tensor], where: s
 
 @check("regularizer", EXACT)
 def gradient_reaches_the_network(subject: Subject) -> None:
-    """Some parameter of the network has a gradient that is not 0: otherwise the term changes nothing."""
+    """Some parameter of the network has a gradient that is not 0: otherwise the term changes
+    nothing.
+    """
     s, network = train_step(subject.registry, shape=subject_shape(subject))
     value = value_of(built(subject), s)
     expect(value.requires_grad, "its value depends on nothing that learns: was x̂0 or ε̂ detached?")
     gradients = torch.autograd.grad(value, list(network.parameters()), allow_unused=True)
     expect(
-        any(g is not None and bool(g.any()) for g in gradients), "its gradient is 0 for every parameter of the network"
+        any(g is not None and bool(g.any()) for g in gradients),
+        "its gradient is 0 for every parameter of the network",
     )
 
 
 @check("regularizer", EXACT)
 def batch_of_one(subject: Subject) -> None:
-    """A micro-batch of one sample gives a finite value and finite gradients: no division by B − 1."""
+    """A micro-batch of one sample gives a finite value and finite gradients: no division by B −
+    1.
+    """
     s, network = train_step(subject.registry, shape=subject_shape(subject), rows=slice(4, 5))
     _check_finite(subject, s, list(network.parameters()), "for a batch of one")
 
 
 @check("regularizer", EXACT)
 def no_gradient_to_data_or_noise(subject: Subject) -> None:
-    """No gradient reaches x0, the latents, the true ε, or the parameters of a noise that learns: it is the network that
-    is to be changed. What it is compared with has to be detached."""
+    """No gradient reaches x0, the latents, the true ε, or the parameters of a noise that learns:
+    it is the network that is to be changed. What it is compared with has to be detached."""
     shape = subject_shape(subject)
     noise = LearningNoise()
     noise.requires_grad_(False)
@@ -110,12 +128,21 @@ def no_gradient_to_data_or_noise(subject: Subject) -> None:
     noise.requires_grad_(True)
     x0, eps = (v.detach().clone().requires_grad_() for v in (s.x0, s.eps))
     latents = {name: v.detach().clone().requires_grad_() for name, v in s.latents.items()}
-    value = value_of(built(subject, noise), dataclasses.replace(s, x0=x0, eps=eps, latents=latents))
+    value = value_of(
+        built(subject, noise), dataclasses.replace(s, x0=x0, eps=eps, latents=latents)
+    )
     if not value.requires_grad:
         raise NotApplicable("its value has no gradient")
-    inputs = {"x0": x0, "eps": eps, **{f"latents[{n!r}]": v for n, v in latents.items()}, "the noise": noise.log_scale}
+    inputs = {
+        "x0": x0,
+        "eps": eps,
+        **{f"latents[{n!r}]": v for n, v in latents.items()},
+        "the noise": noise.log_scale,
+    }
     gradients = torch.autograd.grad(value, list(inputs.values()), allow_unused=True)
-    reached = [name for name, g in zip(inputs, gradients, strict=True) if g is not None and bool(g.any())]
+    reached = [
+        name for name, g in zip(inputs, gradients, strict=True) if g is not None and bool(g.any())
+    ]
     expect(not reached, f"a gradient reaches {', '.join(reached)}; detach what ε̂ is compared with")
 
 
@@ -123,7 +150,11 @@ def no_gradient_to_data_or_noise(subject: Subject) -> None:
 def inputs_unchanged(subject: Subject) -> None:
     """It changes nothing that it is handed in place."""
     s, _ = train_step(subject.registry, shape=subject_shape(subject))
-    tensors = {f.name: getattr(s, f.name) for f in dataclasses.fields(s) if isinstance(getattr(s, f.name), Tensor)}
+    tensors = {
+        f.name: getattr(s, f.name)
+        for f in dataclasses.fields(s)
+        if isinstance(getattr(s, f.name), Tensor)
+    }
     detached = dataclasses.replace(s, **{name: v.detach().clone() for name, v in tensors.items()})
     watched = {name: getattr(detached, name) for name in tensors}
     with unchanged("it", **watched, **detached.latents):
@@ -137,13 +168,17 @@ def order_of_the_batch_does_not_matter(subject: Subject) -> None:
     order = torch.randperm(len(s.t), generator=torch.Generator().manual_seed(4))
     one, two = value_of(built(subject), s), value_of(built(subject), permuted(s, order))
     error = relative_error(two.detach(), one.detach())
-    expect(error <= 1e-4, f"its value is {one.item():.6g}, and {two.item():.6g} for the same batch in another order")
+    expect(
+        error <= 1e-4,
+        f"its value is {one.item():.6g}, and {two.item():.6g} for the same batch in another order",
+    )
 
 
 @check("regularizer", ROUNDING)
 def same_under_several_ranks(subject: Subject) -> None:
-    """With the micro-batch split over two unlike ranks, the mean of their values and the mean of their gradients, which is
-    what DistributedDataParallel applies, are those of one rank with the whole. Take means over the batch by s.mean.
+    """With the micro-batch split over two unlike ranks, the mean of their values and the mean of
+    their gradients, which is what DistributedDataParallel applies, are those of one rank with the
+    whole. Take means over the batch by s.mean.
 
     The ranks are threads and s.mean their all-reduce, so this is the arithmetic of a real group.
     """
@@ -152,16 +187,27 @@ def same_under_several_ranks(subject: Subject) -> None:
     parameters = list(network.parameters())
     terms = [built(subject) for _ in range(3)]
     expected = value_of(terms[2], whole)
-    wanted = torch.autograd.grad(expected, parameters, allow_unused=True) if expected.requires_grad else []
+    wanted = (
+        torch.autograd.grad(expected, parameters, allow_unused=True)
+        if expected.requires_grad
+        else []
+    )
     ranks = Ranks(2)
     halves = (slice(0, batch // 2), slice(batch // 2, batch))
 
     def work(rank: int) -> tuple[Tensor, Any]:
         half, _ = train_step(
-            subject.registry, shape=shape, batch=batch, network=network, rows=halves[rank], mean=ranks.mean(rank)
+            subject.registry,
+            shape=shape,
+            batch=batch,
+            network=network,
+            rows=halves[rank],
+            mean=ranks.mean(rank),
         )
         value = terms[rank](half)
-        return value.detach(), torch.autograd.grad(value, parameters, allow_unused=True) if value.requires_grad else []
+        return value.detach(), torch.autograd.grad(
+            value, parameters, allow_unused=True
+        ) if value.requires_grad else []
 
     results = ranks.run(work)
     for result in results:
@@ -171,14 +217,16 @@ def same_under_several_ranks(subject: Subject) -> None:
             raise result
     expect(
         not any(isinstance(r, BaseException) for r in results),
-        "s.mean is called more often on one rank than on the other, and training would hang: call it always, with zeros "
+        "s.mean is called more often on one rank than on the other, and training would hang: call "
+        "it always, with zeros "
         "where there is nothing",
     )
     value = torch.stack([v for v, _ in results]).mean()
     error = relative_error(value, expected.detach())
     expect(
         error <= 1e-4,
-        f"two ranks get {value.item():.6g} and one rank with the whole batch {expected.item():.6g}: a mean over the batch "
+        f"two ranks get {value.item():.6g} and one rank with the whole batch "
+        f"{expected.item():.6g}: a mean over the batch "
         "was taken without s.mean",
     )
     for k, gradient in enumerate(wanted):
@@ -188,7 +236,8 @@ def same_under_several_ranks(subject: Subject) -> None:
         small = float(found.norm()) < 1e-7 and (gradient is None or float(gradient.norm()) < 1e-7)
         expect(
             small or gap <= 1e-3,
-            f"the gradient of two ranks is off that of one rank with the whole batch by {gap:.1e}: s.mean has the right "
+            "the gradient of two ranks is off that of one rank with the whole batch by "
+            f"{gap:.1e}: s.mean has the right "
             "derivative, other ways of sharing a mean have not",
         )
 
@@ -203,11 +252,15 @@ def zero_where_declared(subject: Subject) -> None:
         if zero is None:
             raise NotApplicable("it declares no zero case (Regularizer.zero_case)")
         expect(
-            zero.shape == s.eps_hat.shape, f"zero_case gives {tuple(zero.shape)}; expected ε̂'s {tuple(s.eps_hat.shape)}"
+            zero.shape == s.eps_hat.shape,
+            f"zero_case gives {tuple(zero.shape)}; expected ε̂'s {tuple(s.eps_hat.shape)}",
         )
         before = value_of(regularizer, s)
         process = s.process
-        a, b = per_sample(process.signal_scale(s.t), s.x_t), per_sample(process.noise_scale(s.t), s.x_t)
+        a, b = (
+            per_sample(process.signal_scale(s.t), s.x_t),
+            per_sample(process.noise_scale(s.t), s.x_t),
+        )
         x0_hat = torch.where(a > 1e-6, (s.x_t - b * zero) / a.clamp(min=1e-6), s.x0_hat)
         after = value_of(regularizer, dataclasses.replace(s, eps_hat=zero, x0_hat=x0_hat))
     limit = 1e-6 * max(1.0, abs(before.item()))
@@ -222,23 +275,36 @@ def value_is_unweighted(subject: Subject) -> None:
     """The value does not change with the parameter weight: the engine multiplies by it."""
     s, _ = train_step(subject.registry, shape=subject_shape(subject))
     one, ten = (value_of(built(subject, weight=w), s).item() for w in (0.1, 1.0))
-    expect(one == ten, f"its value is {one:.6g} with weight=0.1 and {ten:.6g} with weight=1: the engine weights it")
+    expect(
+        one == ten,
+        f"its value is {one:.6g} with weight=0.1 and {ten:.6g} with weight=1: the engine weights "
+        "it",
+    )
 
 
 @check("regularizer", "no number is compared: only finiteness")
 def trains(subject: Subject) -> None:
-    """Three steps of training with it, through both processes and with a noise that learns, keep everything finite."""
+    """Three steps of training with it, through both processes and with a noise that learns, keep
+    everything finite.
+    """
     shape = subject_shape(subject)
     for name in PROCESSES:
         noise = LearningNoise()
-        process = subject.registry.build("process", name, {}, subject.context(shape=shape, noise=noise))
+        process = subject.registry.build(
+            "process", name, {}, subject.context(shape=shape, noise=noise)
+        )
         term = subject.build(shape=shape, noise=noise, process=process)
         network = SmallNetwork(shape, 1 + process.extra_heads)
         objective = Objective(network, noise, process, [Weighted("it", 0.1, term)])
         for step in range(3):
             latents = draw_latents(noise, shape, 8, seed=step)
-            loss, parts = objective(smooth_data(shape, 8), latents, times(8, 1 / process.T), None, step)
-            expect(bool(torch.isfinite(loss)), f"the loss under {name} is {loss.item()} at step {step + 1}")
+            loss, parts = objective(
+                smooth_data(shape, 8), latents, times(8, 1 / process.T), None, step
+            )
+            expect(
+                bool(torch.isfinite(loss)),
+                f"the loss under {name} is {loss.item()} at step {step + 1}",
+            )
             bad = [k for k, v in parts.items() if v.ndim]
             expect(not bad, f"logs() gives what is no scalar: {', '.join(bad)}")
             descend(objective, loss)
@@ -246,7 +312,9 @@ def trains(subject: Subject) -> None:
 
 @check("regularizer", "no number is compared: only finiteness")
 def works_at_its_declared_bounds(subject: Subject) -> None:
-    """With each numeric parameter at each of its inclusive bounds its value is finite, or it refuses with a reason."""
+    """With each numeric parameter at each of its inclusive bounds its value is finite, or it
+    refuses with a reason.
+    """
     s, _ = train_step(subject.registry, shape=subject_shape(subject))
 
     def attempt(changed: dict[str, Any]) -> None:

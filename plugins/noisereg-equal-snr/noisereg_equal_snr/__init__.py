@@ -10,7 +10,8 @@ class EqualSNRParams(Params):
         1e-3,
         gt=0,
         le=1,
-        description="j of (1−j)·spectrum + j: the share of white noise, so that no frequency is without",
+        description="j of (1−j)·spectrum + j: the share of white noise, so that no frequency is "
+        "without",
     )
     per_channel: bool = Field(True, description="a spectrum for each channel, or one for all")
 
@@ -21,7 +22,8 @@ def noisereg_noises() -> Iterator[Component]:
         name="equal-snr",
         impl="noisereg_equal_snr.noise:EqualSNRNoise",
         params=EqualSNRParams,
-        summary="noise with the data's own power spectrum: one signal-to-noise ratio at all frequencies",
+        summary="noise with the data's own power spectrum: one signal-to-noise ratio at all "
+        "frequencies",
         cite="Falck et al. 2025, arXiv 2505.11278, 'EqualSNR'",
         api=1,
     )

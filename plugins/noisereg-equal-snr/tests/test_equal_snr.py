@@ -22,13 +22,17 @@ def digits():
 
 
 def test_the_ratio_is_one_at_all_frequencies_of_digits(digits):
-    """The spread of signal to noise over frequencies that the README states, 5th to 95th percentile."""
+    """The spread of signal to noise over frequencies that the README states, 5th to 95th
+    percentile.
+    """
     data, x = digits
     noise = build("noise", f"{NAME}:floor=1e-6", shape=data.shape)
     noise.fit(batches(data, "train"))
     ratio = signal_to_noise(x, noise.power)
     torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=0)
-    assert decibels(signal_to_noise(x, torch.ones_like(noise.power))) == pytest.approx(13.9, abs=0.05)
+    assert decibels(signal_to_noise(x, torch.ones_like(noise.power))) == pytest.approx(
+        13.9, abs=0.05
+    )
     default = build("noise", NAME, shape=data.shape)
     default.fit(batches(data, "train"))
     assert decibels(signal_to_noise(x, default.power)) < 0.1

@@ -6,7 +6,9 @@ from noisereg.api import Component, Field, Params, hookimpl
 
 
 class StudentParams(Params):
-    dof: float = Field(8.0, gt=2, le=1e6, description="degrees of freedom: few make heavy tails, many a Gaussian")
+    dof: float = Field(
+        8.0, gt=2, le=1e6, description="degrees of freedom: few make heavy tails, many a Gaussian"
+    )
 
 
 @hookimpl

@@ -19,7 +19,9 @@ test_student = conformance("noise", NAME)
 
 
 def draws(noise, shape, count, seed=0):
-    z = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    z = torch.randn(
+        count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return z, noise.color({"z": z}, torch.ones(count, dtype=torch.float64))
 
 
@@ -37,16 +39,23 @@ def test_the_map_carries_quantiles_to_quantiles(n, dof):
 
 
 def test_one_number_of_it_is_student_t():
-    """Kolmogorov–Smirnov on 20,000 draws; a right noise fails once in 10⁶ seeds, and this seed is fixed."""
+    """Kolmogorov–Smirnov on 20,000 draws; a right noise fails once in 10⁶ seeds, and this seed is
+    fixed.
+    """
     dof = 5.0
     _, eps = draws(build("noise", f"{NAME}:dof={dof}", shape=(4,)), (4,), 20_000)
     for k in range(4):
-        assert stats.kstest(eps[:, k].numpy() * math.sqrt(dof / (dof - 2)), stats.t(dof).cdf).pvalue > 1e-6
+        assert (
+            stats.kstest(eps[:, k].numpy() * math.sqrt(dof / (dof - 2)), stats.t(dof).cdf).pvalue
+            > 1e-6
+        )
         assert stats.kstest(eps[:, k].numpy(), stats.norm.cdf).pvalue < 1e-6
 
 
 def test_tails_are_as_heavy_as_the_readme_states():
-    """The chance that a sample of 64 numbers has more than twice the mean power, from the distributions: exact."""
+    """The chance that a sample of 64 numbers has more than twice the mean power, from the
+    distributions: exact.
+    """
     white = stats.chi2(64).sf(2 * 64)
     assert white == pytest.approx(3.6e-6, rel=0.01)
     for dof, chance in ((4.0, 0.0914), (8.0, 0.0699), (30.0, 0.0120)):
@@ -61,7 +70,11 @@ def test_many_degrees_of_freedom_are_a_gaussian():
 def test_the_inverse_reaches_far_into_both_tails_and_to_zero():
     noise = build("noise", f"{NAME}:dof=3", shape=(16,))
     z = torch.randn(5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    z = z / z.norm(dim=1, keepdim=True) * torch.tensor([0.0, 1e-6, 0.1, 4.0, 40.0], dtype=torch.float64)[:, None]
+    z = (
+        z
+        / z.norm(dim=1, keepdim=True)
+        * torch.tensor([0.0, 1e-6, 0.1, 4.0, 40.0], dtype=torch.float64)[:, None]
+    )
     t = torch.ones(5, dtype=torch.float64)
     eps = noise.color({"z": z}, t)
     assert torch.isfinite(eps).all()

@@ -1,4 +1,6 @@
-"""Noises with more power at low frequencies than white noise has. Importing this imports no torch."""
+"""Noises with more power at low frequencies than white noise has. Importing this imports no
+torch.
+"""
 
 from collections.abc import Iterator
 
@@ -7,14 +9,22 @@ from noisereg.api import Component, Field, Params, hookimpl
 
 class OffsetParams(Params):
     strength: float = Field(
-        0.1, ge=0, le=10, description="standard deviation of each channel's shift, that of the noise being 1"
+        0.1,
+        ge=0,
+        le=10,
+        description="standard deviation of each channel's shift, that of the noise being 1",
     )
 
 
 class PyramidParams(Params):
-    discount: float = Field(0.9, ge=0, le=1, description="by which each coarser level is weaker than the one before")
+    discount: float = Field(
+        0.9, ge=0, le=1, description="by which each coarser level is weaker than the one before"
+    )
     levels: int | None = Field(
-        None, ge=0, le=12, description="how many coarser levels, each half the size; none: down to one pixel"
+        None,
+        ge=0,
+        le=12,
+        description="how many coarser levels, each half the size; none: down to one pixel",
     )
 
 
@@ -32,7 +42,8 @@ def noisereg_noises() -> Iterator[Component]:
         name="pyramid",
         impl="noisereg_offset.pyramid:PyramidNoise",
         params=PyramidParams,
-        summary="white noise plus enlarged white noise of every coarser size, scaled to unit power",
+        summary="white noise plus enlarged white noise of every coarser size, scaled to unit "
+        "power",
         cite="Whitaker 2023, 'Multi-resolution noise for diffusion model training'",
         api=1,
     )

@@ -15,8 +15,8 @@ from noisereg_offset import OffsetParams
 class OffsetNoise(Noise):
     """ε = z + c·11ᵀz a channel of n pixels, with (1 + cn)² = 1 + k²n, so that Cov ε = I + k²·11ᵀ.
 
-    A root of the covariance in place of a second draw: so it stays Gaussian, linear and invertible, and everything that
-    holds for such noise holds for it.
+    A root of the covariance in place of a second draw: so it stays Gaussian, linear and
+    invertible, and everything that holds for such noise holds for it.
 
     Raises:
         NoiseregError: for points, which have no channels.
@@ -24,7 +24,9 @@ class OffsetNoise(Noise):
 
     def __init__(self, params: OffsetParams, ctx: Context) -> None:
         if len(ctx.shape) != 3:
-            raise NoiseregError("offset shifts the channels of images, and these are points; give --noise white")
+            raise NoiseregError(
+                "offset shifts the channels of images, and these are points; give --noise white"
+            )
         self.channels, *sides = ctx.shape
         self.n = math.prod(sides)
         self.c = (math.sqrt(1 + params.strength**2 * self.n) - 1) / self.n

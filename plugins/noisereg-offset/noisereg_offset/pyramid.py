@@ -1,4 +1,6 @@
-"""Pyramid, or multi-resolution, noise (Whitaker 2023): z + Σ dⁱ·enlarged(zᵢ), without the further draws."""
+"""Pyramid, or multi-resolution, noise (Whitaker 2023): z + Σ dⁱ·enlarged(zᵢ), without the further
+draws.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def enlarging(small: int, large: int) -> Tensor:
 
 
 def covariance(height: int, width: int, discount: float, levels: int | None) -> Tensor:
-    """I + Σᵢ d²ⁱ·(UᵢUᵢᵀ), (n, n) float64, Uᵢ enlarging bilinearly from sides divided by 2ⁱ: separable, so a Kronecker
-    product of its axes."""
+    """I + Σᵢ d²ⁱ·(UᵢUᵢᵀ), (n, n) float64, Uᵢ enlarging bilinearly from sides divided by 2ⁱ:
+    separable, so a Kronecker product of its axes."""
     deepest = math.ceil(math.log2(max(height, width)))
     total = torch.eye(height * width, dtype=torch.float64)
     for level in range(1, (deepest if levels is None else min(levels, deepest)) + 1):
@@ -36,8 +38,9 @@ def covariance(height: int, width: int, discount: float, levels: int | None) -> 
 class PyramidNoise(Noise):
     """ε = L z a channel, L the Cholesky factor of the pyramid's covariance over its mean variance.
 
-    The sizes halve from level to level; the original draws the ratio at random between 2 and 4, and is then a mixture
-    that is not Gaussian. It also divides by each batch's own deviation; here it is the exact one.
+    The sizes halve from level to level; the original draws the ratio at random between 2 and 4,
+    and is then a mixture that is not Gaussian. It also divides by each batch's own deviation; here
+    it is the exact one.
 
     Raises:
         NoiseregError: for points, and for images of more than 4,096 pixels.
@@ -45,11 +48,14 @@ class PyramidNoise(Noise):
 
     def __init__(self, params: PyramidParams, ctx: Context) -> None:
         if len(ctx.shape) != 3:
-            raise NoiseregError("pyramid noise is shaped in space and needs images; give --noise white")
+            raise NoiseregError(
+                "pyramid noise is shaped in space and needs images; give --noise white"
+            )
         self.channels, height, width = ctx.shape
         if height * width > LARGEST:
             raise NoiseregError(
-                f"pyramid factors a matrix of the image's pixels, at most {LARGEST:,}, and {height}×{width} are "
+                f"pyramid factors a matrix of the image's pixels, at most {LARGEST:,}, and "
+                f"{height}×{width} are "
                 f"{height * width:,}; give --noise offset, or smaller images"
             )
         total = covariance(height, width, params.discount, params.levels)

@@ -26,7 +26,9 @@ def matrix(noise, shape):
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.5])
 def test_offset_has_the_covariance_of_its_definition(strength):
     """Cov(z + k·shift) = I + k²·11ᵀ, exactly."""
-    root = matrix(build("noise", f"noisereg-offset/offset:strength={strength}", shape=(3, 5, 7)), (3, 5, 7))
+    root = matrix(
+        build("noise", f"noisereg-offset/offset:strength={strength}", shape=(3, 5, 7)), (3, 5, 7)
+    )
     expected = torch.eye(35, dtype=torch.float64) + strength**2
     torch.testing.assert_close(root @ root.T, expected, atol=1e-12, rtol=0)
 

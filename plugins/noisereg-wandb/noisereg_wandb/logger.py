@@ -17,7 +17,8 @@ def run_id(out: Path) -> str:
 
 
 class WandbLogger(Logger):
-    """One wandb run a run folder, with its whole configuration; marked as failed if training failed.
+    """One wandb run a run folder, with its whole configuration; marked as failed if training
+    failed.
 
     Raises:
         NoiseregError: if wandb is not installed.

@@ -1,4 +1,6 @@
-"""The conformance kit in offline mode, and what is found in a run's folder afterwards. Skipped without wandb."""
+"""The conformance kit in offline mode, and what is found in a run's folder afterwards. Skipped
+without wandb.
+"""
 
 import pytest
 
