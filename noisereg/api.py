@@ -510,6 +510,9 @@ class Dataset(_Built):
     """One sample: (C, H, W), or (D,) for points."""
     classes: int = 0
     """How many labels there are; 0 where there are none."""
+    class_names: tuple[str, ...] = ()
+    """What label 0, 1, … is called, ``classes`` of them; empty where they have no names. A run
+    records them, so that ``noisereg sample --label cat`` finds the label without the data."""
     levels: int = 0
     """On how many evenly spaced values from −1 to 1 the numbers lie: 256 for images of 8 bits; 0
     where they are continuous. Likelihoods of images are probabilities of these values, those of
@@ -518,6 +521,9 @@ class Dataset(_Built):
     """Whether the engine mirrors half of the training images left to right."""
     summary: str = ""
     """One line for the start of a run: ``1,617 images of 1×8×8 (180 held out), in memory``."""
+    notes: tuple[str, ...] = ()
+    """What was inferred from the data and what of them is left out, a line each, for the start of
+    a run."""
     fresh: Callable[[int, np.random.Generator], Tensor] | None = None
     """``fresh(n, generator)``: n new samples (n, *shape), where the data have a generator, else
     None.
@@ -528,6 +534,36 @@ class Dataset(_Built):
     def split(self, name: str) -> Split:
         """``"train"`` or ``"heldout"``."""
         raise NotImplementedError
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others, as plain JSON: a run records it, and is resumed on
+        the same data only.
+
+        This one holds for any data set whose splits are the same each time they are built: by
+        split the count and a hash of at most 256 samples, evenly spaced. Override it to say more
+        (:func:`noisereg.datasets.fingerprint.difference` explains a change by the keys it knows:
+        ``shape``, ``classes``, ``files`` and these), or to read less.
+        """
+        import hashlib
+
+        import torch
+
+        found: dict[str, Any] = {"shape": list(self.shape)}
+        if self.classes:
+            found["classes"] = list(self.class_names) or self.classes
+        for name in ("train", "heldout"):
+            split = self.split(name)
+            total, some = len(split), min(len(split), 256)
+            digest = hashlib.sha256()
+            if some:
+                batch = split.batch(torch.arange(some) * total // some)
+                # Values of 8 bits are hashed as such: the last digit of a float is the device's.
+                x = batch.x.add(1).mul(127.5).round().byte() if self.levels == 256 else batch.x
+                for tensor in (x, batch.labels):
+                    if tensor is not None:
+                        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+            found[name] = {"count": total, "sha256": digest.hexdigest()[:16]}
+        return found
 
     @classmethod
     def decoder(cls, params: Params, ctx: Context) -> Callable[[Tensor], Tensor] | None:

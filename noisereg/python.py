@@ -22,6 +22,7 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    accept_data: bool = False,
     reporter: Reporter | None = None,
     **sections: Any,
 ) -> Run:
@@ -30,7 +31,8 @@ def train(
     ``sections`` are those of a configuration file (``noise="blue-tv"``,
     ``reg=["isotropy:weight=0.1"]``, ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over
     ``config`` or the defaults. ``out`` is the run's folder, by default ``runs/<date>-…``;
-    ``resume`` goes on with the run that is there.
+    ``resume`` goes on with the run that is there, on the data it was started on, or, with
+    ``accept_data``, on what they are now.
 
     Raises:
         NoiseregError: for a mistake; nothing is written then.
@@ -48,6 +50,7 @@ def train(
         resume,
         registry(),
         reporter or Reporter(),
+        accept_data,
     )
 
 

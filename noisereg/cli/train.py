@@ -63,6 +63,10 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or start it.")
     ] = False,
+    accept_data: Annotated[
+        bool,
+        typer.Option("--accept-data", help="Resume though the data are not those of the run."),
+    ] = False,
     config: ConfigFile = None,
     sets: Set = None,
     init: Annotated[
@@ -112,6 +116,8 @@ def train(
         flags["init"] = {"path": str(init)}
     if train_flags := component_flags(steps=steps, batch_size=batch_size):
         flags["train"] = train_flags
+    if accept_data and not resume:
+        raise NoiseregError("--accept-data goes with --resume, of a run whose data have changed")
     if resume and out is None:
         raise NoiseregError("--resume needs --out RUN, the folder of the run to go on with")
     registry = open_registry(no_plugins)
@@ -124,11 +130,16 @@ def train(
     if dry_run:
         _dry_run(full, registry, as_json)
         return
-    _train(full, out, resume, registry, as_json)
+    _train(full, out, resume, registry, as_json, accept_data)
 
 
 def _train(
-    config: Config, out: Path | None, resume: bool, registry: Registry, as_json: bool
+    config: Config,
+    out: Path | None,
+    resume: bool,
+    registry: Registry,
+    as_json: bool,
+    accept_data: bool,
 ) -> None:
     from noisereg.cli.progress import ConsoleReporter, duration
     from noisereg.runs.run import default_out
@@ -139,7 +150,7 @@ def _train(
     out = out or default_out(config)
     began = time.monotonic()
     try:
-        run = engine_train(config, out, resume, registry, reporter)
+        run = engine_train(config, out, resume, registry, reporter, accept_data)
     except Interrupted as stopped:
         reporter.note(
             f"{stopped}; the checkpoint is written. To go on: noisereg train --resume --out {out}"

@@ -14,7 +14,7 @@ from noisereg.datasets.splits import holdout
 class Digits(ImageDataset):
     """Grey levels 0 … 16 become 0 … 255. 1,617 images to train on, 180 held out."""
 
-    classes, decoded = 10, True
+    classes, class_names, decoded = 10, tuple("0123456789"), True
 
     def __init__(self, params: ImageParams, ctx: Context) -> None:
         super().__init__(params, ctx)

@@ -48,6 +48,8 @@ class Parts:
     lines: dict[str, str] = field(default_factory=dict)
     """What each part resolved to, for the start of a run."""
     notes: list[str] = field(default_factory=list)
+    data_record: dict[str, Any] = field(default_factory=dict)
+    """The fingerprint of the data that the run is trained on, for environment.json."""
 
     @property
     def denoiser(self) -> nn.Module:
@@ -211,7 +213,11 @@ def assemble(
         pairing=pairing,
         decode=decode,
         lines=lines,
-        notes=[*getattr(noise, "notes", ()), *process.notes],
+        notes=[
+            *(dataset.notes if dataset is not None else ()),
+            *getattr(noise, "notes", ()),
+            *process.notes,
+        ],
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from noisereg import __version__
 from noisereg.api import Context, Logger, Noise
+from noisereg.datasets.fingerprint import difference
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import continued, initialise
 from noisereg.plugins.registry import Registry
@@ -199,6 +200,7 @@ def environment(parts: Parts, registry: Registry, runtime: Runtime) -> dict[str,
         "device": runtime.describe(),
         "ranks": runtime.world,
         "shape": list(parts.shape),
+        "data": parts.data_record,
         "components": component_records(parts.config, registry),
         "command": sys.argv,
     }
@@ -211,13 +213,13 @@ def prepare(
     registry: Registry,
     reporter: Reporter,
     runtime: Runtime,
+    accept_data: bool = False,
 ) -> tuple[Parts, checkpoint.Checkpoint | None]:
     """Build the parts and find where to go on; nothing is written.
 
     Raises:
         NoiseregError: for a folder that holds a run (without ``resume``), another configuration or
-        revision, a batch
-            that does not divide.
+        revision, other data (without ``accept_data``), a batch that does not divide.
     """
     train = config.train
     if train.batch_size % (train.accumulate * runtime.world):
@@ -244,6 +246,7 @@ def prepare(
     with rank_zero_first(runtime):
         dataset = build_dataset(config, registry, runtime)
         parts = assemble(config, registry, runtime, dataset=dataset)
+    parts.data_record = dataset.fingerprint()
     found = None
     if old is not None:
         if difference := resume_difference(old, parts.config):
@@ -253,15 +256,43 @@ def prepare(
             )
         recorded = json.loads((out / "environment.json").read_text(encoding="utf-8"))
         check_revisions(recorded["components"], component_records(parts.config, registry))
+        _check_data(out, recorded.get("data"), parts, accept_data)
         found = checkpoint.latest(out / "checkpoints", reporter.note)
     if found is None:
         parts.notes += initialise(parts)
     return parts, found
 
 
-def train(config: Config, out: Path, resume: bool, registry: Registry, reporter: Reporter) -> Run:
+def _check_data(
+    out: Path, recorded: dict[str, Any] | None, parts: Parts, accept_data: bool
+) -> None:
+    """
+    Raises:
+        NoiseregError: if the data are not those that the run was started on, with what changed.
+    """
+    before = list((recorded or {}).get("accepted", []))
+    if changed := difference(recorded, parts.data_record):
+        if not accept_data:
+            raise NoiseregError(
+                f"{out} was started on other data: {changed}; restore them, start another run, or "
+                "give --accept-data to go on with the data as they are now"
+            )
+        before.append(changed)
+        parts.notes.append(f"the data have changed, as accepted: {changed}")
+    if before:
+        parts.data_record["accepted"] = before
+
+
+def train(
+    config: Config,
+    out: Path,
+    resume: bool,
+    registry: Registry,
+    reporter: Reporter,
+    accept_data: bool = False,
+) -> Run:
     """Train, or go on training, the run in ``out``; the weights are those of an uninterrupted run,
-    bit for bit on a CPU.
+    bit for bit on a CPU. ``accept_data`` goes on though the data are not those it was started on.
 
     Raises:
         NoiseregError: for a mistake in the configuration (nothing is written then), a loss that is
@@ -272,7 +303,7 @@ def train(config: Config, out: Path, resume: bool, registry: Registry, reporter:
     runtime = Runtime.start(config.runtime)
     if not runtime.main:
         reporter = Reporter()
-    parts, found = prepare(config, out, resume, registry, reporter, runtime)
+    parts, found = prepare(config, out, resume, registry, reporter, runtime, accept_data)
     return _Training(parts, out, found, registry, reporter, runtime).go()
 
 
