@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from noisereg.api import Batch, Context, Params
 from noisereg.datasets import LatentsParams
 from noisereg.datasets.splits import TwoSplits, holdout
 from noisereg.errors import NoiseregError
+from noisereg.reading import read_json
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 """diffusers' classes that decode one latent image into one image."""
@@ -118,9 +118,9 @@ def load_autoencoder(folder: Path, ctx: Context) -> Any:
         channels.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         name = config["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (NoiseregError, KeyError, TypeError):
         raise NoiseregError(
             f"latents:decoder={folder} is no folder of a diffusers autoencoder (it has no "
             "config.json); expected what "

@@ -16,6 +16,7 @@ from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec, flatten
 from noisereg.runs.config import LISTS, MAY_DIFFER, SECTION_KIND
+from noisereg.runs.records import read_environment
 from noisereg.runs.run import Run
 from noisereg.sweeps.grid import SWEEP_FILE, Sweep
 from noisereg.tables.naming import SECTIONS
@@ -118,12 +119,7 @@ def values(run: Run) -> dict[str, Any]:
 
 def environment(run: Run) -> dict[str, Any]:
     """Versions, device and component revisions."""
-    import json
-
-    try:
-        recorded = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    recorded = read_environment(run.path)
     versions = {k: recorded[k] for k in ("noisereg", "torch", "device", "ranks") if k in recorded}
     revisions = {
         f"{c['name']} revision": c["revision"] for c in recorded.get("components", {}).values()

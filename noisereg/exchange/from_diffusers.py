@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import Spec
+from noisereg.reading import read_json
 from noisereg.runs.config import Config, InitRecord
 
 if TYPE_CHECKING:
@@ -41,9 +40,9 @@ class Pretrained:
         path = path.expanduser()
         folder = path / "unet" if (path / "unet" / "config.json").is_file() else path
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / "config.json")
             name = config["_class_name"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (NoiseregError, KeyError, TypeError):
             raise NoiseregError(
                 f"--init {path} holds no diffusers U-Net (no config.json of one); {EXPECTED}"
             ) from None
@@ -53,10 +52,8 @@ class Pretrained:
                 "x_t, t and labels"
             )
         scheduler: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):  # a network without its pipeline has none
-            scheduler = json.loads(
-                (path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
-            )
+        if (file := path / "scheduler" / "scheduler_config.json").is_file():
+            scheduler = read_json(file)
         return cls(folder, config, scheduler)
 
     @property

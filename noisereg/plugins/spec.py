@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from noisereg.errors import NoiseregError
+from noisereg.reading import parse_json
 
 KEY = r"[A-Za-z_][\w.\-]*"
 
@@ -75,13 +75,7 @@ class Spec(BaseModel):
                 f"{text!r} names no component; expected name or name:key=value,key=value"
             )
         if rest.lstrip().startswith("{"):
-            try:
-                params = json.loads(rest)
-            except json.JSONDecodeError as error:
-                raise NoiseregError(
-                    f"{name}: the JSON after the colon cannot be read: {error}"
-                ) from None
-            return cls(name=name, params=params)
+            return cls(name=name, params=parse_json(rest, f"{name}: the JSON after the colon"))
         if colon and not rest:
             raise NoiseregError(
                 f"{text!r} ends after the colon; expected {name}:key=value, or {name} alone"

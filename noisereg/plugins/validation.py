@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from noisereg.errors import nearest
+from noisereg.reading import first_complaint
 
 
 def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -40,7 +41,7 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
     configuration.
     """
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key, message = first_complaint(error)
     if first["type"] == "extra_forbidden":
         given = _leaf(key, first["input"])
         hint = nearest(given, field_names(model)) or nearest(
@@ -50,9 +51,4 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
             known = "" if field_names(model) else " (it takes none)"
             return f"{owner} has no parameter {given!r}{hint or known} (noisereg plugins show {owner})"
         return f"the configuration has no key {given!r}{hint} (noisereg config schema)"
-    message = first["msg"]
-    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = message[:1].lower() + message[1:]
-    where = ": ".join(part for part in (owner, key) if part)
-    given = f", not {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
-    return f"{where}: {message}{given}" if where else f"{message}{given}"
+    return ": ".join(part for part in (owner, key, message) if part)

@@ -26,6 +26,7 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.registry import FILE, KINDS, MODULE, Kind, Plugin, Registry
 from noisereg.plugins.spec import Spec, flatten, set_dotted
 from noisereg.plugins.validation import validation_message
+from noisereg.reading import parse_yaml, read_yaml
 
 SECTION_KIND: dict[str, Kind] = {
     "data": "dataset",
@@ -230,32 +231,6 @@ def validate(values: Mapping[str, Any]) -> Config:
 # YAML
 
 
-def read_yaml(text: str, origin: str) -> dict[str, Any]:
-    """YAML 1.2: ``1e-4`` is a number and ``off`` a word.
-
-    Raises:
-        NoiseregError: where the text is no YAML mapping, with the line.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise NoiseregError(f"{origin}, line {line}: {error.problem or 'not YAML'}") from None
-    except YAMLError as error:
-        raise NoiseregError(f"{origin}: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise NoiseregError(
-            f"{origin}: expected sections such as 'noise:' and 'train:', not a "
-            f"{type(values).__name__}"
-        )
-    return values
-
-
 def write_yaml(values: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
 
@@ -289,10 +264,7 @@ def read_config(reference: str) -> dict[str, Any]:
     path = Path(reference).expanduser()
     for candidate in (path, config_folder() / f"{reference}.yaml"):
         if candidate.is_file():
-            try:
-                return read_yaml(candidate.read_text(encoding="utf-8"), str(candidate))
-            except (OSError, UnicodeDecodeError) as error:
-                raise NoiseregError(f"--config {candidate}: {error}") from None
+            return read_yaml(candidate)
     names = config_names()
     raise NoiseregError(
         f"--config {reference}: no such file, and no shipped configuration of that "
@@ -351,7 +323,7 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
             raise NoiseregError(
                 f"--set {assignment}: expected KEY=VALUE, such as train.batch_size=64"
             )
-        value = read_yaml(f"value: {text}", f"--set {assignment}").get("value")
+        value = parse_yaml(f"value: {text}", f"--set {assignment}").get("value")
         section, _, rest = key.partition(".")
         if section not in Config.model_fields:
             raise NoiseregError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from noisereg.diffusion.sampler import check, time_grid, trajectory
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
+from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, conditions, draws
 from noisereg.runs.build import Parts, assemble
-from noisereg.runs.config import Config, RuntimeConfig, SampleConfig, read_yaml, validate
+from noisereg.runs.config import Config, RuntimeConfig, SampleConfig, validate
 from noisereg.runs.draws import Stream
 from noisereg.runs.objective import as_model
 from noisereg.runs.output import picture, to_uint8
+from noisereg.runs.records import read_environment, read_status
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
 
@@ -142,19 +143,11 @@ class Run:
             changed.
         """
         path = Path(path).expanduser()
-        if not (path / "config.yaml").is_file():
+        if not (path / "config.yaml").exists():
             kind = "is not there" if not path.exists() else "holds no run (no config.yaml)"
             raise NoiseregError(f"{path} {kind}; expected the folder that noisereg train printed")
-        try:
-            text = (path / "config.yaml").read_text(encoding="utf-8")
-            shape = tuple(
-                json.loads((path / "environment.json").read_text(encoding="utf-8"))["shape"]
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise NoiseregError(
-                f"{path}: its config.yaml or environment.json cannot be read ({error})"
-            ) from None
-        config = validate(read_yaml(text, str(path / "config.yaml")))
+        config = validate(read_yaml(path / "config.yaml"))
+        shape = tuple(read_environment(path)["shape"])
         for record in config.plugins:
             registry.load_recorded(record.source, record.sha256)
         return cls(path, config, shape, registry)
@@ -169,7 +162,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        return read_status(self.path).model_dump()
 
     def checkpoint(
         self, step: int | None = None, reporter: Reporter | None = None

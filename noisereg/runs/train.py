@@ -25,6 +25,7 @@ from noisereg.datasets.fingerprint import difference
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import continued, initialise
 from noisereg.plugins.registry import Registry
+from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, draws
 from noisereg.runs.build import (
     Parts,
@@ -35,9 +36,10 @@ from noisereg.runs.build import (
     component_records,
 )
 from noisereg.runs.checkpoint import EMA, write_atomically
-from noisereg.runs.config import Config, read_yaml, resume_difference, validate, write_yaml
+from noisereg.runs.config import Config, resume_difference, validate, write_yaml
 from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
+from noisereg.runs.records import read_environment
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
@@ -239,9 +241,7 @@ def prepare(
         )
     old = None
     if exists:
-        old = validate(
-            read_yaml((out / "config.yaml").read_text(encoding="utf-8"), str(out / "config.yaml"))
-        )
+        old = validate(read_yaml(out / "config.yaml"))
         config = continued(config, old)
     with rank_zero_first(runtime):
         dataset = build_dataset(config, registry, runtime)
@@ -254,7 +254,7 @@ def prepare(
                 f"{out} was started with another configuration: {difference}; start another run "
                 "for that"
             )
-        recorded = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+        recorded = read_environment(out)
         check_revisions(recorded["components"], component_records(parts.config, registry))
         _check_data(out, recorded.get("data"), parts, accept_data)
         found = checkpoint.latest(out / "checkpoints", reporter.note)

@@ -23,15 +23,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
+from noisereg.reading import parse_yaml, read_yaml
 from noisereg.runs.config import (
     Config,
     apply_set,
     layer,
-    read_yaml,
     resume_difference,
     validate,
     write_yaml,
 )
+from noisereg.runs.records import read_status
 
 SWEEP_FILE = "sweep.yaml"
 COMPONENT_AXES = ("noise", "reg", "pairing", "process")
@@ -83,7 +84,7 @@ def parse_axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
                 f"--axis {assignment}: {key} has a flag of its own: --{key} {text}"
             )
         axes.setdefault(key, []).append(
-            read_yaml(f"value: {text}", f"--axis {assignment}").get("value")
+            parse_yaml(f"value: {text}", f"--axis {assignment}").get("value")
         )
     return axes
 
@@ -173,18 +174,12 @@ class Sweep:
         Raises:
             NoiseregError: if the folder holds no sweep, or one that cannot be read.
         """
-        try:
-            text = (path / SWEEP_FILE).read_text(encoding="utf-8")
-        except OSError:
-            raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})") from None
-        grid = read_grid(read_yaml(text, str(path / SWEEP_FILE)).get("sweep"))
+        if not (path / SWEEP_FILE).exists():
+            raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})")
+        grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
         cells = []
         for name in grid.cells:
-            file = path / "cells" / f"{name}.yaml"
-            try:
-                config = validate(read_yaml(file.read_text(encoding="utf-8"), str(file)))
-            except OSError as error:
-                raise NoiseregError(f"{file} cannot be read: {error.strerror}") from None
+            config = validate(read_yaml(path / "cells" / f"{name}.yaml"))
             cells.append(Cell(name, config, name.rpartition("_s")[0]))
         return cls(path, cells)
 
@@ -203,9 +198,9 @@ class Sweep:
     def progress(self, cell: Cell) -> tuple[str, int]:
         """What its run's status.json says, and the step; ``("not started", 0)`` without one."""
         try:
-            status = json.loads((self.path_of(cell) / "status.json").read_text(encoding="utf-8"))
-            return str(status["status"]), int(status["step"])
-        except (OSError, ValueError, KeyError):
+            status = read_status(self.path_of(cell))
+            return status.status, status.step
+        except NoiseregError:
             return "not started", 0
 
     def finished(self, cell: Cell) -> bool:

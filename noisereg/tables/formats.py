@@ -15,6 +15,7 @@ from typing import Any
 
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import flatten
+from noisereg.reading import read_json as read_json_file
 from noisereg.tables.table import Cell, Comparison, Table
 
 ARROW = {"higher": "↑", "lower": "↓"}
@@ -334,14 +335,10 @@ def read_json(path: Path) -> list[Table]:
         NoiseregError: if it is none, or cannot be read.
     """
     try:
-        tables = [
-            Table.of_json(each) for each in json.loads(path.read_text(encoding="utf-8"))["tables"]
-        ]
+        tables = [Table.of_json(each) for each in read_json_file(path)["tables"]]
         if not tables:
             raise ValueError("none")
         return tables
-    except OSError as error:
-        raise NoiseregError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError):
         raise NoiseregError(
             f"{path} holds no tables; expected what noisereg eval --format json writes"

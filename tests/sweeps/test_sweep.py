@@ -22,7 +22,8 @@ from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
-from noisereg.runs.config import RuntimeConfig, read_yaml
+from noisereg.reading import read_yaml
+from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
 from noisereg.sweeps import launcher
@@ -224,7 +225,7 @@ def test_its_file_repeats_the_sweep(tmp_path: Path) -> None:
     base = {"seed": 3, "train": {"steps": 7}}
     cells = resolve(make_cells(base, grid), registry(), Runtime.start(RuntimeConfig())).cells
     write(tmp_path, base, grid, cells)
-    values = read_yaml((tmp_path / "sweep.yaml").read_text(), "sweep.yaml")
+    values = read_yaml(tmp_path / "sweep.yaml")
     again = make_cells(
         {k: v for k, v in values.items() if k != "sweep"}, read_grid(values["sweep"])
     )

@@ -154,11 +154,12 @@ def parameters_survive_a_file(subject: Subject) -> None:
     """The parameters, written to config.yaml and read back, are the same: a run is repeated from
     its file.
     """
-    from noisereg.runs.config import read_yaml, write_yaml
+    from noisereg.reading import parse_yaml
+    from noisereg.runs.config import write_yaml
 
     params = subject.params()
     dumped = params.model_dump(mode="json")
     again = type(params).model_validate(
-        read_yaml(write_yaml({"params": dumped}), "config.yaml").get("params") or {}
+        parse_yaml(write_yaml({"params": dumped}), "config.yaml").get("params") or {}
     )
     expect(again == params, f"{params!r} comes back as {again!r}")

@@ -1,0 +1,65 @@
+"""The small JSON files of a run as pydantic models: environment.json and status.json. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from noisereg.errors import NoiseregError
+from noisereg.reading import checked, read_json
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ComponentRecord(_Record):
+    """Which implementation of a component a run was started with."""
+
+    name: str
+    revision: int = 1
+
+
+class Environment(_Record):
+    """environment.json: what a run depends on beside its configuration."""
+
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one item of the data")
+    components: dict[str, ComponentRecord] = {}
+
+
+class Status(_Record):
+    """status.json: how far a run is."""
+
+    status: Literal["running", "stopped", "finished", "failed"]
+    step: int = Field(ge=0)
+    error: str = ""
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    """What environment.json of a run's folder holds, with ``shape`` and ``components`` checked.
+
+    Raises:
+        NoiseregError: if it is missing or damaged; says what to do.
+    """
+    file = run / "environment.json"
+    try:
+        values = read_json(file)
+        checked(Environment, values, str(file))
+    except NoiseregError as error:
+        raise NoiseregError(
+            f"{error}; it records what the run was trained with: put it back from a copy, or train "
+            f"again: noisereg train --config {run / 'config.yaml'} --out NEW"
+        ) from None
+    return values
+
+
+def read_status(run: Path) -> Status:
+    """
+    Raises:
+        NoiseregError: if status.json is missing or damaged.
+    """
+    return checked(Status, read_json(run / "status.json"), str(run / "status.json"))
