@@ -253,7 +253,7 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    from noisereg.runs.checkpoint import write_atomically
+    from noisereg.store import write_atomically
 
     write_atomically(out, text.encode())
     print(out)

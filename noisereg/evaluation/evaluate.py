@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import re
@@ -30,12 +29,11 @@ from noisereg.features.spaces import Pixels, Space
 from noisereg.plugins.registry import Entry, Registry, registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import Parts
-from noisereg.runs.checkpoint import write_atomically
 from noisereg.runs.config import RuntimeConfig, validate
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
-from noisereg.store import cache_dir
+from noisereg.store import JSON, Store, cache_dir
 from noisereg.tables.ablation import build
 from noisereg.tables.effects import check_factors, effects
 from noisereg.tables.naming import Words, spec_label, varying_params, where
@@ -94,12 +92,12 @@ class Subject:
     run: Run | None
     sampling: Sampling | None
     n: int
-    key: str
+    key: Any
     """Of the samples: equal keys, equal samples."""
     read: Callable[[], Tensor]
     """The samples, from disk: many runs' need not fit in memory at once."""
-    folder: Path
-    """Where its metrics are cached."""
+    store: Store
+    """Where what is computed of it is kept."""
     numbers: dict[str, float] = field(default_factory=dict)
 
 
@@ -372,8 +370,7 @@ def _subjects(
             if num:
                 draw_samples(sampling, num, own, reporter, condition)
             read = functools.partial(read_samples, sampling, num)
-            key, folder = f"{sampling.key()}-{num}", run.path / "eval" / "metrics"
-            yield Subject(str(run.path), run, sampling, num, key, read, folder)
+            yield Subject(str(run.path), run, sampling, num, sampling.key(), read, sampling.store)
     for images in group.images:
         x = found_targets.read_images(images, tuple(real.x.shape[1:]), real.data)
         if options.num is not None and len(x) < options.num:
@@ -381,8 +378,8 @@ def _subjects(
                 f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}"
             )
         x = x if options.num is None else x[: options.num]
-        folder = cache_dir() / "eval" / "metrics"
-        yield Subject(images.name, None, None, len(x), tensor_hash(x), lambda x=x: x, folder)  # type: ignore[misc]
+        store = Store(cache_dir() / "eval")
+        yield Subject(images.name, None, None, len(x), tensor_hash(x), lambda x=x: x, store)  # type: ignore[misc]
 
 
 # Measuring
@@ -420,7 +417,7 @@ def _metrics(
                 reg.build("features", spec.name, params, ctx), spec.name.rpartition("/")[2]
             )
             if not isinstance(spaces[key].inner, Pixels):
-                spaces[key].keep(real.x, real.identity, cache_dir() / "eval" / "features")
+                spaces[key].keep(real.x, real.identity, Store(cache_dir() / "eval"))
         return spaces[key]
 
     asked = []
@@ -498,32 +495,25 @@ def _cached(
         "metric": [one.entry.qualified, one.entry.component.revision, one.params],
         "features": one.space.identity,
     }
-    key = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
-    path = subject.folder / f"{one.spec.name.rpartition('/')[2]}-{key}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["of"] == record:
-            return found
-    try:
-        if one.metric.needs_run:
-            numbers = one.metric.of_run(_parts(subject), dataset)
-        else:
-            numbers = one.metric.compute(
-                read(), real.x[: subject.n] if one.metric.paired else real.x, one.space
-            )
-    except NoiseregError as error:
-        raise NoiseregError(f"{subject.source}: {error}") from None
-    result = {
-        "of": record,
-        "numbers": {name: float(value) for name, value in numbers.items()},
-        "better": {name: _direction(one, name) for name in numbers},
-        "notes": list(one.metric.notes()),
-    }
-    with contextlib.suppress(
-        NoiseregError
-    ):  # a cache that cannot be written costs time, nothing else
-        write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    return result
+
+    def result() -> dict[str, Any]:
+        try:
+            if one.metric.needs_run:
+                numbers = one.metric.of_run(_parts(subject), dataset)
+            else:
+                numbers = one.metric.compute(
+                    read(), real.x[: subject.n] if one.metric.paired else real.x, one.space
+                )
+        except NoiseregError as error:
+            raise NoiseregError(f"{subject.source}: {error}") from None
+        return {
+            "numbers": {name: float(value) for name, value in numbers.items()},
+            "better": {name: _direction(one, name) for name in numbers},
+            "notes": list(one.metric.notes()),
+        }
+
+    name = f"metrics/{one.spec.name.rpartition('/')[2]}"
+    return subject.store.cached(name, record, JSON, result)
 
 
 def _parts(subject: Subject) -> Parts:

@@ -78,8 +78,11 @@ def tensor_hash(x: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint(dataset: Dataset, split: str) -> str:
-    """What tells two data sets apart: the length of a split and a hash of up to 2,048 of its
-    samples.
+def fingerprint(dataset: Dataset, split: str, most: int = 2048) -> str:
+    """What tells two data sets apart: the length of a split and a hash of up to ``most`` of its
+    samples, with their labels.
     """
-    return f"{len(dataset.split(split))}-{tensor_hash(read_split(dataset, split, most=2048))}"
+    part = dataset.split(split)
+    labels = part.batch(spaced(len(part), most)).labels
+    told = "" if labels is None else tensor_hash(labels.cpu())
+    return f"{len(part)}-{tensor_hash(read_split(dataset, split, most))}{told}"

@@ -1,27 +1,27 @@
-"""Samples of a run, drawn once: kept in ``RUN/eval/samples`` by everything they depend on,
-extended when more are asked for, and shared over ranks."""
+"""Samples of a run, drawn once: kept by everything they depend on, extended when more are asked
+for, and shared over ranks and over evaluations that run at once."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from noisereg.api import Dataset, Task
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import MOST, spaced
-from noisereg.runs.checkpoint import write_atomically
-from noisereg.runs.config import SampleConfig, validate
+from noisereg.plugins.spec import Spec
+from noisereg.runs.config import SECTION_KIND, SampleConfig, validate
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, as_output, draw
 from noisereg.runs.runtime import Runtime
+from noisereg.store import ARRAY, Store, cache_dir, say_once
 
 SHARD = 500
 """Samples in a file; an interrupted evaluation loses at most one file a rank."""
@@ -59,12 +59,31 @@ class Sampling:
             "condition": self.condition,
         }
 
-    def key(self) -> str:
-        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:16]
+    def key(self) -> dict[str, Any]:
+        """All that the samples are made from."""
+        return {"made by": components(self.run), **self.record()}
 
-    @property
-    def folder(self) -> Path:
-        return self.run.path / "eval" / "samples" / self.key()
+    @functools.cached_property
+    def store(self) -> Store:
+        """Where what is computed of the run is kept: in its folder if that is the user's own, else
+        in the user's cache.
+        """
+        own = Store(self.run.path / "eval", within=self.run.path)
+        if not (reason := own.refusal()):
+            return own
+        say_once(f"{reason}; what is measured is kept in {cache_dir() / 'eval'}")
+        return Store(cache_dir() / "eval")
+
+
+def components(run: Run) -> dict[str, Any]:
+    """What turns latents into samples, as the run names it, with the revisions of today."""
+    assert run.registry is not None
+    made = {}
+    for section in ("process", "noise", "denoiser", "task", "data"):
+        spec: Spec = getattr(run.config, section)
+        entry = run.registry.find(SECTION_KIND[section], spec.name)
+        made[section] = [entry.qualified, entry.component.revision, spec.params]
+    return made
 
 
 def plan(
@@ -105,16 +124,16 @@ def plan(
     )
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """A shard, or None where it is absent or damaged."""
-    try:
-        return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
+def _shards(num: int) -> Iterator[tuple[str, range]]:
+    """The name and the samples of each file."""
+    for start in range(0, num, SHARD):
+        yield f"samples/{start:08d}", range(start, min(start + SHARD, num))
 
 
-def _shards(num: int) -> range:
-    return range(0, num, SHARD)
+def _held(sampling: Sampling, name: str) -> NDArray[Any]:
+    """The rows that a file has, none where it is absent or damaged."""
+    held = sampling.store.get(name, sampling.key(), ARRAY)
+    return np.empty((0, 0)) if held is None else held
 
 
 def draw_samples(
@@ -127,13 +146,9 @@ def draw_samples(
     """Have ``num`` samples on disk, drawing those that are not there; under torchrun ranks take
     files in turn.
     """
-    missing: list[tuple[Path, int, int]] = []
-    for start in _shards(num):
-        path, stop = sampling.folder / f"{start:08d}.npy", min(start + SHARD, num)
-        held = _read(path)
-        have = 0 if held is None else len(held)
-        if start + have < stop:
-            missing.append((path, start + have, stop))
+    missing = [
+        (name, rows) for name, rows in _shards(num) if len(_held(sampling, name)) < len(rows)
+    ]
     runtime.barrier()  # no rank writes before all have looked
     own = missing[runtime.rank :: runtime.world]
     if own:
@@ -150,31 +165,27 @@ def draw_samples(
             batch_size=s.batch_size,
             guidance=s.guidance,
         )
-        reporter.begin(
-            f"sample {sampling.run.path.name}", sum(stop - start for _, start, stop in own)
-        )
+        reporter.begin(f"sample {sampling.run.path.name}", sum(len(rows) for _, rows in own))
         done = 0
         try:
-            for path, start, stop in own:
-                cond = (
-                    reference_condition(parts.task, *condition, torch.arange(start, stop))
-                    if condition
-                    else None
-                )
-                drawn = draw(
-                    parts, settings, sampling.seed, range(start, stop), cond, reporter, done
-                )
-                x = as_output(drawn, parts.decode).numpy()
-                held = _read(path)
-                buffer = io.BytesIO()
-                np.save(buffer, x if held is None else np.concatenate([held, x]))
-                write_atomically(path, buffer.getvalue())
-                done += stop - start
+            for name, rows in own:
+                # what another evaluation draws meanwhile is not drawn again
+                with sampling.store.lock(name, sampling.key()):
+                    held = _held(sampling, name)
+                    left = rows[len(held) :]
+                    if left:
+                        cond = (
+                            reference_condition(parts.task, *condition, torch.tensor(left))
+                            if condition
+                            else None
+                        )
+                        drawn = draw(parts, settings, sampling.seed, left, cond, reporter, done)
+                        x = as_output(drawn, parts.decode).numpy()
+                        whole = np.concatenate([held, x]) if len(held) else x
+                        sampling.store.put(name, sampling.key(), whole, ARRAY)
+                done += len(rows)
         finally:
             reporter.end()
-        if runtime.main:
-            record = json.dumps(sampling.record(), indent=1) + "\n"
-            write_atomically(sampling.folder / "sampling.json", record.encode())
     runtime.barrier()
 
 
@@ -185,14 +196,16 @@ def read_samples(sampling: Sampling, num: int) -> Tensor:
     Raises:
         NoiseregError: if they are no longer there.
     """
-    shards = [_read(sampling.folder / f"{start:08d}.npy") for start in _shards(num)]
-    found = [shard for shard in shards if shard is not None]
-    if len(found) < len(shards):
-        raise NoiseregError(
-            f"{sampling.folder}: samples vanished while they were read; give the same command "
-            "again"
-        )
-    return torch.from_numpy(np.concatenate(found)[:num])
+    found = []
+    for name, rows in _shards(num):
+        held = _held(sampling, name)
+        if len(held) < len(rows):
+            raise NoiseregError(
+                f"{sampling.store.path(name, sampling.key())}: samples vanished while they were "
+                "read; give the same command again"
+            )
+        found.append(held[: len(rows)])
+    return torch.from_numpy(np.concatenate(found))
 
 
 def reference_condition(

@@ -4,12 +4,11 @@ data, offline.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import functools
 import math
-from pathlib import Path
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from noisereg.api import Context, Dataset, Features
@@ -17,8 +16,10 @@ from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import fingerprint
 from noisereg.features import ClassifierParams
 from noisereg.features.spaces import unit_range, weights_hash
-from noisereg.runs.checkpoint import write_atomically
+from noisereg.store import BYTES, Store
 
+VERSION = 1
+"""Raised when the network or its training changes."""
 DIMENSION = 64
 BATCH = 128
 
@@ -55,15 +56,20 @@ class Classifier(Features):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(params.seed)
             self.network = network(tuple(data.shape), data.classes, params.width)
-        trained = params.model_dump(exclude={"batch_size"})
-        key = hashlib.sha256(
-            json.dumps([fingerprint(data, "train"), data.classes, trained]).encode()
-        ).hexdigest()[:16]
-        cached = ctx.cache_dir / "classifier" / f"{key}.safetensors" if ctx.cache_dir else None
-        if cached is None or not self._read(cached):
-            self._train(data)
-            if cached is not None:
-                self._write(cached)
+        key = {
+            "classifier": VERSION,
+            "data": fingerprint(data, "train"),
+            "classes": data.classes,
+            "params": params.model_dump(exclude={"batch_size"}),
+        }
+        if ctx.cache_dir is None:
+            weights = self._trained(data)
+        else:
+            store = Store(ctx.cache_dir)
+            weights = store.cached(
+                "classifier/weights", key, BYTES, functools.partial(self._trained, data)
+            )
+        self.network.load_state_dict(load(weights))
         self.network.to(self.device).eval().requires_grad_(False)
         self.accuracy, held = accuracy(self.network, data, self.device)
         self.identity = (
@@ -71,25 +77,10 @@ class Classifier(Features):
         )
         self.summary = f"classifier: {100 * self.accuracy:.1f} % of {held:,} {'held-out' if held else ''} images right"
 
-    def _read(self, path: Path) -> bool:
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
-        try:
-            self.network.load_state_dict(load(path.read_bytes()))
-        except (OSError, SafetensorError, RuntimeError):  # absent or damaged: train again
-            return False
-        return True
-
-    def _write(self, path: Path) -> None:
-        from safetensors.torch import save
-
-        try:
-            write_atomically(
-                path, save({k: v.cpu().contiguous() for k, v in self.network.state_dict().items()})
-            )
-        except NoiseregError:
-            return  # a cache that cannot be written costs time, nothing else
+    def _trained(self, data: Dataset) -> bytes:
+        """The weights, as safetensors."""
+        self._train(data)
+        return save({k: v.cpu().contiguous() for k, v in self.network.state_dict().items()})
 
     def _train(self, data: Dataset) -> None:
         split = data.split("train")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Features
 from noisereg.errors import NoiseregError
 from noisereg.features import InceptionParams, PixelsParams, RandomVgg16Params
-from noisereg.runs.checkpoint import write_atomically
+from noisereg.store import ARRAY, Store
 
 
 def unit_range(x: Tensor) -> Tensor:
@@ -206,38 +204,26 @@ class Space(Features):
         self.inner, self.name, self.identity = inner, name, inner.identity
         self.extractor = register(inner, name)
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
-        self._files: dict[int, Path] = {}
+        self._keys: dict[int, tuple[Store, str]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         if id(x) not in self._known:
             self._known[id(x)] = (x, self._kept(x))
         return self._known[id(x)][1]
 
-    def keep(self, x: Tensor, identity: str, folder: Path) -> None:
-        """Keep the features of ``x`` in a file, from one command to the next: a reference's can
-        take minutes.
+    def keep(self, x: Tensor, identity: str, store: Store) -> None:
+        """Keep the features of ``x`` from one command to the next: they can take minutes.
+        ``identity`` is what tells ``x`` from other samples.
         """
-        digest = hashlib.sha256(f"{self.identity} {identity}".encode()).hexdigest()[:16]
-        self._files[id(x)] = folder / f"{self.name}-{digest}.npy"
+        self._keys[id(x)] = (store, identity)
 
     def _kept(self, x: Tensor) -> Tensor:
-        path = self._files.get(id(x))
-        if path is None:
+        if id(x) not in self._keys:
             return self.inner(x)
-        try:
-            held = torch.from_numpy(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
-            if len(held) == len(x):
-                return held
-        except (OSError, ValueError, EOFError):  # absent or damaged
-            pass
-        found = self.inner(x)
-        buffer = io.BytesIO()
-        np.save(buffer, found.numpy())
-        with contextlib.suppress(
-            NoiseregError
-        ):  # a cache that cannot be written costs time, nothing else
-            write_atomically(path, buffer.getvalue())
-        return found
+        store, identity = self._keys[id(x)]
+        key = {"features": self.identity, "of": identity, "n": len(x)}
+        name = f"features/{self.name.rpartition('/')[2]}"
+        return torch.from_numpy(store.cached(name, key, ARRAY, lambda: self.inner(x).numpy()))
 
     def logits(self, features: Tensor) -> Tensor:
         """The class scores of features, where the extractor is a classifier.
@@ -254,6 +240,7 @@ class Space(Features):
     def forget_all_but(self, x: Tensor) -> None:
         """Let go of the features of every set but ``x``."""
         self._known = {key: value for key, value in self._known.items() if key == id(x)}
+        self._keys = {key: value for key, value in self._keys.items() if key == id(x)}
 
     @property
     def summary(self) -> str:

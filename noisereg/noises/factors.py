@@ -23,7 +23,7 @@ from torch import Tensor
 from noisereg.api import per_sample
 from noisereg.errors import NoiseregError
 from noisereg.noises.covariance import Array, circulant
-from noisereg.store import cached_array
+from noisereg.store import ARRAY, Store
 
 PRODUCT_ROWS = 512
 """Rows of a triangle in one product: the zeros above the diagonal are skipped block by block."""
@@ -170,14 +170,17 @@ class CholeskyFactor(_Circulant):
     @cached_property
     def _float32(self) -> NDArray[np.float32]:
         def compute() -> NDArray[np.float32]:
-            return self._compute().astype(np.float32)
+            return np.ascontiguousarray(self._compute(), dtype=np.float32)
 
         if self._folder is None:
             return compute()
-        n = self.power.size
-        contents = hashlib.sha256(np.ascontiguousarray(self.power).tobytes()).hexdigest()
-        key = f"Cholesky factor, row-major, {self.height}×{self.width}, {contents}"
-        return cached_array(self._folder, key, (n, n), compute)
+        key = {
+            "factor": "Cholesky, row-major",
+            "size": [self.height, self.width],
+            "power": hashlib.sha256(np.ascontiguousarray(self.power).tobytes()).hexdigest(),
+        }
+        name = f"cholesky-{self.height}x{self.width}"
+        return Store(self._folder).cached(name, key, ARRAY, compute)
 
     def _make_root(self, dtype: torch.dtype) -> Tensor:
         if dtype == torch.float64:

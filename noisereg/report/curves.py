@@ -5,7 +5,6 @@ isotropy of x_t, spectra.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,23 +13,24 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Dataset, per_sample
-from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import MOST, Reference, spaced
-from noisereg.evaluation.samples import Sampling, reference_condition
+from noisereg.evaluation.samples import Sampling, components, reference_condition
 from noisereg.features.spaces import unit_range
 from noisereg.metrics.power import optimum
 from noisereg.runs import draws
 from noisereg.runs.build import Parts
-from noisereg.runs.checkpoint import write_atomically
 from noisereg.runs.draws import Stream
 from noisereg.runs.objective import as_model
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
+from noisereg.store import JSON
 
 IMAGES, POINTS = 256, 5000
 """Real samples that a curve averages over."""
 TIMES = 25
+VERSION = 2
+"""Raised when a curve is added or measured otherwise."""
 SPECTRUM_DRAWS = 256
 SPECTRUM_TIMES = (0.0, 0.5, 1.0)
 
@@ -67,26 +67,20 @@ def curves(
 ) -> Curves:
     """The curves of one run, from its cache or measured now."""
     run = sampling.run
-    record = [
-        2,  # what is kept: raised when a curve is added
-        sampling.sha256,
-        sampling.condition,
-        real.identity,
-        IMAGES,
-        POINTS,
-        TIMES,
-        SPECTRUM_DRAWS,
-        SPECTRUM_TIMES,
-    ]
-    key = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
-    path = run.path / "eval" / "curves" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        return Curves(**json.loads(path.read_text(encoding="utf-8")))
-    parts = run.load(sampling.checkpoint, sampling.weights == "EMA", runtime, reporter)
-    found = measure(parts, run, real, dataset, sampling, runtime)
-    with contextlib.suppress(NoiseregError):
-        write_atomically(path, (json.dumps(asdict(found)) + "\n").encode())
-    return found
+    key = {
+        "curves": VERSION,
+        "weights": sampling.sha256,
+        "made by": components(run),
+        "condition": sampling.condition,
+        "reference": real.identity,
+        "taken": [IMAGES, POINTS, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES],
+    }
+
+    def measured() -> dict[str, Any]:
+        parts = run.load(sampling.checkpoint, sampling.weights == "EMA", runtime, reporter)
+        return asdict(measure(parts, run, real, dataset, sampling, runtime))
+
+    return Curves(**sampling.store.cached("curves/curves", key, JSON, measured))
 
 
 @torch.inference_mode()

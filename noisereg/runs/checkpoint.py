@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from noisereg.errors import NoiseregError
 from noisereg.runs.objective import Objective
+from noisereg.store import write_atomically as write_atomically
 
 
 def _stateful(objective: Objective) -> dict[str, Any]:
@@ -110,26 +111,6 @@ class EMA:
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """All of ``data`` under ``path``, or nothing.
-
-    Raises:
-        NoiseregError: if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise NoiseregError(f"cannot write {path}: {error.strerror}") from error
 
 
 def save(

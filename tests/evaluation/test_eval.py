@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -19,14 +20,19 @@ import torch
 from PIL import Image
 
 import noisereg
+from noisereg import store
 from noisereg.api import Context
 from noisereg.cli.main import run
 from noisereg.datasets import ImageParams
 from noisereg.datasets.digits import Digits
 from noisereg.evaluation import samples as sampling
 from noisereg.evaluation.reference import read_split
+from noisereg.evaluation.samples import draw_samples, plan, read_samples
 from noisereg.metrics.fidelity import frechet_distance
 from noisereg.metrics.prdc import manifolds
+from noisereg.runs.config import RuntimeConfig
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.runtime import Runtime
 from noisereg.sweeps.grid import Sweep
 
 Capture = pytest.CaptureFixture[str]
@@ -205,18 +211,86 @@ def test_extended_samples_are_those_of_one_draw(
     monkeypatch.setattr(sampling, "SHARD", 20)
     call(capsys, own, "--num", 33)
     call(capsys, own, "--num", 47)
-    (folder,) = (own / "eval" / "samples").iterdir()
-    held = np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])
-    assert np.array_equal(held, noisereg.load(own).sample(47, seed=0).numpy())
+    held = read_samples(plan(noisereg.load(own), Runtime.start(RuntimeConfig())), 47)
+    assert torch.equal(held, noisereg.load(own).sample(47, seed=0))
 
 
-def test_a_damaged_cache_is_made_anew(own: Path, capsys: Capture) -> None:
+def test_a_damaged_cache_is_made_anew_and_said(own: Path, capsys: Capture) -> None:
+    """One bit of the samples, or of a number, changes nothing that is shown."""
     first = call(capsys, own, "--num", 40)
-    (shard,) = (own / "eval" / "samples").rglob("*.npy")
-    (number,) = (own / "eval" / "metrics").iterdir()
-    shard.write_bytes(shard.read_bytes()[:100])
-    number.write_text("{")
-    assert call(capsys, own, "--num", 40) == first
+    for what in ("samples", "metrics"):
+        (stored,) = (own / "eval" / what).iterdir()
+        whole = stored.read_bytes()
+        stored.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+        if what == "samples":  # a number that is there is not measured again
+            shutil.rmtree(own / "eval" / "metrics")
+        assert run(["eval", str(own), "--num", "40"]) == 0
+        out, err = capsys.readouterr()
+        assert out == first
+        assert f"{stored} is damaged and is computed again" in err
+        assert stored.read_bytes() == whole
+
+
+def _draw(path: Path, start: Any) -> None:
+    torch.set_num_threads(1)
+    runtime = Runtime.start(RuntimeConfig(device="cpu"))
+    planned = plan(noisereg.load(path), runtime)
+    start.wait()
+    draw_samples(planned, 400, runtime, Reporter())
+
+
+@pytest.mark.parametrize("time", range(3))
+@pytest.mark.parametrize("there", [0, 150])
+def test_two_evaluations_of_one_run_at_once_draw_its_samples_once(
+    own: Path, monkeypatch: pytest.MonkeyPatch, there: int, time: int
+) -> None:
+    monkeypatch.setattr(sampling, "SHARD", 100)
+    runtime = Runtime.start(RuntimeConfig(device="cpu"))
+    planned = plan(noisereg.load(own), runtime)
+    if there:
+        draw_samples(planned, there, runtime, Reporter())
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    processes = [context.Process(target=_draw, args=(own, start)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    held = read_samples(planned, 400)
+    assert len(held.flatten(1).unique(dim=0)) == 400
+    assert torch.equal(held, noisereg.load(own).sample(400, seed=0))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "link",
+        pytest.param(
+            "owner", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives away")
+        ),
+    ],
+)
+def test_what_cannot_be_kept_beside_the_run_is_kept_in_the_users_cache(
+    own: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("NOISEREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "_said", set())
+    first = call(capsys, own, "--num", 40)
+    shutil.rmtree(own / "eval")
+    (tmp_path / "home").mkdir()
+    if what == "link":
+        (own / "eval").symlink_to(tmp_path / "home")
+    else:
+        (own / "eval").mkdir()
+        os.chown(own / "eval", os.geteuid() + 1, -1)
+    assert run(["eval", str(own), "--num", "40"]) == 0
+    out, err = capsys.readouterr()
+    assert out == first
+    assert err.count("what is measured is kept in") == 1
+    assert list((tmp_path / "home").iterdir()) == []
+    assert list((own / "eval").iterdir()) == []
+    assert list((tmp_path / "cache" / "eval" / "samples").iterdir()) != []
 
 
 def test_an_interrupted_evaluation_goes_on(

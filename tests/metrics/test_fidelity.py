@@ -18,23 +18,21 @@ from noisereg.datasets import ImageParams, PointsParams
 from noisereg.datasets.digits import Digits
 from noisereg.datasets.toy2d import SwissRoll
 from noisereg.errors import NoiseregError
+from noisereg.features import ClassifierParams, InceptionParams, PixelsParams, RandomVgg16Params
 from noisereg.features.classifier import Classifier
 from noisereg.features.spaces import Inception, Pixels, RandomVgg16, Space, unit_range
 from noisereg.metrics import (
-    ClassifierParams,
     FidParams,
     FrechetParams,
-    InceptionParams,
     InceptionScoreParams,
     KernelDistanceParams,
-    PixelsParams,
     PrecisionRecallParams,
     PsnrParams,
-    RandomVgg16Params,
     SsimParams,
     fidelity,
 )
 from noisereg.metrics.paired import PSNR, SSIM
+from noisereg.store import Store
 
 
 class Images(Dataset):
@@ -289,7 +287,7 @@ def test_features_of_a_set_are_taken_once(tmp_path: Path) -> None:
     assert Counting.calls == 3
     for _ in range(2):  # another command
         later = Space(Counting(), "counting")
-        later.keep(x, "x", tmp_path)
+        later.keep(x, "x", Store(tmp_path))
         assert torch.equal(later(x), x.flatten(1))
     assert Counting.calls == 4
 
