@@ -76,13 +76,3 @@ def tensor_hash(x: Tensor) -> str:
     for part in x.split(4096):
         digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def fingerprint(dataset: Dataset, split: str, most: int = 2048) -> str:
-    """What tells two data sets apart: the length of a split and a hash of up to ``most`` of its
-    samples, with their labels.
-    """
-    part = dataset.split(split)
-    labels = part.batch(spaced(len(part), most)).labels
-    told = "" if labels is None else tensor_hash(labels.cpu())
-    return f"{len(part)}-{tensor_hash(read_split(dataset, split, most))}{told}"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from noisereg.api import Context, Dataset, Features
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.reference import fingerprint
 from noisereg.features import ClassifierParams
 from noisereg.features.spaces import unit_range, weights_hash
 from noisereg.store import BYTES, Store
@@ -58,7 +57,7 @@ class Classifier(Features):
             self.network = network(tuple(data.shape), data.classes, params.width)
         key = {
             "classifier": VERSION,
-            "data": fingerprint(data, "train"),
+            "data": data.fingerprint(),
             "classes": data.classes,
             "params": params.model_dump(exclude={"batch_size"}),
         }
