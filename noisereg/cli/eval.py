@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from noisereg.cli.groups import grouped, on_command_line
 from noisereg.cli.options import CheckpointStep, NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError, nearest
 
@@ -26,21 +28,191 @@ SUFFIXES = {
     ".html": "html",
 }
 FORMATS = tuple(SUFFIXES.values())
-STORED = (
-    "format",
-    "out",
-    "where",
-    "baseline",
-    "label",
-    "columns",
-    "pick",
-    "pick-on",
-    "effects",
-    "pictures",
-)
-"""Options for tables that were measured before."""
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured, on how many samples, against what."""
+
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="prdc:k=5, fid, kid, is, pr, fd, …; repeat. [prdc]"),
+    ] = None
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC", help="The space: pixels, inception, random-vgg16, classifier."
+        ),
+    ] = "pixels"
+    num: Annotated[
+        int | None, typer.Option(help="Samples of each run. [the reference's, at most 10,000]")
+    ] = None
+    reference: Annotated[
+        str, typer.Option(help="train, heldout, or fresh (data with a generator).")
+    ] = "train"
+    data: Annotated[
+        str | None, typer.Option(metavar="SPEC|PATH", help="The data set. [the runs' own]")
+    ] = None
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="torch-fidelity's weights file; else it is downloaded."),
+    ] = None
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY,…",
+            help="A table for each value of it: process. Each data set has one anyway.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the runs are sampled, where not as they say themselves."""
+
+    steps: Annotated[
+        str | None, typer.Option(help="Sampling steps; several at once: 10,50,250. [the runs']")
+    ] = None
+    eta: Annotated[
+        str | None,
+        typer.Option(
+            help="0: DDIM and IADB; 1: DDPM; several make a table each: 0,1. [the runs']"
+        ),
+    ] = None
+    solver: Annotated[str | None, typer.Option(help="euler or heun. [the runs']")] = None
+    grid: Annotated[
+        str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the runs']")
+    ] = None
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Classifier-free guidance of --task class runs; 1: off. [the runs']"),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0
+    checkpoint: CheckpointStep = None
+    raw_weights: RawWeights = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows a table has, and what they are called and compared with; for tables that were
+    measured before, too."""
+
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,…", help="The row that others are compared with. [the plainest]"
+        ),
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT:KEY=VALUE,…", help="Another name for a row; repeat."),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY,…", help="What names the rows: noise,reg,train.steps. [what differs]"
+        ),
+    ] = None
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE,…", help="Only the runs that have it: process=iadb,reg=none."
+        ),
+    ] = None
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER", help="Of several strengths keep the best by it, on half the seeds."
+        ),
+    ] = None
+    pick_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEED,…", help="Pick on these seeds, report on the others. [the first half]"
+        ),
+    ] = None
+    effects: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY,KEY",
+            help="Differences instead: each factor's own effect, and the interaction: noise,reg.",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        for name in ("where", "effects", "columns", "pick"):
+            _check_not_empty(name, getattr(self, name))
+        if self.pick_on and not self.pick:
+            raise NoiseregError(
+                "--pick-on says on which seeds; give --pick NUMBER too, such as --pick precision"
+            )
+
+    def chosen(self) -> dict[str, Any]:
+        """The fields of :class:`~noisereg.evaluation.evaluate.Options` that say what is in the
+        rows, which :func:`~noisereg.tables.ablation.rebuild` takes too.
+        """
+        return {
+            "baseline": self.baseline,
+            "labels": tuple(self.label or ()),
+            "columns": _keys(self.columns) or None,
+            "pick": self.pick,
+            "pick_on": _numbers("--pick-on", self.pick_on, int, "seeds, such as 5,6"),
+        }
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        return tuple(key.strip() for key in _keys(self.effects))
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is made of a table, and where it goes."""
+
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="table, markdown, csv, latex, json or html. [by --out, else table]"
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the table goes. [stdout]")
+    ] = None
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the report's pictures there, as SVG and PNG; of stored tables those of "
+            "numbers alone.",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        if self.format_ is not None and self.format_ not in FORMATS:
+            raise NoiseregError(
+                f"--format {self.format_}: expected one of {', '.join(FORMATS)}"
+                f"{nearest(self.format_, FORMATS)}"
+            )
+        if self.pictures is not None and self.pictures.exists() and not self.pictures.is_dir():
+            raise NoiseregError(f"--pictures {self.pictures} is a file; expected a folder")
+
+    @property
+    def form(self) -> str:
+        if self.format_ is not None:
+            return self.format_
+        return SUFFIXES.get(self.out.suffix, "table") if self.out else "table"
+
+
+@dataclass(frozen=True)
+class WhichPlugins:
+    plugin: Plugins = None
+    no_plugins: NoPlugins = False
+
+
+FOR_STORED = tuple(field.name for group in (Rows, Output) for field in fields(group))
+"""The options that tables have that were measured before."""
+
+
+@grouped
 def evaluate(
     ctx: typer.Context,
     paths: Annotated[
@@ -50,203 +222,88 @@ def evaluate(
             help="What to compare; .npz files too. Or an earlier table's .json, to show it anew.",
         ),
     ],
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPEC", help="prdc:k=5, fid, kid, is, pr, fd, …; repeat. [prdc]"),
-    ] = None,
-    features: Annotated[
-        str,
-        typer.Option(
-            metavar="SPEC", help="The space: pixels, inception, random-vgg16, classifier."
-        ),
-    ] = "pixels",
-    num: Annotated[
-        int | None, typer.Option(help="Samples of each run. [the reference's, at most 10,000]")
-    ] = None,
-    reference: Annotated[
-        str, typer.Option(help="train, heldout, or fresh (data with a generator).")
-    ] = "train",
-    data: Annotated[
-        str | None, typer.Option(metavar="SPEC|PATH", help="The data set. [the runs' own]")
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Sampling steps; several at once: 10,50,250. [the runs']")
-    ] = None,
-    eta: Annotated[
-        str | None,
-        typer.Option(
-            help="0: DDIM and IADB; 1: DDPM; several make a table each: 0,1. [the runs']"
-        ),
-    ] = None,
-    solver: Annotated[str | None, typer.Option(help="euler or heun. [the runs']")] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the runs']")
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="Classifier-free guidance of --task class runs; 1: off. [the runs']"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0,
-    checkpoint: CheckpointStep = None,
-    raw_weights: RawWeights = False,
-    inception_weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="torch-fidelity's weights file; else it is downloaded."),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,…", help="The row that others are compared with. [the plainest]"
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TEXT:KEY=VALUE,…", help="Another name for a row; repeat."),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY,…", help="What names the rows: noise,reg,train.steps. [what differs]"
-        ),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=VALUE,…", help="Only the runs that have it: process=iadb,reg=none."
-        ),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY,…",
-            help="A table for each value of it: process. Each data set has one anyway.",
-        ),
-    ] = None,
-    pick: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER", help="Of several strengths keep the best by it, on half the seeds."
-        ),
-    ] = None,
-    pick_on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SEED,…", help="Pick on these seeds, report on the others. [the first half]"
-        ),
-    ] = None,
-    effects: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY,KEY",
-            help="Differences instead: each factor's own effect, and the interaction: noise,reg.",
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="table, markdown, csv, latex, json or html. [by --out, else table]"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the table goes. [stdout]")
-    ] = None,
-    pictures: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write the report's pictures there, as SVG and PNG; of stored tables those of "
-            "numbers alone.",
-        ),
-    ] = None,
-    plugin: Plugins = None,
-    no_plugins: NoPlugins = False,
+    measuring: Measuring,
+    sampling: Sampling,
+    rows: Rows,
+    output: Output,
+    plugins: WhichPlugins,
 ) -> None:
     """Measure runs, sweeps and folders of images, and compare them in a table.
 
     Samples and numbers are kept beside each run: a further metric draws nothing again, and what
     was interrupted goes on.
     """
-    form = _format(format_, out)
-    counts = _steps(steps)
-    for flag, given in (
-        ("where", where),
-        ("by", by),
-        ("effects", effects),
-        ("columns", columns),
-        ("pick", pick),
-    ):
-        if given is not None and not given.strip():
-            raise NoiseregError(
-                f"--{flag} is empty; expected what noisereg eval --help says, or leave it out"
-            )
-    picking = _numbers("--pick-on", pick_on, int, "seeds, such as 5,6")
-    if pick_on and not pick:
-        raise NoiseregError(
-            "--pick-on says on which seeds; give --pick NUMBER too, such as --pick precision"
-        )
-    factors = tuple(key.strip() for key in effects.split(",")) if effects is not None else ()
-    if pictures is not None and pictures.exists() and not pictures.is_dir():
-        raise NoiseregError(f"--pictures {pictures} is a file; expected a folder")
-    rows: dict[str, Any] = {
-        "baseline": baseline,
-        "labels": tuple(label or ()),
-        "columns": tuple(columns.split(",")) if columns else None,
-        "pick": pick,
-        "pick_on": picking,
-    }
+    output.check()
+    rows.check()
+    _check_not_empty("by", measuring.by)
     if any(path.suffix == ".json" for path in paths):
-        _show_stored(ctx, paths, form, out, {"keep": where, **rows}, factors, pictures)
-        return
-    registry = open_registry(no_plugins)
+        _check_stored(paths, on_command_line(ctx))
+        _show_stored(paths, rows, output)
+    else:
+        _measure(paths, measuring, sampling, rows, output, plugins)
+
+
+def _measure(
+    paths: Sequence[Path],
+    measuring: Measuring,
+    sampling: Sampling,
+    rows: Rows,
+    output: Output,
+    plugins: WhichPlugins,
+) -> None:
+    options: dict[str, Any] = {
+        "features": measuring.features,
+        "num": measuring.num,
+        "reference": measuring.reference,
+        "data": measuring.data,
+        "inception_weights": measuring.inception_weights,
+        "by": _keys(measuring.by),
+        "steps": _steps(sampling.steps),
+        "eta": _numbers("--eta", sampling.eta, float, "numbers from 0 to 1, such as 0,1"),
+        "solver": sampling.solver,
+        "grid": sampling.grid,
+        "guidance": sampling.guidance,
+        "seed": sampling.seed,
+        "checkpoint": sampling.checkpoint,
+        "ema": not sampling.raw_weights,
+        "plugins": tuple(plugins.plugin or ()),
+        "where": rows.where,
+        "effects": rows.factors,
+        **rows.chosen(),
+    }
+    registry = open_registry(plugins.no_plugins)
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.evaluation.evaluate import Options, run_evaluation
 
-    options = Options(
-        features=features,
-        num=num,
-        reference=reference,
-        data=data,
-        steps=counts,
-        eta=_numbers("--eta", eta, float, "numbers from 0 to 1, such as 0,1"),
-        solver=solver,
-        grid=grid,
-        guidance=guidance,
-        seed=seed,
-        checkpoint=checkpoint,
-        ema=not raw_weights,
-        inception_weights=inception_weights,
-        plugins=tuple(plugin or ()),
-        where=where,
-        by=tuple(by.split(",")) if by else (),
-        effects=factors,
-        **rows,
-    )
     reporter = ConsoleReporter()
-    found = run_evaluation(paths, metric or ["prdc"], options, registry, reporter)
+    found = run_evaluation(
+        paths, measuring.metric or ["prdc"], Options(**options), registry, reporter
+    )
     if not found:  # a rank that only draws samples
         return
     tables = [each.table for each in found]
     from noisereg.tables.effects import effects as effects_of
 
-    differences = [effects_of(table, factors) for table in tables] if factors else []
-    if form != "html":
-        _show(differences or tables, form, out)
-    if form == "html" or pictures is not None:
+    differences = [effects_of(table, rows.factors) for table in tables] if rows.factors else []
+    if output.form != "html":
+        _show(differences or tables, output)
+    if output.form == "html" or output.pictures is not None:
         from noisereg.report.report import all_pictures, html, number_pictures, write_pictures
 
         drawn = [all_pictures(each, reporter) for each in found]
-        if form == "html":
-            _write(html(found, differences, drawn), out)
-        if pictures is not None:
+        if output.form == "html":
+            _write(html(found, differences, drawn), output.out)
+        if output.pictures is not None:
             for some, table in zip(drawn, differences, strict=bool(differences)):
                 some += number_pictures(table)
-            write_pictures(list(zip(tables, drawn, strict=True)), pictures)
+            write_pictures(list(zip(tables, drawn, strict=True)), output.pictures)
 
 
-def _show(tables: Sequence[Table], form: str, out: Path | None) -> None:
+def _show(tables: Sequence[Table], output: Output) -> None:
     from noisereg.tables.formats import text
 
-    _write(text(tables, form, color=out is None and sys.stdout.isatty()), out)
+    color = output.out is None and sys.stdout.isatty()
+    _write(text(tables, output.form, color=color), output.out)
 
 
 def _write(text: str, out: Path | None) -> None:
@@ -259,15 +316,22 @@ def _write(text: str, out: Path | None) -> None:
     print(out)
 
 
-def _show_stored(
-    ctx: typer.Context,
-    paths: Sequence[Path],
-    form: str,
-    out: Path | None,
-    rows: dict[str, Any],
-    factors: tuple[str, ...],
-    pictures: Path | None,
-) -> None:
+# Tables that were measured before
+
+
+def _check_stored(paths: Sequence[Path], typed: Mapping[str, str]) -> None:
+    if other := next((path for path in paths if path.suffix != ".json"), None):
+        raise NoiseregError(
+            f"{other} cannot stand beside a table that is finished; expected .json files alone"
+        )
+    if flag := next((f for n, f in typed.items() if n not in ("paths", *FOR_STORED)), None):
+        flags = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in FOR_STORED)
+        raise NoiseregError(
+            f"{flag} is for measuring, and {paths[0]} was measured before; expected {flags}"
+        )
+
+
+def _show_stored(paths: Sequence[Path], rows: Rows, output: Output) -> None:
     """Tables that an earlier ``--format json`` wrote, in another form; with other rows where that
     is asked for.
     """
@@ -275,57 +339,44 @@ def _show_stored(
     from noisereg.tables.effects import effects as effects_of
     from noisereg.tables.formats import read_json
 
-    if other := next((path for path in paths if path.suffix != ".json"), None):
-        raise NoiseregError(
-            f"{other} cannot stand beside a table that is finished; expected .json files alone"
-        )
-    for name in ctx.params:
-        flag = name.rstrip("_").replace("_", "-")
-        given = ctx.get_parameter_source(name)
-        if (
-            name != "paths"
-            and flag not in STORED
-            and given is not None
-            and given.name == "COMMANDLINE"
-        ):
-            raise NoiseregError(
-                f"--{flag} is for measuring, and {paths[0]} was measured before; expected "
-                f"--{', --'.join(STORED)}"
-            )
-    if form == "html":
+    if output.form == "html":
         raise NoiseregError(
             f"--format html needs the runs for its pictures, and {paths[0]} holds numbers alone"
         )
+    chosen = {"keep": rows.where, **rows.chosen()}
     tables = [table for path in paths for table in read_json(path)]
-    if any(rows.values()):
-        rebuilt = [rebuild(table, **rows) for table in tables]
+    if any(chosen.values()):
+        rebuilt = [rebuild(table, **chosen) for table in tables]
         tables = [table for table in rebuilt if table is not None]
         if not tables:
-            raise NoiseregError(f"--where {rows['keep']}: no row of {paths[0]} has it")
-    if factors:
-        tables = [effects_of(table, factors) for table in tables]
-    if pictures is not None:
+            raise NoiseregError(f"--where {rows.where}: no row of {paths[0]} has it")
+    if rows.factors:
+        tables = [effects_of(table, rows.factors) for table in tables]
+    if output.pictures is not None:
         from noisereg.report.report import number_pictures, write_pictures
 
         drawn = [(table, number_pictures(table)) for table in tables]
         if not any(some for _, some in drawn):
             raise NoiseregError(
                 f"--pictures: {paths[0]} holds numbers alone, and neither several --steps nor "
-                "several strengths to draw "
-                "them over; give the runs, or --effects too"
+                "several strengths to draw them over; give the runs, or --effects too"
             )
-        write_pictures(drawn, pictures)
-    _show(tables, form, out)
+        write_pictures(drawn, output.pictures)
+    _show(tables, output)
 
 
-def _format(name: str | None, out: Path | None) -> str:
-    if name is None:
-        return SUFFIXES.get(out.suffix, "table") if out else "table"
-    if name not in FORMATS:
+# What is typed
+
+
+def _check_not_empty(name: str, text: str | None) -> None:
+    if text is not None and not text.strip():
         raise NoiseregError(
-            f"--format {name}: expected one of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+            f"--{name} is empty; expected what noisereg eval --help says, or leave it out"
         )
-    return name
+
+
+def _keys(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
 
 
 def _steps(text: str | None) -> tuple[int, ...]:

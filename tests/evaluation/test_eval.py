@@ -596,7 +596,7 @@ def test_mistakes_about_stored_tables_are_one_line(
     assert not (tmp_path / "p").exists()
     assert "cannot stand beside a table that is finished" in mistake(capsys, stored, sweep.path)
     assert "needs the runs for its pictures" in mistake(capsys, stored, "--format", "html")
-    assert "no-table.json cannot be read: No such file" in mistake(
+    assert "no-table.json cannot be read: no such file" in mistake(
         capsys, tmp_path / "no-table.json"
     )
     whole = json.loads(stored.read_text())
