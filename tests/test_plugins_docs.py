@@ -132,7 +132,9 @@ def test_every_hook_is_tested():
     )
     kits = "".join(p.read_text() for p in (ROOT / "tests/testing").glob("test_*kit*.py"))
     for kind in KINDS:
-        assert re.search(rf'(assert_complete\(\s*"{kind}"|^    "{kind}": \(\s*Right)', kits, re.M), kind
+        assert re.search(
+            rf'(assert_complete\(\s*"{kind}"|^    "{kind}": \(\s*Right)', kits, re.M
+        ), kind
 
 
 def test_statuses_and_variables_are_on_the_page():

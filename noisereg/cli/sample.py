@@ -41,8 +41,11 @@ def sample(
         typer.Option(help="Classifier-free guidance of a --task class run; 1: off. [the run's]"),
     ] = None,
     label: Annotated[
-        list[int] | None,
-        typer.Option(help="The label to draw; repeat for several, in turn. [all labels in turn]"),
+        list[str] | None,
+        typer.Option(
+            metavar="N|NAME",
+            help="The label to draw, or its class's name; repeat for several. [all in turn]",
+        ),
     ] = None,
     input_: Annotated[
         Path | None,

@@ -24,6 +24,23 @@ Version = Annotated[Literal[1, 2], BeforeValidator(_number)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
 
 
+def _names(value: Any) -> Any:
+    """``auto`` and ``[]`` as text: ``Params`` has split it at its commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if isinstance(value, list):
+        if value == ["auto"]:
+            return "auto"
+        if value and all(isinstance(name, str) for name in value):
+            value = [value[0].removeprefix("["), *value[1:]]
+            value[-1] = value[-1].removesuffix("]")
+        return [name.strip() if isinstance(name, str) else name for name in value if name != ""]
+    return value
+
+
+Names = Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_names)]
+
+
 class PointsParams(Params):
     """A two-dimensional set of Iso-Diffusion (arXiv 2403.16790)."""
 
@@ -91,13 +108,27 @@ class PhotoParams(FlippedParams):
 
 
 class FolderParams(ImageParams):
-    """A folder of images."""
+    """A folder of images, or a .zip of them."""
 
     path: UserPath = Field(
-        description="searched for images at any depth; two or more folders in it are classes"
+        description="searched for images at any depth; two or more folders in it are classes, and "
+        "train, val and test are splits; or a .zip as EDM makes it"
     )
     heldout: float = Field(
-        0.1, ge=0, lt=1, description="share of the images that is not trained on"
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the images that is not trained on, where no folder val or test says",
+    )
+    classes: Names = Field(
+        "auto",
+        description="the classes' folders in the order of their labels; auto: as found, 2 before "
+        "10; []: none",
+    )
+    splits: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto: train is trained on, val and test are held out, where folders are "
+        "called so; none: they are folders like others",
     )
 
 
@@ -202,7 +233,7 @@ def noisereg_datasets() -> Iterator[Component]:
         name="folder",
         impl="noisereg.datasets.folder:Folder",
         params=FolderParams,
-        summary="any images in a folder",
+        summary="any images in a folder or a .zip",
     )
     yield Component(
         name="latents",

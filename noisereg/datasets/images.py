@@ -5,6 +5,7 @@ them.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from noisereg.api import Batch, Context, Split
 from noisereg.datasets import ImageParams
-from noisereg.datasets.decoding import to_pixels
+from noisereg.datasets.decoding import UNREADABLE, heard, reading, to_pixels, unreadable
 from noisereg.datasets.memory import free_device_memory, free_host_memory
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
@@ -25,10 +26,6 @@ HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
 """How much of the free memory data may take: on a GPU the network and its activations need the
 rest.
 """
-
-
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot decode."""
 
 
 class Source(Protocol):
@@ -66,21 +63,15 @@ class Part:
             NoiseregError: names the image if it cannot be read.
         """
         index = int(self.indices[position])
+        name = self.name(index)
         try:
-            image, label = self.source[index]
-            with image:
-                return to_pixels(image, self.size, self.channels), -1 if label is None else int(
-                    label
-                )
+            with reading(name):
+                image, label = self.source[index]
+                with image:
+                    pixels = to_pixels(image, self.size, self.channels)
         except UNREADABLE as error:
-            raise unreadable(self.name(index), error) from None
-
-
-def unreadable(name: str, error: Exception) -> NoiseregError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return NoiseregError(
-        f"{name} cannot be read as an image ({reason}); repair it or take it away"
-    )
+            raise unreadable(name, error) from None
+        return pixels, -1 if label is None else int(label)
 
 
 class Decoders(ThreadPoolExecutor):
@@ -106,14 +97,30 @@ class StreamedSplit:
         self.labelled = labelled
         self.decoders = decoders
         self.device = torch.device(device)
+        self.said: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.part)
 
     def batch(self, indices: Tensor) -> Batch:
-        pixels, labels = zip(*self.decoders.map(self.part.decode, indices.tolist()), strict=True)
+        with heard(self._say_once):
+            decoded = list(self.decoders.map(self.part.decode, indices.tolist()))
+        pixels, labels = zip(*decoded, strict=True)
         x = pixels_to_unit(torch.from_numpy(np.stack(pixels)).to(self.device))
         return Batch(x, torch.tensor(labels, device=self.device) if self.labelled else None)
+
+    def _say_once(self, warning: str) -> None:
+        if warning not in self.said:
+            self.said.add(warning)
+            print(f"noisereg: note: {warning}", file=sys.stderr)
+
+
+def some_of(warnings: Sequence[str], most: int = 3) -> tuple[str, ...]:
+    """The first few different warnings, and how many more there are."""
+    different = list(dict.fromkeys(warnings))
+    more = len(different) - most
+    also = (f"{more:,} more images have warnings like these",) if more > 0 else ()
+    return (*different[:most], *also)
 
 
 class ImageDataset(TwoSplits):
@@ -129,10 +136,11 @@ class ImageDataset(TwoSplits):
     def __init__(self, params: ImageParams, ctx: Context) -> None:
         self.params = params
         self.flip = params.flip
+        self.warnings: list[str] = []
         self.device = torch.device(ctx.device)
 
     def hold(self, train: Part, heldout: Part, height: int, width: int) -> None:
-        """Set shape, splits and summary.
+        """Set shape, splits, summary, and a note of what the image library warned of.
 
         Raises:
             NoiseregError: with ``memory=resident``, for more than there is room for.
@@ -155,6 +163,7 @@ class ImageDataset(TwoSplits):
         self.train, self.heldout = splits
         if where is not None:
             decoders.shutdown()
+        self.notes += some_of(self.warnings)
         size = "×".join(map(str, self.shape))
         self.summary = f"{len(train):,} images of {size} ({len(heldout):,} held out), {place}"
 
@@ -169,8 +178,9 @@ class ImageDataset(TwoSplits):
 
         # Blocks, since handing one small image to a thread takes longer than decoding it.
         blocks = [range(start, min(start + 64, len(part))) for start in range(0, len(part), 64)]
-        for _ in (map if self.decoded else decoders.map)(fill, blocks):
-            pass
+        with heard(self.warnings.append):
+            for _ in (map if self.decoded else decoders.map)(fill, blocks):
+                pass
         return pixels, torch.from_numpy(labels)
 
     def _place(self, needed: int) -> tuple[torch.device | None, str]:

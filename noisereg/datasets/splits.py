@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +24,30 @@ def holdout(n: int, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
     count = min(max(1, round(n * share)), n - 1) if share > 0 else 0
     order = np.random.RandomState(0).permutation(n)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def holdout_by_name(names: Sequence[str], share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, held out): held out is each item whose name hashes into the first ``share``,
+    so that an item that comes or goes moves no other.
+
+    Where that is none and ``share`` is not 0, it is the one with the smallest hash, and where it
+    is all, all but the one with the largest; a single item is trained on. The hash is of the name
+    as Unicode composes it (NFC): file systems differ in that.
+    """
+    hashes = np.array([_unit_hash(name) for name in names])
+    held = hashes < share
+    if share > 0 and len(names) > 1:
+        held[hashes.argmin()] = True
+        held[hashes.argmax()] = False
+    elif len(names) == 1:
+        held[:] = False
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _unit_hash(name: str) -> float:
+    """A number in [0, 1) that is the same everywhere and for good."""
+    text = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
 def pixels_to_unit(pixels: Tensor) -> Tensor:

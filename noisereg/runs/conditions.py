@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Dataset, Task
-from noisereg.errors import NoiseregError
+from noisereg.errors import NoiseregError, nearest
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,13 @@ class Conditions:
 
 
 def given(
-    task: Task, labels: Sequence[int] | None = None, inputs: str | Path | None = None
+    task: Task,
+    labels: Sequence[int | str] | None = None,
+    inputs: str | Path | None = None,
+    names: Sequence[str] = (),
 ) -> Conditions:
-    """The labels given, or all in turn; the images of a folder, sorted by path.
+    """The labels given, by number or by the name of their class, or all in turn; the images of a
+    folder, sorted by path.
 
     Raises:
         NoiseregError: for a label or an image that the task has no use for, or cannot do without.
@@ -51,12 +55,8 @@ def given(
             raise NoiseregError(
                 f"--label: expected at least one label from 0 to {task.classes - 1}"
             )
-        for label in labels or ():
-            if not 0 <= label < task.classes:
-                raise NoiseregError(
-                    f"--label {label}: this run's labels are 0 to {task.classes - 1}"
-                )
-        return Conditions(torch.tensor(list(range(task.classes) if labels is None else labels)))
+        chosen = range(task.classes) if labels is None else labels
+        return Conditions(torch.tensor([_label(label, task.classes, names) for label in chosen]))
     if task.input_shape is not None:
         size = "×".join(map(str, task.input_shape[1:]))
         if inputs is None:
@@ -70,6 +70,24 @@ def given(
             "this run's task has no way to be told its condition; sample it through noisereg eval"
         )
     return Conditions(None)
+
+
+def _label(label: int | str, classes: int, names: Sequence[str]) -> int:
+    """The number of a label. Text is a class's name, and a number only where no class is called
+    so: of the classes 2 and 10, ``10`` is the second.
+    """
+    if isinstance(label, str):
+        if label in names:
+            return list(names).index(label)
+        if label.isdecimal():
+            label = int(label)
+    if isinstance(label, int) and 0 <= label < classes:
+        return label
+    listed = f", called {', '.join(names[:10])}{', …' * (len(names) > 10)}" if names else ""
+    raise NoiseregError(
+        f"--label {label}: this run's labels are 0 to {classes - 1}{listed}"
+        f"{nearest(str(label), names)}"
+    )
 
 
 def check(task: Task, guidance: float) -> None:
@@ -108,11 +126,14 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
         NoiseregError: for a folder without images, and names the first that cannot be read or is
         of another size.
     """
-    from PIL import Image
-
-    from noisereg.datasets.decoding import to_pixels, upright_size
+    from noisereg.datasets.decoding import (
+        UNREADABLE,
+        open_picture,
+        to_pixels,
+        unreadable,
+        upright_size,
+    )
     from noisereg.datasets.folder import find_images
-    from noisereg.datasets.images import UNREADABLE, unreadable
     from noisereg.datasets.splits import pixels_to_unit
 
     folder = folder.expanduser()
@@ -124,7 +145,7 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
     pixels = []
     for file in find_images(folder):
         try:
-            with Image.open(file) as image:
+            with open_picture(file) as image:
                 if upright_size(image) != (width, height):
                     wide, high = upright_size(image)
                     raise NoiseregError(

@@ -96,7 +96,7 @@ def check_out(path: Path) -> None:
     Raises:
         NoiseregError: for a path that samples cannot be written to, before anything is drawn.
     """
-    if path.suffix in (".png", ".npz"):
+    if path.suffix.lower() in (".png", ".npz"):
         if path.is_dir():
             raise NoiseregError(f"--out {path} is a folder; expected a file for {path.suffix}")
     elif path.suffix:
@@ -113,9 +113,10 @@ def write_samples(samples: Tensor, path: Path) -> None:
     Raises:
         NoiseregError: if it cannot be written, or for single PNGs of points.
     """
-    if path.suffix == ".npz":
+    ending = path.suffix.lower()
+    if ending == ".npz":
         write_atomically(path, npz_bytes(samples))
-    elif path.suffix == ".png":
+    elif ending == ".png":
         write_atomically(path, picture(samples))
     elif samples.dtype != torch.uint8:
         what = "points" if samples.ndim == 2 else "latents without a decoder"

@@ -161,6 +161,16 @@ class Run:
         )
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels are called, as the run recorded it; empty where they have no names."""
+        try:
+            recorded = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            names = recorded.get("data", {}).get("classes")
+        except (OSError, ValueError):
+            return ()
+        return tuple(names) if isinstance(names, list) else ()
+
+    @property
     def status(self) -> dict[str, Any]:
         return read_status(self.path).model_dump()
 
@@ -262,14 +272,15 @@ class Run:
         checkpoint: int | None = None,
         ema: bool = True,
         guidance: float | None = None,
-        labels: Sequence[int] | None = None,
+        labels: Sequence[int | str] | None = None,
         inputs: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Tensor:
         """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num,
         C, h, w), on the CPU.
 
-        Sample i has the i-th of ``labels`` (left out: all in turn), or is made of the i-th image
+        Sample i has the i-th of ``labels`` (numbers, or names of classes; left out: all in turn),
+        or is made of the i-th image
         of the folder ``inputs``, which wrap around. What is left out is as the run's configuration
         says. Under torchrun each rank draws its part, and all get the whole.
 
@@ -281,7 +292,7 @@ class Run:
         runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
         parts = self.load(checkpoint, ema, runtime, reporter)
         settings = self.settings(parts, steps, eta, solver, grid, guidance=guidance)
-        told = conditions.given(parts.task, labels, inputs)
+        told = conditions.given(parts.task, labels, inputs, self.class_names)
         if num is None:
             num = settings.num if inputs is None else len(told)
         if num < 1:

@@ -26,9 +26,10 @@ class ClassLabel(Task):
             found = ctx.dataset.classes
             if not found:
                 raise NoiseregError(
-                    "--task class needs labels and this data set has none; expected one with "
-                    "classes (digits, mnist, "
-                    "cifar10, a folder with a subfolder for each class), or --task unconditional"
+                    "--task class needs labels and this data set has none"
+                    + "".join(f" ({note})" for note in ctx.dataset.notes if "class" in note)
+                    + "; expected one with classes (digits, mnist, cifar10, a folder with a "
+                    "subfolder for each class), or --task unconditional"
                 )
             if count not in ("auto", found):
                 raise NoiseregError(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import re
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from noisereg.datasets.decoding import is_grey, to_pixels, upright_size
+from noisereg.datasets.decoding import (
+    Unfaithful,
+    is_grey,
+    open_picture,
+    to_pixels,
+    unreadable,
+    upright_size,
+)
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -61,8 +73,168 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
         np.testing.assert_array_equal(to_pixels(image, None, 1), [[[0, 1, 128, 255]]])
 
 
+def png(depth: int, kind: int, row: bytes, width: int, *, transparent: bytes = b"") -> bytes:
+    """A PNG of one row, as it stands in the specification, since Pillow writes few kinds."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, 1, depth, kind, 0, 0, 0)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"tRNS", transparent) if transparent else b"",
+            chunk(b"IDAT", zlib.compress(b"\0" + row)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def tiff(array: np.ndarray, **options) -> bytes:
+    tifffile = pytest.importorskip("tifffile")  # scikit-image brings it
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "clear", "seen"),
+    [
+        (16, struct.pack(">2H", 1000, 40_000), 1000, [255, 155]),
+        (8, bytes([10, 200]), 10, [255, 200]),
+        (4, bytes([0x3A]), 3, [255, 170]),
+        (2, bytes([0b01_10_00_00]), 1, [255, 170]),
+        (1, bytes([0b0100_0000]), 0, [255, 255]),
+    ],
+)
+def test_the_transparent_value_of_a_grey_png_is_seen_on_white(depth, row, clear, seen):
+    data = png(depth, 0, row, 2, transparent=struct.pack(">H", clear))
+    assert to_pixels(open_picture(data), None, 1)[0, 0].tolist() == seen
+
+
+def test_a_transparent_colour_of_16_bits_is_refused():
+    row, clear = struct.pack(">3H", 1000, 2000, 3000), struct.pack(">3H", 1000, 2000, 3001)
+    with pytest.raises(Unfaithful, match="16 bits a channel as transparent"):
+        open_picture(png(16, 2, row, 1, transparent=clear))
+
+
+def test_colour_and_grey_with_alpha_of_16_bits_keep_their_upper_8():
+    pixels = to_pixels(open_picture(png(16, 2, struct.pack(">3H", 65_535, 511, 512), 1)), None, 3)
+    assert pixels.ravel().tolist() == [255, 1, 2]
+    grey = open_picture(png(16, 4, struct.pack(">2H", 0x41FF, 65_535), 1))
+    assert is_grey(grey)
+    assert to_pixels(grey, None, 1).tolist() == [[[0x41]]]
+
+
+RAMP = np.arange(16).reshape(4, 4)
+
+
+@pytest.mark.parametrize("top", [200, 4095])
+def test_values_of_12_bits_in_16_are_refused(top):
+    wide = (RAMP * (top / 15)).astype(np.uint16)
+    for data in (tiff(wide), png(16, 0, wide[3].astype(">u2").tobytes(), 4)):
+        with pytest.raises(Unfaithful, match=rf"16-bit values end at {top:,} of 65,535"):
+            to_pixels(open_picture(data), None, 1)
+    if top == 4095:
+        colour = np.stack([wide] * 3, 2)
+        with pytest.raises(Unfaithful, match="16-bit values end below 4,096"):
+            to_pixels(open_picture(tiff(colour, photometric="rgb")), None, 3)
+
+
+def test_a_black_picture_of_16_bits_is_black():
+    black = tiff(np.zeros((4, 4), np.uint16))
+    np.testing.assert_array_equal(to_pixels(open_picture(black), None, 1), 0)
+
+
+def test_a_graymap_of_12_bits_says_so_and_is_scaled():
+    data = b"P5 2 1 4095\n" + struct.pack(">2H", 4095, 100)
+    assert to_pixels(open_picture(data), None, 1)[0, 0].tolist() == [255, 6]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_where_the_least_value_is_white_it_is_seen_white(kind):
+    array = (RAMP * (np.iinfo(kind).max // 15)).astype(kind)
+    data = tiff(array, photometric="miniswhite")
+    np.testing.assert_array_equal(to_pixels(open_picture(data), None, 1)[0], 255 - RAMP * 17)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "said"),
+    [
+        (RAMP.astype(np.int8), {}, "values are signed whole numbers"),
+        (RAMP.astype(np.int16), {}, "values are signed whole numbers"),
+        (RAMP.astype(np.uint32), {}, "values have 32 bits"),
+        (RAMP.astype(np.float32), {}, "are floating-point numbers"),
+        (RAMP.astype(np.float16), {}, "a TIFF of a kind that Pillow does not read"),
+        (RAMP.astype(np.float64), {}, "a TIFF of a kind that Pillow does not read"),
+        (np.stack([RAMP] * 3).astype(np.uint8), {"photometric": "minisblack"}, "holds 3 pages"),
+        (noise(4, 4, 4), {"photometric": "rgb", "extrasamples": [0]}, "4 samples a pixel, 1 bey"),
+        (noise(4, 4, 5), {"photometric": "rgb", "extrasamples": [0, 0],
+         "planarconfig": "contig"}, "5 samples a pixel, 2 bey"),
+        (noise(4, 4, 2), {"photometric": "minisblack", "extrasamples": [0],
+         "planarconfig": "contig"}, "2 samples a pixel, 1 bey"),
+    ],
+)  # fmt: skip
+def test_what_8_bits_cannot_say_is_refused_before_it_is_decoded(array, options, said):
+    with pytest.raises(Unfaithful, match=said) as caught:
+        open_picture(tiff(array, **options))
+    told = str(unreadable("x/y.tif", caught.value))
+    assert told.startswith("x/y.tif: it")
+    assert "repair" not in told
+
+
+def test_a_tiff_of_the_usual_kinds_is_read():
+    colour = noise(4, 4)
+    np.testing.assert_array_equal(
+        to_pixels(open_picture(tiff(colour, photometric="rgb")), None, 3),
+        colour.transpose(2, 0, 1),
+    )
+    alpha = np.concatenate([colour, np.full((4, 4, 1), 255, np.uint8)], 2)
+    np.testing.assert_array_equal(
+        to_pixels(open_picture(tiff(alpha, photometric="rgb", extrasamples=[2])), None, 3),
+        colour.transpose(2, 0, 1),
+    )
+    wide = tiff((colour.astype(np.uint16)) * 257, photometric="rgb")
+    np.testing.assert_array_equal(
+        to_pixels(open_picture(wide), None, 3), colour.transpose(2, 0, 1)
+    )
+
+
+def test_colours_without_a_form_in_rgb_are_refused():
+    with pytest.raises(Unfaithful, match="its colours are LAB; convert it to RGB"):
+        to_pixels(Image.new("LAB", (2, 2)), None, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", r"x.jpg: it is HEIC; convert it to PNG or JPEG"),
+        (b"\xff\x0a\xfa\x7f", r"x.jpg: it is JPEG XL; convert it to PNG or JPEG"),
+        (
+            b"no image at all",
+            r"x.jpg cannot be read as an image \(.*\); repair it or take it away",
+        ),
+        (b"", r"x.jpg cannot be read as an image \(.*\); repair it or take it away"),
+    ],
+)
+def test_only_a_broken_file_is_to_be_repaired(data, said):
+    with pytest.raises((Unfaithful, OSError)) as caught:
+        open_picture(data)
+    assert re.fullmatch(said, str(unreadable("x.jpg", caught.value)))
+
+
+def test_a_file_that_may_not_be_read_or_is_too_large_is_not_to_be_repaired():
+    assert str(unreadable("x.png", PermissionError(13, "Permission denied"))) == (
+        "x.png cannot be read: Permission denied"
+    )
+    bomb = Image.DecompressionBombError("a billion pixels")
+    assert "too many pixels (a billion pixels); make it smaller" in str(unreadable("x", bomb))
+
+
 def test_floating_point_pixels_are_refused():
-    with pytest.raises(ValueError, match="floating-point"):
+    with pytest.raises(Unfaithful, match="floating-point"):
         to_pixels(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), None, 1)
 
 
