@@ -29,6 +29,7 @@ class Environment(_Record):
 
     shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one item of the data")
     components: dict[str, ComponentRecord] = {}
+    data: dict[str, Any] = Field({}, description="the data's fingerprint; empty in old runs")
 
 
 class Status(_Record):
@@ -40,7 +41,7 @@ class Status(_Record):
 
 
 def read_environment(run: Path) -> dict[str, Any]:
-    """What environment.json of a run's folder holds, with ``shape`` and ``components`` checked.
+    """What environment.json of a run's folder holds, with ``shape``, ``components`` and ``data`` checked.
 
     Raises:
         NoiseregError: if it is missing or damaged; says what to do.

@@ -163,11 +163,7 @@ class Run:
     @property
     def class_names(self) -> tuple[str, ...]:
         """What the labels are called, as the run recorded it; empty where they have no names."""
-        try:
-            recorded = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-            names = recorded.get("data", {}).get("classes")
-        except (OSError, ValueError):
-            return ()
+        names = read_environment(self.path).get("data", {}).get("classes")
         return tuple(names) if isinstance(names, list) else ()
 
     @property
