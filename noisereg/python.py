@@ -13,7 +13,7 @@ from noisereg.plugins.registry import Kind, registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import Config, layer, load_plugins, validate
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.run import Run, default_out
+from noisereg.runs.run import Run
 from noisereg.store import cache_dir
 
 
@@ -46,7 +46,7 @@ def train(
     complete = validate(load_plugins(registry(), values))
     return engine_train(
         complete,
-        Path(out) if out else default_out(complete),
+        Path(out) if out else None,
         resume,
         registry(),
         reporter or Reporter(),

@@ -90,7 +90,7 @@ def build(
         spectrum = build_spectrum(height, width, masks, seed, jobs, reporter.advance)
     finally:
         reporter.end()
-    from noisereg.runs.checkpoint import write_atomically
+    from noisereg.store import write_atomically
 
     data = encode(spectrum)
     write_atomically(out, data)
@@ -166,7 +166,7 @@ def show(
     declared = built.mean_square(over).detach()
     if out is not None:
         from noisereg.noises.figure import draw
-        from noisereg.runs.checkpoint import write_atomically
+        from noisereg.store import write_atomically
 
         title = f"{noise} at {shape[1]}×{shape[2]}, {looks[0].draws:,} draws"
         summary = getattr(built, "summary", "")

@@ -142,30 +142,31 @@ def _train(
     accept_data: bool,
 ) -> None:
     from noisereg.cli.progress import ConsoleReporter, duration
-    from noisereg.runs.run import default_out
+    from noisereg.runs.run import shown
     from noisereg.runs.train import Interrupted
     from noisereg.runs.train import train as engine_train
 
     reporter = ConsoleReporter()
-    out = out or default_out(config)
     began = time.monotonic()
     try:
         run = engine_train(config, out, resume, registry, reporter, accept_data)
     except Interrupted as stopped:
         reporter.note(
-            f"{stopped}; the checkpoint is written. To go on: noisereg train --resume --out {out}"
+            f"{stopped}; the checkpoint is written. To go on: noisereg train --resume --out "
+            f"{shown(stopped.out)}"
         )
         raise typer.Exit(128 + stopped.signum) from None
     if run.registry is None:  # not rank 0
         return
-    picture = out / "samples" / f"{config.train.steps:06d}.png"
+    folder = shown(run.path)
+    picture = shown(run.path / "samples" / f"{config.train.steps:06d}.png")
     if as_json:
-        print(json.dumps({"run": str(out), "steps": config.train.steps, "samples": str(picture)}))
+        print(json.dumps({"run": folder, "steps": config.train.steps, "samples": picture}))
         return
     print(f"finished in {duration(time.monotonic() - began)} · {picture}")
     told = "--input FOLDER" if run.task.input_shape else "--num 64"
-    print(f"  noisereg sample {out} {told} --out grid.png")
-    print(f"  noisereg eval   {out}")
+    print(f"  noisereg sample {folder} {told} --out grid.png")
+    print(f"  noisereg eval   {folder}")
 
 
 def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:

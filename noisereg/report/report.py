@@ -18,9 +18,9 @@ from noisereg.evaluation.evaluate import Evaluation, Subject
 from noisereg.metrics.prdc import manifolds
 from noisereg.report import pictures
 from noisereg.report.curves import Curves, curves, training_log
-from noisereg.runs.checkpoint import write_atomically
 from noisereg.runs.output import picture
 from noisereg.runs.reporter import Reporter
+from noisereg.store import write_atomically
 from noisereg.tables.formats import ARROW, layout
 from noisereg.tables.naming import spec_label, varying_params
 from noisereg.tables.table import Row, Table

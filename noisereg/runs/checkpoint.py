@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from noisereg.errors import NoiseregError
 from noisereg.runs.objective import Objective
-from noisereg.store import write_atomically as write_atomically
 
 
 def _stateful(objective: Objective) -> dict[str, Any]:
@@ -216,10 +215,18 @@ class Checkpoint:
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint; each damaged one passed over is said in a line."""
+    """The newest whole checkpoint; each damaged one passed over is said in a line, with what is
+    used in its place.
+    """
+    damaged: list[str] = []
+    found = None
     for step in reversed(steps_in(folder)):
         try:
-            return Checkpoint.open(folder / f"{step:06d}")
+            found = Checkpoint.open(folder / f"{step:06d}")
+            break
         except NoiseregError as error:
-            warn(f"{error}; using the checkpoint before it")
-    return None
+            damaged.append(str(error))
+    for text in damaged:
+        used = f"using the checkpoint of step {found.step}" if found else "no other one is whole"
+        warn(f"{text}; {used}")
+    return found

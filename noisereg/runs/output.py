@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from noisereg.errors import NoiseregError
-from noisereg.runs.checkpoint import write_atomically
+from noisereg.store import write_atomically
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -26,26 +26,30 @@ from noisereg.runs.output import picture, to_uint8
 from noisereg.runs.records import read_environment, read_status
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
+from noisereg.store import write_atomically
 
 GRID = 16
 """Samples in the pictures that training makes."""
 
 
 def default_out(config: Config) -> Path:
-    """``runs/<date>-<noise>-<reg>-<data>-s<seed>``, with a number behind it if that is taken."""
+    """``runs/<date>-<noise>-<reg>-<data>-s<seed>``."""
 
     def short(spec: Spec) -> str:
         return spec.name.rpartition("/")[2]
 
     reg = "+".join(short(s) for s in config.reg) or "none"
     today = datetime.date.today().isoformat()
-    base = (
-        Path("runs") / f"{today}-{short(config.noise)}-{reg}-{short(config.data)}-s{config.seed}"
-    )
-    path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
+    name = f"{today}-{short(config.noise)}-{reg}-{short(config.data)}-s{config.seed}"
+    return Path("runs") / name
+
+
+def shown(path: Path) -> str:
+    """A path as a user would type it: without the current folder, where it is below that."""
+    try:
+        return str(path.relative_to(Path.cwd())) if path.is_absolute() else str(path)
+    except (ValueError, OSError):
+        return str(path)
 
 
 def draw(
@@ -119,11 +123,11 @@ def draw_grid(parts: Parts, path: Path, reporter: Reporter) -> None:
         )
     finally:
         reporter.end()
-    checkpoint.write_atomically(path, picture(x))
+    write_atomically(path, picture(x))
     if x.ndim == 2:
         from noisereg.runs.output import npz_bytes
 
-        checkpoint.write_atomically(path.with_suffix(".npz"), npz_bytes(x))
+        write_atomically(path.with_suffix(".npz"), npz_bytes(x))
 
 
 @dataclass

@@ -5,13 +5,17 @@ interruption.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import platform
+import re
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from noisereg.api import Context, Logger, Noise
 from noisereg.datasets.fingerprint import difference
 from noisereg.errors import NoiseregError
 from noisereg.exchange.from_diffusers import continued, initialise
+from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
 from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, draws
@@ -35,23 +40,28 @@ from noisereg.runs.build import (
     check_revisions,
     component_records,
 )
-from noisereg.runs.checkpoint import EMA, write_atomically
+from noisereg.runs.checkpoint import EMA
 from noisereg.runs.config import Config, resume_difference, validate, write_yaml
 from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
 from noisereg.runs.records import read_environment
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.run import Run
+from noisereg.runs.run import Run, default_out, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
+from noisereg.store import write_atomically
+
+OWN = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples")
+"""What training writes in a run's folder."""
+NO_RUN = "{} is not empty and holds no run; expected a new folder for --out"
 
 
 class Interrupted(Exception):
     """The run was asked to stop, saved, and stopped."""
 
-    def __init__(self, signum: int, step: int) -> None:
+    def __init__(self, signum: int, step: int, out: Path) -> None:
         super().__init__(f"stopped at step {step}")
-        self.signum, self.step = signum, step
+        self.signum, self.step, self.out = signum, step, out
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -208,6 +218,11 @@ def environment(parts: Parts, registry: Registry, runtime: Runtime) -> dict[str,
     }
 
 
+def _unused(folder: Path, name: str) -> Path:
+    """The first of ``name.format(1)``, … that is not there."""
+    return next(path for k in itertools.count(1) if not (path := folder / name.format(k)).exists())
+
+
 def prepare(
     config: Config,
     out: Path,
@@ -235,10 +250,14 @@ def prepare(
         raise NoiseregError(
             f"{out} already holds a run; give --resume to go on with it, or another --out"
         )
-    if out.exists() and (not out.is_dir() or (not exists and any(out.iterdir()))):
-        raise NoiseregError(
-            f"{out} is not empty and holds no run; expected a new folder for --out"
-        )
+    if not exists and not vacant(out):
+        raise NoiseregError(NO_RUN.format(out))
+    for name in OWN:
+        if (out / name).is_symlink():
+            raise NoiseregError(
+                f"{out / name} is a link; a run writes and prunes in its own folder alone: put "
+                "what it links to in its place"
+            )
     old = None
     if exists:
         old = validate(read_yaml(out / "config.yaml"))
@@ -257,7 +276,15 @@ def prepare(
         recorded = read_environment(out)
         check_revisions(recorded["components"], component_records(parts.config, registry))
         _check_data(out, recorded.get("data"), parts, accept_data)
-        found = checkpoint.latest(out / "checkpoints", reporter.note)
+        damaged: list[str] = []
+        found = checkpoint.latest(out / "checkpoints", damaged.append)
+        if found is None and (progress := _progress(out, old, damaged)):
+            raise NoiseregError(
+                f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, or "
+                f"start anew on purpose: mv {out} {out}.old, and the same command"
+            )
+        for text in damaged:
+            reporter.note(text)
     if found is None:
         parts.notes += initialise(parts)
     return parts, found
@@ -283,28 +310,93 @@ def _check_data(
         parts.data_record["accepted"] = before
 
 
+def _progress(out: Path, config: Config, damaged: Sequence[str]) -> str:
+    """What shows that a run had come to a checkpoint, in words; empty if nothing does."""
+    if damaged:
+        return damaged[0].partition(";")[0]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        status = json.loads((out / "status.json").read_text(encoding="utf-8"))
+        if int(status["step"]) > 0:
+            return f"status.json says {status['status']} at step {status['step']:,}"
+    logged = max(logged_steps(out), default=0)
+    if logged > config.train.checkpoint_every:
+        return (
+            f"metrics.jsonl goes to step {logged:,}, with a checkpoint every "
+            f"{config.train.checkpoint_every:,}"
+        )
+    return ""
+
+
+def logged_steps(out: Path) -> dict[int, str]:
+    """The whole lines of metrics.jsonl by their step; what a kill cut off is left out."""
+    lines: dict[int, str] = {}
+    with contextlib.suppress(OSError):
+        for line in (out / "metrics.jsonl").read_text("utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                lines[int(json.loads(line)["step"])] = line
+    return lines
+
+
+@contextlib.contextmanager
+def run_folder(
+    config: Config, out: Path | None, runtime: Runtime, reporter: Reporter
+) -> Iterator[Path]:
+    """The absolute path of the run's folder, ``runs/<date>-…`` if ``out`` is None, owned until
+    the block ends. Ranks are one owner: rank 0 holds the lock for all.
+
+    Raises:
+        NoiseregError: on every rank, if another process owns it.
+    """
+    box: list[Any] = [None, None]
+    with contextlib.ExitStack() as held:
+        if runtime.main:
+            try:
+                if out is None:
+                    base = Path(os.path.abspath(default_out(config)))
+                    box[0] = held.enter_context(owned_new(base, note=reporter.note))
+                else:
+                    box[0] = path = Path(os.path.abspath(out.expanduser()))
+                    # Before the lock, which would leave a file in a folder that is no run's.
+                    if path.exists() and not (
+                        path.is_dir()
+                        and (
+                            vacant(path) or any((path / n).exists() for n in ("config.yaml", LOCK))
+                        )
+                    ):
+                        raise NoiseregError(NO_RUN.format(out))
+                    held.enter_context(owned(path, note=reporter.note))
+            except NoiseregError as error:
+                box[1] = error
+        if runtime.world > 1:
+            torch.distributed.broadcast_object_list(box, 0)
+        if box[1] is not None:
+            raise box[1]
+        yield box[0]
+
+
 def train(
     config: Config,
-    out: Path,
+    out: Path | None,
     resume: bool,
     registry: Registry,
     reporter: Reporter,
     accept_data: bool = False,
 ) -> Run:
-    """Train, or go on training, the run in ``out``; the weights are those of an uninterrupted run,
-    bit for bit on a CPU. ``accept_data`` goes on though the data are not those it was started on.
+    """Train, or go on training, the run in ``out`` (None: a new ``runs/<date>-…``); the weights
+    are those of an uninterrupted run, bit for bit on a CPU. ``accept_data`` goes on though the
+    data are not those it was started on.
 
     Raises:
-        NoiseregError: for a mistake in the configuration (nothing is written then), a loss that is
-        not finite, a disk
-            that is full.
+        NoiseregError: for a mistake in the configuration (nothing is written then), a folder that
+        another process owns, a loss that is not finite, a disk that is full.
         Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     runtime = Runtime.start(config.runtime)
     if not runtime.main:
         reporter = Reporter()
-    parts, found = prepare(config, out, resume, registry, reporter, runtime, accept_data)
-    return _Training(parts, out, found, registry, reporter, runtime).go()
+    with run_folder(config, out, runtime, reporter) as folder:
+        parts, found = prepare(config, folder, resume, registry, reporter, runtime, accept_data)
+        return _Training(parts, folder, found, registry, reporter, runtime).go()
 
 
 class _Training:
@@ -455,7 +547,7 @@ class _Training:
                 self._save(done)
             if asked and done < steps:
                 micro_batches.close()
-                raise Interrupted(stop.signum or signal.SIGTERM, done)
+                raise Interrupted(stop.signum or signal.SIGTERM, done, self.out)
             if grid or done == steps:
                 self._grid(done)
                 began = time.monotonic()
@@ -495,7 +587,7 @@ class _Training:
             reporter.fact(name, text)
         for text in self.parts.notes:
             reporter.note(text)
-        reporter.fact("run", str(self.out))
+        reporter.fact("run", shown(self.out))
         micro = (
             f" ({train.accumulate} × {train.batch_size // train.accumulate})"
             if train.accumulate > 1
@@ -511,18 +603,17 @@ class _Training:
         that looks like one.
         """
         records = environment(self.parts, self.registry, self.runtime)
+        clear_leftovers(self.out, "|".join(map(re.escape, OWN)))
+        clear_leftovers(self.out / "checkpoints", r"\d{6,}")
+        clear_leftovers(self.out / "samples", r"\d{6,}\.(png|npz)")
         write_atomically(
             self.out / "environment.json", (json.dumps(records, indent=1) + "\n").encode()
         )
         metrics = self.out / "metrics.jsonl"
-        kept = []
-        if (
-            self.start and metrics.is_file()
-        ):  # what was logged past the checkpoint will be logged again
-            for line in metrics.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError):
-                    if json.loads(line)["step"] <= self.start:
-                        kept.append(line)
+        # What was logged past the checkpoint will be logged again.
+        kept = [line for step, line in logged_steps(self.out).items() if step <= self.start]
+        if not kept and metrics.is_file() and metrics.stat().st_size:
+            shutil.copyfile(metrics, _unused(self.out, "metrics-{}.jsonl"))
         write_atomically(metrics, "".join(f"{line}\n" for line in kept).encode())
         write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
 

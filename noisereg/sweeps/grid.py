@@ -33,6 +33,7 @@ from noisereg.runs.config import (
     write_yaml,
 )
 from noisereg.runs.records import read_status
+from noisereg.store import write_atomically
 
 SWEEP_FILE = "sweep.yaml"
 COMPONENT_AXES = ("noise", "reg", "pairing", "process")
@@ -260,10 +261,6 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
 
 def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
     """Write the definition and every cell's configuration; each file whole or not at all."""
-    from noisereg.runs.checkpoint import (
-        write_atomically,
-    )  # here, so that reading a sweep imports no torch
-
     sweep = Sweep(path, list(cells))
     for cell in cells:
         write_atomically(sweep.config_of(cell), write_yaml(cell.config.dump()).encode())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,9 +133,70 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line(whole, damage, name, tm
 
     assert run.checkpoint(reporter=Listener()).step == 3
     assert len(said) == 1
-    assert "using the checkpoint before it" in said[0]
+    assert said[0].endswith("; using the checkpoint of step 3")
     if damage == "flip" and name == "model.safetensors":
         assert_bit_equal(state(whole), state(train(tmp_path / "run", 8, resume=True)))
+
+
+def copied(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def damage_all(folder):
+    for path in (folder / "checkpoints").glob("*/ema.safetensors"):
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (damage_all, r"000008: ema.safetensors is damaged"),
+        (lambda f: shutil.rmtree(f / "checkpoints"), "status.json says finished at step 8"),
+        (
+            lambda f: (shutil.rmtree(f / "checkpoints"), (f / "status.json").unlink()),
+            "metrics.jsonl goes to step 8, with a checkpoint every 3",
+        ),
+    ],
+)
+def test_a_resume_that_finds_no_checkpoint_where_there_was_one_is_refused(
+    whole, lost, said, tmp_path
+):
+    run = copied(whole, tmp_path)
+    lost(run)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    with pytest.raises(NoiseregError, match=said) as error:
+        train(run, 8, resume=True)
+    assert f"start anew on purpose: mv {run} {run}.old" in str(error.value)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_killed_before_its_first_checkpoint_a_run_starts_again_and_keeps_what_was_logged(
+    whole, tmp_path
+):
+    run = copied(whole, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    (run / "status.json").write_text('{"status": "running", "step": 0, "steps": 8}')
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text(lines[0] + lines[1] + lines[2][:9])
+    assert_bit_equal(state(whole), state(train(run, 8, resume=True)))
+    assert (run / "metrics-1.jsonl").read_text() == lines[0] + lines[1] + lines[2][:9]
+
+
+def test_what_a_killed_process_left_is_cleared(whole, tmp_path):
+    run = copied(whole, tmp_path)
+    for name in (".status.json.4242", "checkpoints/.000009.4242", "samples/.000008.png.4242"):
+        (run / name).touch()
+    train(run, 8, resume=True)
+    assert [p for p in run.rglob(".*") if p.name != ".lock"] == []
+
+
+def test_a_link_in_a_run_is_not_written_through(whole, tmp_path):
+    run = copied(whole, tmp_path)
+    (run / "checkpoints").rename(tmp_path / "photos")
+    (run / "checkpoints").symlink_to(tmp_path / "photos")
+    with pytest.raises(NoiseregError, match="checkpoints is a link"):
+        train(run, 9, resume=True)
 
 
 def test_accumulation_and_prefetch_change_nothing_but_rounding(tmp_path):
@@ -171,7 +233,8 @@ def test_a_run_is_a_folder(whole):
         "000006",
         "000008",
     }  # the last two
-    assert whole.status == {"status": "finished", "step": 8, "steps": 8}
+    status = json.loads((whole.path / "status.json").read_text())
+    assert status == {"status": "finished", "step": 8, "steps": 8}
     components = json.loads((whole.path / "environment.json").read_text())["components"]
     assert components["noise"]["name"] == "noisereg/blue-tv"
     assert components["noise"]["revision"] == 1
@@ -221,6 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path):
 
 def test_another_configuration_is_not_resumed_and_nothing_is_written(whole, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in whole.path.rglob("*")}
+    assert whole.path / ".lock" in before
     with pytest.raises(NoiseregError, match=r"reg\.0\.weight was 0.1 and is now 0.3"):
         train(whole.path, 9, resume=True, reg=["isotropy:weight=0.3"])
     with pytest.raises(NoiseregError, match="already holds a run"):
@@ -229,8 +293,6 @@ def test_another_configuration_is_not_resumed_and_nothing_is_written(whole, tmp_
 
 
 def test_another_revision_of_a_component_is_not_resumed(whole, tmp_path):
-    import shutil
-
     shutil.copytree(whole.path, tmp_path / "run")
     path = tmp_path / "run/environment.json"
     path.write_text(path.read_text().replace('"revision": 1', '"revision": 99'))
