@@ -1,4 +1,4 @@
-"""The one exception a user's mistake raises."""
+"""The one exception a user's mistake raises, and how its text names parameters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,25 @@ class NoiseregError(Exception):
 
     The command line prints it as ``noisereg: error: …`` and exits with 2; from Python it is an
     ordinary exception.
+
+    A parameter stands in the text between backticks, as Python and a configuration write it:
+    `eta=0`, `train.steps`. ``str`` leaves the backticks out; the command line shows what to
+    type there in its place: ``--eta 0``, ``--steps``.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message.replace("`", ""))
+        self.message = message
+        """The text with its backticks."""
+
+    def __format__(self, spec: str) -> str:
+        """In the text of another message the backticks stay, so that the last can be shown."""
+        return format(self.message, spec)
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the candidate most like ``name``, or the empty string."""
+    if len(name) > 100:  # nothing is like it, and comparing takes the square of its length
+        return ""
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
-from noisereg.cli import config, export, noise, plugins, sample, sweep, train
+from noisereg.cli import boundary, config, export, flags, noise, plugins, sample, sweep, train
 from noisereg.cli import eval as evaluation
-from noisereg.errors import NoiseregError
+from noisereg.paths import check_text, local_path
 from noisereg.plugins.registry import reset
 
 app = typer.Typer(
@@ -20,10 +25,21 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _usage_error = typer.BadParameter.__base__
 """typer's own copy of click's UsageError, reached without importing click."""
+
+SWITCHES = {
+    "--debug": "NOISEREG_DEBUG",
+    "--quiet": "NOISEREG_QUIET",
+    "--verbose": "NOISEREG_VERBOSE",
+}
+"""Flags that may stand anywhere on the line, and the variable that does the same; it also tells
+the processes that a command starts.
+"""
+SHORT = {"-q": "--quiet", "-v": "--verbose"}
 
 
 def _version(value: bool) -> None:
@@ -37,7 +53,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print it.")
     ] = False,
     allow_plugin: Annotated[
         list[str] | None,
@@ -53,6 +69,29 @@ def _root(
         bool,
         typer.Option(
             "--strict-plugins", help="A plugin that is not in order is an error. [NOISEREG_STRICT]"
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            help="Show the traceback of an error; anywhere on the line. [NOISEREG_DEBUG]",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Results, notes and errors only; anywhere on the line. [NOISEREG_QUIET]",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="A line of progress every second; anywhere on the line. [NOISEREG_VERBOSE]",
         ),
     ] = False,
 ) -> None:
@@ -78,28 +117,88 @@ app.add_typer(noise.app, name="noise")
 app.add_typer(plugins.app, name="plugins")
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command line; the exit code. A user's mistake is one line on stderr and code 2."""
+@functools.cache
+def command() -> Any:
+    """The application as click's object, with each command telling the boundary that it runs."""
+    made = typer.main.get_command(app)
+    for leaf in leaves(made):
+        leaf.invoke = functools.partial(_invoke, leaf, leaf.invoke)
+    return made
+
+
+def leaves(group: Any) -> Iterator[Any]:
+    """The commands below a group that do something themselves."""
+    for inner in group.commands.values():
+        if hasattr(inner, "commands"):
+            yield from leaves(inner)
+        else:
+            yield inner
+
+
+def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
+    """Run a command once every path among its options is known to be one of this machine."""
+    flags.run_as(leaf)
+    for name, value in context.params.items():
+        if isinstance(value, Path):
+            context.params[name] = local_path(value, name.rstrip("_"))
+        elif isinstance(value, list | tuple) and any(isinstance(each, Path) for each in value):
+            context.params[name] = [local_path(each, name.rstrip("_")) for each in value]
     try:
-        code = app(arguments, prog_name="noisereg", standalone_mode=False)
+        return invoke(context)
+    except KeyboardInterrupt:  # which typer would take, and say nothing
+        raise boundary.Interrupted from None
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; the exit code, as :mod:`noisereg.cli.boundary` lists them."""
+    flags.run_as(None)
+    with _switches(arguments) as rest:
+        try:
+            code = _run(rest)
+            boundary.flush()
+        except BaseException as error:
+            code = boundary.failed(error)
+        finally:
+            boundary.drop_output()
+            _leave_group(wait=False)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    for argument in arguments:
+        check_text(argument, "the argument")
+    try:
+        code = command()(arguments, prog_name="noisereg", standalone_mode=False)
         _leave_group(wait=True)
         return code if isinstance(code, int) else 0
-    except NoiseregError as error:
-        return _fail(str(error), 2)
     except typer.Exit as stop:
         _leave_group(wait=True)  # a run stopped by a signal: all ranks come here
         return stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
-    except BrokenPipeError:  # `noisereg … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if _usage_error and isinstance(error, _usage_error.__base__ or _usage_error):
-            return _fail(_usage(error), 2)
+            return _usage(error)
         raise
+
+
+@contextlib.contextmanager
+def _switches(arguments: list[str]) -> Iterator[list[str]]:
+    """Set the variables of the flags that may stand anywhere, for as long as the command runs;
+    the other arguments.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    named = [SHORT.get(text, text) for text in arguments[:end]]
+    given = {SWITCHES[text] for text in named if text in SWITCHES}
+    before = {variable: os.environ.get(variable) for variable in given}
+    os.environ.update(dict.fromkeys(given, "1"))
+    try:
+        rest = [a for a, n in zip(arguments[:end], named, strict=True) if n not in SWITCHES]
+        yield rest + arguments[end:]
     finally:
-        _leave_group(wait=False)
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
 
 
 def _leave_group(wait: bool) -> None:
@@ -108,13 +207,13 @@ def _leave_group(wait: bool) -> None:
         runtime.leave_group(wait)
 
 
-def _usage(error: Exception) -> str:
-    message = error.format_message()  # type: ignore[attr-defined]
+def _usage(error: Exception) -> int:
+    """A command line that cannot be read: one line; a group's name alone: its help."""
     context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        print(context.get_help())
+        return 0
+    message = error.format_message()  # type: ignore[attr-defined]
     path = context.command_path if context else "noisereg"
-    return f"{' '.join(message.split()).rstrip('.')} ({path} --help)"
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"noisereg: error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    message = " ".join(message.split()).rstrip(".")
+    return boundary.fail(f"{message[:1].lower()}{message[1:]} ({path} --help)", 2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from noisereg.cli.flags import flagged
 from noisereg.runs.reporter import Reporter
 
 LEFT_OUT = ("lr", "mse", "mse_heads", "images_per_second")
@@ -31,14 +33,20 @@ def _columns(metrics: Mapping[str, float]) -> str:
     return "  ".join(shown)
 
 
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
+
+
 class ConsoleReporter(Reporter):
-    """Facts, notes and progress on stderr."""
+    """Facts, notes and progress on stderr; with ``--quiet`` notes alone."""
 
     PLAIN_SECONDS = 15.0
     """Between plain lines, where there is no terminal."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._quiet, verbose = _asked("NOISEREG_QUIET"), _asked("NOISEREG_VERBOSE")
+        self._terminal = sys.stderr.isatty() and not verbose
+        self._seconds = 1.0 if verbose else self.PLAIN_SECONDS
         self._bar: Any = None
         self._task: Any = None
         self._what, self._total, self._from = "", 0, 0
@@ -51,16 +59,17 @@ class ConsoleReporter(Reporter):
             print(text, file=sys.stderr, flush=True)
 
     def fact(self, name: str, text: str) -> None:
-        self._print(f"{name:<15} {text}" if name else text)
+        if not self._quiet:
+            self._print(f"{name:<15} {text}" if name else text)
 
     def note(self, text: str) -> None:
-        self._print(f"note: {text}")
+        self._print(f"note: {flagged(text)}")
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         self.end()
         self._what, self._total, self._from = what, total, done
         self._began = self._told = time.monotonic()
-        if self._terminal:
+        if self._terminal and not self._quiet:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -86,7 +95,7 @@ class ConsoleReporter(Reporter):
         if self._bar is not None:
             fields = {"columns": _columns(metrics)} if metrics else {}
             self._bar.update(self._task, completed=done, left=left, **fields)
-        elif left and now - self._told >= self.PLAIN_SECONDS:
+        elif left and not self._quiet and now - self._told >= self._seconds:
             self._told = now
             columns = f"  {_columns(metrics)}" if metrics else ""
             self._print(f"{self._what} {done:,}/{self._total:,}{columns}  {left}")

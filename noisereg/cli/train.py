@@ -88,6 +88,7 @@ def train(
         bool,
         typer.Option(
             "--help",
+            "-h",
             help="Show this; with a component, its parameters too: --noise blue-tv --help.",
         ),
     ] = False,
