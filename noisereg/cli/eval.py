@@ -199,7 +199,7 @@ class Output:
     def form(self) -> str:
         if self.format_ is not None:
             return self.format_
-        return SUFFIXES.get(self.out.suffix, "table") if self.out else "table"
+        return SUFFIXES.get(self.out.suffix.lower(), "table") if self.out else "table"
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def evaluate(
     output.check()
     rows.check()
     _check_not_empty("by", measuring.by)
-    if any(path.suffix == ".json" for path in paths):
+    if any(path.suffix.lower() == ".json" for path in paths):
         _check_stored(paths, on_command_line(ctx))
         _show_stored(paths, rows, output)
     else:
@@ -320,7 +320,7 @@ def _write(text: str, out: Path | None) -> None:
 
 
 def _check_stored(paths: Sequence[Path], typed: Mapping[str, str]) -> None:
-    if other := next((path for path in paths if path.suffix != ".json"), None):
+    if other := next((path for path in paths if path.suffix.lower() != ".json"), None):
         raise NoiseregError(
             f"{other} cannot stand beside a table that is finished; expected .json files alone"
         )

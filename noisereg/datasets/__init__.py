@@ -132,6 +132,25 @@ class FolderParams(ImageParams):
     )
 
 
+class ArraysParams(ImageParams):
+    """Images or points in a .npy or .npz."""
+
+    path: UserPath = Field(
+        description="an .npy, or an .npz whose array is called samples or arr_0, or is the only "
+        "one; labels (N,) are read if there are any"
+    )
+    key: str | None = Field(None, description="the array's name in the .npz")
+    layout: Literal["auto", "nhwc", "nchw"] = Field(
+        "auto", description="the order of the axes; auto: channels are the axis of 1 or 3"
+    )
+    range: Literal["signed", "unit"] = Field(
+        "signed", description="of floats in images: signed: [−1, 1]; unit: [0, 1]"
+    )
+    heldout: float = Field(
+        0.1, ge=0, lt=1, description="share of the samples that is not trained on"
+    )
+
+
 class LatentsParams(Params):
     """Latents of an autoencoder, computed beforehand."""
 
@@ -234,6 +253,12 @@ def noisereg_datasets() -> Iterator[Component]:
         impl="noisereg.datasets.folder:Folder",
         params=FolderParams,
         summary="any images in a folder or a .zip",
+    )
+    yield Component(
+        name="arrays",
+        impl="noisereg.datasets.arrays:Arrays",
+        params=ArraysParams,
+        summary="images or points in a .npy or .npz",
     )
     yield Component(
         name="latents",

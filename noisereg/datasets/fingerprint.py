@@ -64,7 +64,9 @@ def difference(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
                 )
             elif a.get("sha256") != b.get("sha256"):
                 changes.append(f"the {what} samples have other values")
-    known = {"shape", "classes", "files", "train", "heldout", "accepted"}
+    if not changes and old.get("content") != new.get("content"):
+        changes.append("some samples have other values")
+    known = {"shape", "classes", "files", "train", "heldout", "content", "accepted"}
     for key in sorted((old.keys() | new.keys()) - known):
         if old.get(key) != new.get(key):
             changes.append(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Batch, Context, Params
+from noisereg.arrays import explained, open_arrays
 from noisereg.datasets import LatentsParams
 from noisereg.datasets.splits import TwoSplits, holdout
 from noisereg.errors import NoiseregError
@@ -152,23 +153,15 @@ def load_autoencoder(folder: Path, ctx: Context) -> Any:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, float | None]:
     expected = "expected an .npz with the array 'latents' of shape (N, C, H, W)"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile) or "latents" not in archive:
-                raise NoiseregError(
-                    f"{path} holds no latents; {expected}, and scale and labels if there are any"
-                )
-            latents = archive["latents"]
-            labels = archive.get("labels")
-            scale = float(archive["scale"]) if "scale" in archive else None
-    except FileNotFoundError:
-        raise NoiseregError(f"there is no file {path}; {expected}") from None
-    except NoiseregError:
-        raise
-    except Exception as error:  # a cut or foreign file: zipfile, numpy and the system each say it in their own way
+    file = open_arrays(path, expected)
+    if "latents" not in file.headers:
         raise NoiseregError(
-            f"{path} cannot be read ({' '.join(str(error).split())}); {expected}"
-        ) from None
+            f"{path} holds no latents; {expected}, and scale and labels if there are any"
+        )
+    with explained(path, expected):
+        latents = file.read("latents")
+        labels = file.read("labels") if "labels" in file.headers else None
+        scale = float(file.read("scale")) if "scale" in file.headers else None
     if latents.ndim != 4 or not len(latents) or latents.dtype.kind != "f":
         raise NoiseregError(
             f"{path}: latents are {latents.dtype} of shape {latents.shape}; expected floats (N, "

@@ -56,16 +56,18 @@ def pixels_to_unit(pixels: Tensor) -> Tensor:
 
 
 class PointSplit:
-    """Points in memory."""
+    """Numbers in memory, (N, *shape), as batches have them, and labels (N,) if there are any."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, labels: Tensor | None = None) -> None:
         self.x = x
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, indices: Tensor) -> Batch:
-        return Batch(self.x[indices.to(self.x.device)])
+        indices = indices.to(self.x.device)
+        return Batch(self.x[indices], None if self.labels is None else self.labels[indices])
 
 
 class ResidentSplit:

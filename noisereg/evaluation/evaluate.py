@@ -372,7 +372,7 @@ def _subjects(
             read = functools.partial(read_samples, sampling, num)
             yield Subject(str(run.path), run, sampling, num, sampling.key(), read, sampling.store)
     for images in group.images:
-        x = found_targets.read_images(images, tuple(real.x.shape[1:]), real.data)
+        x = found_targets.read_images(images, real.x, real.data)
         if options.num is not None and len(x) < options.num:
             raise NoiseregError(
                 f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}"

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisereg.datasets.folder import find_images
+from noisereg.datasets import array_file
+from noisereg.datasets.decoding import UNREADABLE, open_picture, to_pixels, unreadable
+from noisereg.datasets.tree import open_tree
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec, flatten
 from noisereg.runs.config import LISTS, MAY_DIFFER, SECTION_KIND
+from noisereg.runs.output import to_uint8
 from noisereg.runs.records import read_environment
 from noisereg.runs.run import Run
 from noisereg.sweeps.grid import SWEEP_FILE, Sweep
@@ -24,7 +27,7 @@ from noisereg.tables.naming import SECTIONS
 
 @dataclass(frozen=True)
 class Images:
-    """A folder of images, or an .npz as ``noisereg sample`` writes it, from wherever it came."""
+    """A folder or a .zip of images, or an .npz or .npy of samples, from wherever it came."""
 
     path: Path
 
@@ -51,7 +54,8 @@ def find(paths: Sequence[str | Path], registry: Registry) -> Targets:
     for path in (Path(p).expanduser() for p in paths):
         if not path.exists():
             raise NoiseregError(
-                f"{path} is not there; expected a run, a sweep, a folder of images or an .npz"
+                f"{path} is not there; expected a run, a sweep, a folder of images or an .npz of "
+                "samples"
             )
         if (path / "config.yaml").is_file():
             runs.append(Run.open(path, registry))
@@ -59,11 +63,12 @@ def find(paths: Sequence[str | Path], registry: Registry) -> Targets:
             found, missing = _cells(path, registry)
             runs += found
             notes += missing
-        elif path.is_dir() or path.suffix == ".npz":
+        elif path.is_dir() or path.suffix.lower() in (*array_file.ENDINGS, ".zip"):
             images.append(Images(path))
         else:
             raise NoiseregError(
-                f"{path} is a single file; expected a run, a sweep, a folder of images or an .npz"
+                f"{path} is a single file; expected a run, a sweep, a folder or a .zip of images, "
+                "or an .npz or .npy of samples"
             )
     return Targets(runs, images, notes)
 
@@ -130,61 +135,45 @@ def environment(run: Run) -> dict[str, Any]:
 # Folders
 
 
-def read_images(images: Images, shape: tuple[int, ...], data: str) -> Tensor:
-    """uint8 (N, C, H, W), or float32 points (N, D), of the data's own shape.
+def read_images(images: Images, like: Tensor, data: str) -> Tensor:
+    """Samples of the shape and type of ``like``, the real ones: uint8 (N, C, H, W), float32
+    points (N, D) or float32 latents (N, C, H, W).
 
     Raises:
-        NoiseregError: names the first file that is of another size or mode, or cannot be read.
+        NoiseregError: names the first file that is of another size or mode, or cannot be read; of
+        arrays what is wrong: type, range, channels, size or the order of axes.
     """
-    if images.path.suffix == ".npz":
-        return _read_npz(images.path, shape, data)
-    if len(shape) != 3:
+    shape = tuple(like.shape[1:])
+    if images.path.suffix.lower() in array_file.ENDINGS:
+        found = array_file.read_samples(images.path, like=shape, anything=like.is_floating_point())
+        x = torch.from_numpy(found.x)
+        return x if like.is_floating_point() or x.dtype == torch.uint8 else to_uint8(x)
+    if like.is_floating_point():
+        what = f"points of {shape[0]} numbers" if len(shape) == 1 else "latents"
         raise NoiseregError(
-            f"{images.path} is a folder of images and {data} has points of {shape[0]} numbers; "
-            "expected an .npz, as "
+            f"{images.path} holds images and {data} has {what}; expected an .npz, as "
             "noisereg sample --out FILE.npz writes it"
         )
-    from PIL import Image
-
     channels, height, width = shape
     modes = {"L": 1, "1": 1, "RGB": 3, "P": 3}
     pixels = []
-    for file in find_images(images.path):
+    tree = open_tree(images.path)
+    for file in (item.name for item in tree.files):
+        name = tree.place(file)
         try:
-            with Image.open(file) as image:
+            with open_picture(tree.source(file)) as image:
                 if image.size != (width, height):
                     raise NoiseregError(
-                        f"{file} is {image.width}×{image.height} and {data} is {width}×{height}; "
-                        "expected images of the "
-                        "data's size"
+                        f"{name} is {image.width}×{image.height} and {data} is {width}×{height}; "
+                        "expected images of the data's size"
                     )
                 if modes.get(image.mode) != channels:
                     raise NoiseregError(
-                        f"{file} is of mode {image.mode} and {data} has {channels} "
+                        f"{name} is of mode {image.mode} and {data} has {channels} "
                         f"channel{'s' * (channels > 1)}; expected mode "
                         f"{'L' if channels == 1 else 'RGB'}"
                     )
-                array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise NoiseregError(f"{file} cannot be read: {error}") from None
-        pixels.append(array[None] if channels == 1 else array.transpose(2, 0, 1))
+                pixels.append(to_pixels(image, None, channels))
+        except UNREADABLE as error:
+            raise unreadable(name, error) from None
     return torch.from_numpy(np.stack(pixels))
-
-
-def _read_npz(path: Path, shape: tuple[int, ...], data: str) -> Tensor:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            array = archive["samples"]
-    except (OSError, ValueError, KeyError) as error:
-        raise NoiseregError(
-            f"{path} cannot be read ({error}); expected an .npz of noisereg sample"
-        ) from None
-    x = torch.from_numpy(array)
-    if len(shape) == 3 and x.ndim == 4:
-        x = x.permute(0, 3, 1, 2).contiguous()
-    if x.shape[1:] != shape or x.dtype != (torch.uint8 if len(shape) == 3 else torch.float32):
-        raise NoiseregError(
-            f"{path} holds {x.dtype} samples of shape {tuple(x.shape[1:])} and {data} has "
-            f"{shape}; expected the data's"
-        )
-    return x
