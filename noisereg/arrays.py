@@ -54,8 +54,7 @@ class ArrayFile:
         if start == npy.MAGIC_PREFIX:
             self._sizes[""] = size
         else:
-            file = BytesIO(source) if isinstance(source, bytes) else source
-            self._zip = zipfile.ZipFile(file)
+            self._zip = zipfile.ZipFile(BytesIO(source) if isinstance(source, bytes) else source)
             for member in self._zip.infolist():
                 if member.filename.endswith(".npy"):
                     self._sizes[member.filename.removesuffix(".npy")] = member.file_size
