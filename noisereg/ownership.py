@@ -34,7 +34,7 @@ def owned(
     path: Path,
     *,
     note: Callable[[str], None] = _silent,
-    instead: str = "give another --out",
+    instead: str = "give another `out`",
     wait: float = PATIENCE,
 ) -> Iterator[None]:
     """This process alone writes into the folder ``path`` until the block ends.
@@ -69,7 +69,7 @@ def owned_new(base: Path, *, note: Callable[[str], None] = _silent) -> Iterator[
             path, number = base.with_name(f"{base.name}-{number}"), number + 1
         except OSError as error:
             raise NoiseregError(f"cannot make the folder {path}: {error.strerror}") from error
-    with _held(path, made, note, "give --out", PATIENCE):
+    with _held(path, made, note, "give `out`", PATIENCE):
         yield path
 
 
@@ -97,7 +97,7 @@ def owned_file(
     path: Path,
     *,
     note: Callable[[str], None] = _silent,
-    instead: str = "give another --out",
+    instead: str = "give another `out`",
     wait: float = PATIENCE,
 ) -> Iterator[None]:
     """This process alone writes the file ``path`` until the block ends; nothing else is left.
@@ -126,10 +126,10 @@ def new_folder(path: Path, note: Callable[[str], None] = _silent) -> Iterator[No
         NoiseregError: also if it holds anything.
     """
     if path.exists() and not path.is_dir():
-        raise NoiseregError(f"--out {path} is a file; expected a new or empty folder")
+        raise NoiseregError(f"`out={path}` is a file; expected a new or empty folder")
     with owned(path, note=note):
         if not vacant(path):
-            raise NoiseregError(f"--out {path} exists; expected a new or empty folder")
+            raise NoiseregError(f"`out={path}` exists; expected a new or empty folder")
         try:
             yield
         finally:

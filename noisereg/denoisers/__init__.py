@@ -188,5 +188,5 @@ def noisereg_denoisers() -> Iterator[Component]:
         name="diffusers-unet",
         impl="noisereg.denoisers.diffusers_unet:DiffusersUNet",
         params=DiffusersUNetParams,
-        summary="diffusers' UNet2DModel of any architecture: what train --init DIR takes",
+        summary="diffusers' UNet2DModel of any architecture: what init=DIR takes",
     )

@@ -44,14 +44,14 @@ class Dense(nn.Module):
         if len(ctx.shape) != 1:
             raise NoiseregError(
                 f"dense takes points, not images of {'×'.join(map(str, ctx.shape))}; type "
-                "--denoiser mlp for small images "
-                "or --denoiser unet"
+                "`denoiser=mlp` for small images "
+                "or `denoiser=unet`"
             )
         self.sizes = Sizes.of(ctx)
         if self.sizes.condition:
             raise NoiseregError(
-                "dense cannot be conditioned on an image: its samples are points; type --task "
-                "unconditional or class"
+                "dense cannot be conditioned on an image: its samples are points; type "
+                "`task=unconditional` or class"
             )
         self.params = params
         widths = (self.sizes.sample, *params.widths, self.sizes.outputs)

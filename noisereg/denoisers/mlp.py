@@ -51,7 +51,7 @@ class MLP(nn.Module):
         self.pixels = tuple(ctx.shape[1:])
         if self.sizes.condition and not self.pixels:
             raise NoiseregError(
-                "mlp cannot condition points on an image; type --task unconditional or class, or "
+                "mlp cannot condition points on an image; type `task=unconditional` or class, or "
                 "take images"
             )
         area = math.prod(self.pixels)

@@ -27,7 +27,7 @@ def require_images(ctx: Context, name: str) -> None:
     """
     if len(ctx.shape) != 3:
         raise NoiseregError(
-            f"{name} takes images, not points of {ctx.shape[0]} numbers; type --denoiser dense, "
+            f"{name} takes images, not points of {ctx.shape[0]} numbers; type `denoiser=dense`, "
             "or mlp"
         )
 

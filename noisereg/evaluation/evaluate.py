@@ -200,14 +200,14 @@ def run_evaluation(
 def _where(runs: Sequence[Run], match: str) -> list[Run]:
     if "sample." in match:
         raise NoiseregError(
-            f"--where {match}: runs are sampled as --steps, --eta and the like say; --where is "
+            f"`where={match}`: runs are sampled as `steps`, `eta` and the like say; `where` is "
             "for the rest"
         )
     if not runs:
-        raise NoiseregError(f"--where {match}: there is no run; expected runs or sweeps")
+        raise NoiseregError(f"`where={match}`: there is no run; expected runs or sweeps")
     kept = {m.source for m in where(_settings(runs), match)}
     if not kept:
-        raise NoiseregError(f"--where {match}: none of the {len(runs)} runs has it")
+        raise NoiseregError(f"`where={match}`: none of the {len(runs)} runs has it")
     return [run for run in runs if str(run.path) in kept]
 
 
@@ -225,9 +225,9 @@ def _check_keys(runs: Sequence[Run], options: Options) -> None:
     """
     words = Words(_settings(runs))
     for key in options.by if runs else ():
-        words.check(key, "--by")
+        words.check(key, "`by`")
     for key in (options.columns or ()) if runs else ():
-        words.check(key, "--columns")
+        words.check(key, "`columns`")
     if options.effects:
         check_factors(options.effects, words)
 
@@ -258,7 +258,7 @@ def _reference_name(name: str) -> references.Name:
     names = get_args(references.Name)
     if name not in names:
         raise NoiseregError(
-            f"--reference {name}: expected {', '.join(names[:-1])} or "
+            f"`reference={name}`: expected {', '.join(names[:-1])} or "
             f"{names[-1]}{nearest(name, names)}"
         )
     return name  # type: ignore[return-value]
@@ -289,8 +289,8 @@ def _groups(
     for data in specs:
         if data is None:
             raise NoiseregError(
-                "a folder of images does not say what it should look like; give --data, such as "
-                "--data digits"
+                "a folder of images does not say what it should look like; give `data`, such as "
+                "`data=digits`"
             )
         if data.label() not in known:
             dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
@@ -307,10 +307,10 @@ def _groups(
         if real.identity not in groups:
             num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
             if num < 1:
-                raise NoiseregError(f"--num {num}: expected at least 1")
+                raise NoiseregError(f"`num={num}`: expected at least 1")
             if paired and num > len(real.x):
                 raise NoiseregError(
-                    f"--num {num}: {paired} compares each sample with its own right answer, and "
+                    f"`num={num}`: {paired} compares each sample with its own right answer, and "
                     f"{real.name} has "
                     f"{len(real.x):,}"
                 )
@@ -326,7 +326,7 @@ def _groups(
         if len(groups) > 1:
             raise NoiseregError(
                 f"{targets.images[0].path} does not say which of the runs' data sets it belongs "
-                "to; give --data, or "
+                "to; give `data`, or "
                 "evaluate it apart"
             )
         next(iter(groups.values())).images.extend(targets.images)
@@ -348,7 +348,7 @@ def _subjects(
         if task.channels or task.classes:
             if real.name == "fresh":
                 raise NoiseregError(
-                    f"{run.path} is conditioned on data: expected --reference train or heldout"
+                    f"{run.path} is conditioned on data: expected `reference=train` or heldout"
                 )
             condition = (dataset, real.name)
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
@@ -375,7 +375,7 @@ def _subjects(
         x = found_targets.read_images(images, real.x, real.data)
         if options.num is not None and len(x) < options.num:
             raise NoiseregError(
-                f"{images.path} has {len(x):,} samples and --num asks for {options.num:,}"
+                f"{images.path} has {len(x):,} samples and `num` asks for {options.num:,}"
             )
         x = x if options.num is None else x[: options.num]
         store = Store(cache_dir() / "eval")
@@ -395,7 +395,7 @@ def _metrics(
 ) -> list[_Asked]:
     if not metrics:
         raise NoiseregError(
-            "no metric; give --metric prdc, or another (noisereg plugins list --kind metric)"
+            "no metric; give `metric=prdc`, or another (noisereg plugins list --kind metric)"
         )
     ctx = Context(
         shape=tuple(real.x.shape[1:]),
@@ -486,7 +486,7 @@ def _cached(
         raise NoiseregError(
             f"{one.spec.name} compares each output with its own right answer, and "
             f"{subject.source} is unconditional; "
-            "expected a run with --task superres"
+            "expected a run with `task=superres`"
         )
     record = {
         "samples": subject.key,

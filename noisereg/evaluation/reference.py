@@ -56,8 +56,8 @@ def reference(dataset: Dataset, data: str, name: Name, num: int | None) -> Refer
     if name == "fresh":
         if dataset.fresh is None:
             raise NoiseregError(
-                f"{data} has no generator of fresh samples; expected --reference train or "
-                "--reference heldout"
+                f"{data} has no generator of fresh samples; expected `reference=train` or "
+                "`reference=heldout`"
             )
         count = num if num is not None else min(10_000, len(dataset.split("train")))
         x = as_output(

@@ -44,11 +44,11 @@ class Pretrained:
             name = config["_class_name"]
         except (NoiseregError, KeyError, TypeError):
             raise NoiseregError(
-                f"--init {path} holds no diffusers U-Net (no config.json of one); {EXPECTED}"
+                f"`init={path}` holds no diffusers U-Net (no config.json of one); {EXPECTED}"
             ) from None
         if name != "UNet2DModel":
             raise NoiseregError(
-                f"--init {path} holds the network {name}; expected a UNet2DModel, which is told "
+                f"`init={path}` holds the network {name}; expected a UNet2DModel, which is told "
                 "x_t, t and labels"
             )
         scheduler: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class Pretrained:
             )
         except Exception as error:  # diffusers and safetensors each have their own
             raise NoiseregError(
-                f"--init {self.path}: its weights cannot be read "
+                f"`init={self.path}`: its weights cannot be read "
                 f"({' '.join(str(error).split())[:200]}); expected "
                 "diffusion_pytorch_model.safetensors beside its config.json"
             ) from None
@@ -134,7 +134,7 @@ def initialise(parts: Parts) -> list[str]:
     digest = found.sha256()
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
-            f"--init {record.path} has changed since this configuration recorded it (its SHA-256 "
+            f"`init={record.path}` has changed since this configuration recorded it (its SHA-256 "
             "was "
             f"{record.sha256[:12]}… and is {digest[:12]}…); take init.sha256 out of the "
             "configuration to start from what it is"
@@ -159,7 +159,7 @@ def _check_fits(found: Pretrained, network: Any, parts: Parts) -> None:
     name = parts.config.denoiser.name
     if not isinstance(network, UNet2DModel):
         raise NoiseregError(
-            f"--init {found.path} is a U-Net and this run's denoiser is {name}; leave --denoiser "
+            f"`init={found.path}` is a U-Net and this run's denoiser is {name}; leave `denoiser` "
             "on auto"
         )
     own = {
@@ -169,29 +169,29 @@ def _check_fits(found: Pretrained, network: Any, parts: Parts) -> None:
     for key in own.keys() & theirs.keys() - {"dropout", "mid_block_type"}:
         if own[key] != theirs[key]:
             raise NoiseregError(
-                f"--init {found.path} has {key} {theirs[key]} and this run's {name} has "
-                f"{own[key]}; leave --denoiser on auto "
+                f"`init={found.path}` has {key} {theirs[key]} and this run's {name} has "
+                f"{own[key]}; leave `denoiser` on auto "
                 "to take the folder's"
             )
     channels = parts.shape[0]
     if found.config.get("in_channels", 3) != channels:
         raise NoiseregError(
-            f"--init {found.path} was trained on images of {found.config.get('in_channels', 3)} "
+            f"`init={found.path}` was trained on images of {found.config.get('in_channels', 3)} "
             "channels and these have "
             f"{channels}"
         )
     outputs = found.config.get("out_channels", 3)
     if outputs not in (channels, channels * (1 + parts.process.extra_heads)):
         raise NoiseregError(
-            f"--init {found.path} predicts {outputs} channels and this process reads {channels}"
-            + (" of it; give --process ddpm:variance=learned" if outputs == 2 * channels else "")
+            f"`init={found.path}` predicts {outputs} channels and this process reads {channels}"
+            + (" of it; give `process=ddpm:variance=learned`" if outputs == 2 * channels else "")
         )
     embeds = found.config.get("num_class_embeds")
     if embeds and embeds not in (parts.task.classes, parts.task.classes + 1):
         raise NoiseregError(
-            f"--init {found.path} was trained on {embeds} labels, and this run has "
+            f"`init={found.path}` was trained on {embeds} labels, and this run has "
             f"{parts.task.classes or 'none'}; give "
-            "--task class and data with as many"
+            "`task=class` and data with as many"
         )
 
 
@@ -203,7 +203,7 @@ def _fitted(found: Pretrained, state: dict[str, Tensor], parts: Parts) -> dict[s
         theirs = weights.pop(name, None)
         if theirs is None and name != "class_embedding.weight":
             raise NoiseregError(
-                f"--init {found.path} has no weights called {name}; is it of another diffusers "
+                f"`init={found.path}` has no weights called {name}; is it of another diffusers "
                 "version?"
             )
         fitted[name] = own.new_zeros(own.shape)
@@ -217,13 +217,13 @@ def _fitted(found: Pretrained, state: dict[str, Tensor], parts: Parts) -> dict[s
         )
         if theirs.shape != own.shape and not grows:
             raise NoiseregError(
-                f"--init {found.path}: {name} is {tuple(theirs.shape)} and this run's is "
+                f"`init={found.path}`: {name} is {tuple(theirs.shape)} and this run's is "
                 f"{tuple(own.shape)}"
             )
         fitted[name][tuple(slice(size) for size in theirs.shape)] = theirs
     if weights:
         raise NoiseregError(
-            f"--init {found.path}: this run's network has no {next(iter(weights))}"
+            f"`init={found.path}`: this run's network has no {next(iter(weights))}"
         )
     return fitted
 

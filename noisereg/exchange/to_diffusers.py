@@ -39,7 +39,7 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
     from noisereg.runs.runtime import Runtime
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise NoiseregError(f"--out {out} exists; expected a new or empty folder")
+        raise NoiseregError(f"`out={out}` exists; expected a new or empty folder")
     parts = run.load(step, ema, Runtime.start(RuntimeConfig(device="cpu")))
     pipeline = pipeline_of(parts)
     ours = isinstance(pipeline, NoiseregPipeline)
@@ -65,7 +65,7 @@ def pipeline_of(parts: Parts) -> Any:
     if not isinstance(getattr(parts.denoiser, "unet", None), UNet2DModel):
         raise NoiseregError(
             f"denoiser {parts.config.denoiser.name} is not one of diffusers'; only runs with "
-            "--denoiser unet can be exported"
+            "`denoiser=unet` can be exported"
         )
     if parts.task.channels or parts.task.classes:
         raise NoiseregError(

@@ -49,7 +49,7 @@ class Classifier(Features):
             raise NoiseregError(
                 f"classifier features are learnt from images with labels, and these {what} have "
                 "none: "
-                "give --features pixels or --features random-vgg16"
+                "give `features=pixels` or `features=random-vgg16`"
             )
         self.params, self.device = params, torch.device(ctx.device)
         with torch.random.fork_rng(devices=[]):

@@ -31,12 +31,12 @@ def as_rgb(x: Tensor, space: str) -> Tensor:
     if x.ndim != 4:
         raise NoiseregError(
             f"{space} features are of images; these are points of {x.shape[1]} numbers: give "
-            "--features pixels"
+            "`features=pixels`"
         )
     if x.shape[1] not in (1, 3):
         raise NoiseregError(
-            f"{space} features need images of 1 or 3 channels, not {x.shape[1]}: give --features "
-            "pixels"
+            f"{space} features need images of 1 or 3 channels, not {x.shape[1]}: give "
+            "`features=pixels`"
         )
     return x.expand(-1, 3, -1, -1)
 
@@ -154,7 +154,7 @@ def downloaded_weights() -> Path:
             raise NoiseregError(
                 f"the Inception weights could not be downloaded ({error}): fetch "
                 f"{URL_INCEPTION_V3} and give it as "
-                "--inception-weights FILE, or measure without them: --metric fd --features pixels"
+                "`inception_weights=FILE`, or measure without them: `metric=fd` `features=pixels`"
             ) from None
     return path
 
@@ -177,7 +177,7 @@ def load_inception(path: Path) -> tuple[nn.Module, str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise NoiseregError(f"--inception-weights {path}: {error.strerror}; {expected}") from None
+        raise NoiseregError(f"`inception_weights={path}`: {error.strerror}; {expected}") from None
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
@@ -185,14 +185,14 @@ def load_inception(path: Path) -> tuple[nn.Module, str]:
     except Exception as error:  # torch.load raises many types on a file that is none
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         raise NoiseregError(
-            f"--inception-weights {path} holds no weights ({reason}); {expected}"
+            f"`inception_weights={path}` holds no weights ({reason}); {expected}"
         ) from None
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], io.BytesIO(data))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]
         raise NoiseregError(
-            f"--inception-weights {path} holds other weights ({reason}…); {expected}"
+            f"`inception_weights={path}` holds other weights ({reason}…); {expected}"
         ) from None
     return network, hashlib.sha256(data).hexdigest()
 

@@ -20,7 +20,7 @@ class TensorBoard(Logger):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise NoiseregError(
-                "--log tensorboard needs the package tensorboard: pip install "
+                "`log=tensorboard` needs the package tensorboard: pip install "
                 "'noisereg[tensorboard]'"
             ) from None
         self._new_writer = SummaryWriter

@@ -158,7 +158,7 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
             raise NoiseregError(
                 f"prdc with k={k} needs more than {k} samples and the {name} set has "
                 f"{len(features)}; "
-                f"raise --num, or give prdc:k={max(1, len(features) - 1)}"
+                f"raise `num`, or give prdc:k={max(1, len(features) - 1)}"
             )
         if features.is_floating_point() and not all(
             part.isfinite().all() for part in features.split(BLOCK)

@@ -49,10 +49,10 @@ def build_spectrum(
     """
     if height < 1 or width < 1 or height * width < 2:
         raise NoiseregError(
-            f"masks of {height}×{width} pixels have no spectrum; expected --size N with N ≥ 2"
+            f"masks of {height}×{width} pixels have no spectrum; expected `size=N` with N ≥ 2"
         )
     if masks < 1:
-        raise NoiseregError(f"a spectrum needs at least one mask, not {masks}; give --masks 500")
+        raise NoiseregError(f"a spectrum needs at least one mask, not {masks}; give `masks=500`")
     if seed < 0:
         raise NoiseregError(f"a seed is an integer from 0, not {seed}")
     if jobs is None:
@@ -62,7 +62,7 @@ def build_spectrum(
             else os.cpu_count() or 1
         )
     if jobs < 1:
-        raise NoiseregError(f"expected at least one process, not {jobs}; give --jobs 1")
+        raise NoiseregError(f"expected at least one process, not {jobs}; give `jobs=1`")
     spans = [(first, min(first + CHUNK, masks)) for first in range(0, masks, CHUNK)]
     total = np.zeros((height, width))
     with ExitStack() as stack:

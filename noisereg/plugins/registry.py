@@ -253,7 +253,7 @@ class Registry:
         """
         name = Path(reference).stem if is_file(reference) else reference
         if any(canonical(name) == canonical(blocked) for blocked in self.policy.block):
-            raise NoiseregError(f"--plugin {reference} is blocked by NOISEREG_BLOCK")
+            raise NoiseregError(f"`plugin={reference}` is blocked by NOISEREG_BLOCK")
         if sha256 and (known := self._same_contents(reference, sha256)):
             return known
         try:
@@ -269,7 +269,7 @@ class Registry:
                 raise NoiseregError(
                     f"the plugin file {reference} of this run (SHA-256 {sha256[:12]}…) is not "
                     "there; "
-                    f"give it where it is now: --plugin PATH/{Path(reference).name}"
+                    f"give it where it is now: `plugin=PATH/{Path(reference).name}`"
                 ) from error
             raise
         plugin.given = plugin.given or not sha256
@@ -288,7 +288,7 @@ class Registry:
         """
         if not sha256:
             raise NoiseregError(
-                f"the run records no SHA-256 of its plugin {source}; give --plugin {source} to "
+                f"the run records no SHA-256 of its plugin {source}; give `plugin={source}` to "
                 "load it"
             )
         return self.load(source, sha256)
@@ -351,12 +351,12 @@ class Registry:
             self._forget(plugin)
             file = Path(f"{reference.replace('.', os.sep)}.py")
             hint = (
-                f"; did you mean the file: --plugin {os.curdir}{os.sep}{file}"
+                f"; did you mean the file: `plugin={os.curdir}{os.sep}{file}`"
                 if file.is_file()
                 else ""
             )
             raise NoiseregError(
-                f"--plugin {reference}: no module of that name can be imported{hint}"
+                f"`plugin={reference}`: no module of that name can be imported{hint}"
             )
         return self._demand(plugin)
 
@@ -366,7 +366,7 @@ class Registry:
             raise NoiseregError(
                 f"{source} has changed since this run recorded it (SHA-256 {digest[:12]}…, "
                 f"recorded {recorded[:12]}…); "
-                f"restore it, or give --plugin {source} to use it as it is now"
+                f"restore it, or give `plugin={source}` to use it as it is now"
             )
 
     def _demand(self, plugin: Plugin) -> Plugin:
@@ -602,13 +602,13 @@ class Registry:
             if plugin.distribution == wanted or (not slash and canonical(short) in _names(plugin)):
                 return f"{text}: the plugin {plugin.name} ({plugin.distribution}) is {plugin.status}: {plugin.reason}"
         if slash and distribution in (FILE, MODULE):
-            return f"{text}; it came with a --plugin {distribution}: give that again"
+            return f"{text}; it came with a `plugin={distribution}`: give that again"
         if slash and distribution == SESSION:
-            return f"{text}; it was registered in a Python session: register it again, or keep it in a --plugin file"
+            return f"{text}; it was registered in a Python session: register it again, or keep it in a `plugin` file"
         off = (
             ""
             if self.policy.entry_points
-            else "; installed plugins are switched off (--no-plugins)"
+            else "; installed plugins are switched off (`no_plugins`)"
         )
         if slash:
             known = {p.distribution for p in self.plugins}
@@ -629,7 +629,7 @@ class Registry:
         )
         if hint := nearest(name, [n for e in self.entries(kind) for n in (e.name, e.qualified)]):
             return f"{text}{hint}{also} {look}"
-        return f"{text}{off}{also or '; if a plugin brings it, pip install that, or give its file with --plugin'} {look}"
+        return f"{text}{off}{also or '; if a plugin brings it, pip install that, or give its file with `plugin`'} {look}"
 
     # Building
 

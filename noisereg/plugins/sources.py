@@ -41,7 +41,7 @@ def refuse_run_folders(path: Path, reference: str) -> None:
     """
     if folder := run_folder_of(path):
         raise NoiseregError(
-            f"--plugin {reference} lies in the run folder {folder}, and nothing in one is "
+            f"`plugin={reference}` lies in the run folder {folder}, and nothing in one is "
             "executed; "
             "read it, copy it elsewhere and give that path"
         )
@@ -66,7 +66,7 @@ class FileSource:
             contents = path.read_bytes()
         except OSError as error:
             raise NoiseregError(
-                f"--plugin {reference}: {error.strerror}; expected a Python file or a module's "
+                f"`plugin={reference}`: {error.strerror}; expected a Python file or a module's "
                 "name"
             ) from None
         return cls(path, contents)

@@ -151,13 +151,13 @@ def assemble(
                 "depends on the image and so on "
                 "its condition, but sampling draws it whatever the condition is (Cheng & Schwing "
                 "2025, arXiv 2503.10636); "
-                "give --pairing none or --task unconditional"
+                "give `pairing=none` or `task=unconditional`"
             )
         if process.trains_bound:
             raise NoiseregError(
                 f"pairing {config.pairing.name} with a learned variance: it is trained by the "
                 "variational bound, which rests "
-                "on noise independent of the data; give --pairing none, or "
+                "on noise independent of the data; give `pairing=none`, or "
                 "ddpm:variance=beta-tilde"
             )
         pairing = build("pairing", config.pairing, ctx)

@@ -147,7 +147,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         raise NoiseregError(
             f"cannot write the checkpoint of step {step}: {error.strerror} ({folder}); the one before it stays, "
-            "and the same command with --resume goes on from there"
+            "and the same command with `resume` goes on from there"
         ) from error
     return final
 

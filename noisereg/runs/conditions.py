@@ -44,16 +44,16 @@ def given(
     """
     if labels is not None and not task.classes:
         raise NoiseregError(
-            "--label: this run was not trained on labels; expected a run of --task class"
+            "`label`: this run was not trained on labels; expected a run of `task=class`"
         )
     if inputs is not None and task.input_shape is None:
         raise NoiseregError(
-            "--input: this run makes its samples of no images; expected a run of --task superres"
+            "`input`: this run makes its samples of no images; expected a run of `task=superres`"
         )
     if task.classes:
         if labels is not None and not len(labels):
             raise NoiseregError(
-                f"--label: expected at least one label from 0 to {task.classes - 1}"
+                f"`label`: expected at least one label from 0 to {task.classes - 1}"
             )
         chosen = range(task.classes) if labels is None else labels
         return Conditions(torch.tensor([_label(label, task.classes, names) for label in chosen]))
@@ -61,7 +61,7 @@ def given(
         size = "×".join(map(str, task.input_shape[1:]))
         if inputs is None:
             raise NoiseregError(
-                f"this run makes its samples of small images; give --input FOLDER, of {size} "
+                f"this run makes its samples of small images; give `input=FOLDER`, of {size} "
                 "images"
             )
         return Conditions(task.from_input(read_inputs(Path(inputs), task.input_shape)))
@@ -85,7 +85,7 @@ def _label(label: int | str, classes: int, names: Sequence[str]) -> int:
         return label
     listed = f", called {', '.join(names[:10])}{', …' * (len(names) > 10)}" if names else ""
     raise NoiseregError(
-        f"--label {label}: this run's labels are 0 to {classes - 1}{listed}"
+        f"`label={label}`: this run's labels are 0 to {classes - 1}{listed}"
         f"{nearest(str(label), names)}"
     )
 
@@ -102,7 +102,7 @@ def check(task: Task, guidance: float) -> None:
             else "has no unconditional network to guide away from"
         )
         raise NoiseregError(
-            f"guidance {guidance:g}: this run {what}; expected a run of --task class:dropout=0.1, "
+            f"guidance {guidance:g}: this run {what}; expected a run of `task=class:dropout=0.1`, "
             "or guidance 1"
         )
 
@@ -139,7 +139,7 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise NoiseregError(
-            f"--input {folder}: expected a folder of images of {shape[2]}×{shape[1]}"
+            f"`input={folder}`: expected a folder of images of {shape[2]}×{shape[1]}"
         )
     channels, height, width = shape
     pixels = []
@@ -149,7 +149,7 @@ def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
                 if upright_size(image) != (width, height):
                     wide, high = upright_size(image)
                     raise NoiseregError(
-                        f"--input: {file} is {wide}×{high}; this run takes images of "
+                        f"`input`: {file} is {wide}×{high}; this run takes images of "
                         f"{width}×{height}"
                     )
                 pixels.append(to_pixels(image, None, channels))

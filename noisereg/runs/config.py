@@ -267,7 +267,7 @@ def read_config(reference: str) -> dict[str, Any]:
             return read_yaml(candidate)
     names = config_names()
     raise NoiseregError(
-        f"--config {reference}: no such file, and no shipped configuration of that "
+        f"`config={reference}`: no such file, and no shipped configuration of that "
         f"name{nearest(reference, names)} "
         f"(there are: {', '.join(names)})"
     )
@@ -282,7 +282,7 @@ def read_run(reference: str) -> dict[str, Any]:
     values = read_config(reference)
     if "sweep" in values:
         raise NoiseregError(
-            f"--config {reference} is a sweep, not one run; type noisereg sweep --config "
+            f"`config={reference}` is a sweep, not one run; type noisereg sweep --config "
             f"{reference} --out SWEEP "
             "(--dry-run lists its cells, --cell K trains one)"
         )
@@ -321,13 +321,13 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise NoiseregError(
-                f"--set {assignment}: expected KEY=VALUE, such as train.batch_size=64"
+                f"`set={assignment}`: expected KEY=VALUE, such as train.batch_size=64"
             )
-        value = parse_yaml(f"value: {text}", f"--set {assignment}").get("value")
+        value = parse_yaml(f"value: {text}", f"`set={assignment}`").get("value")
         section, _, rest = key.partition(".")
         if section not in Config.model_fields:
             raise NoiseregError(
-                f"--set {key}: no such section{nearest(section, Config.model_fields)}"
+                f"`set={key}`: no such section{nearest(section, Config.model_fields)}"
             )
         if not rest:
             result[section] = value
@@ -335,7 +335,7 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
             index, _, rest = rest.partition(".")
             if not index.isdigit() or int(index) >= len(result[section]) or not rest:
                 raise NoiseregError(
-                    f"--set {key}: {section} is a list of {len(result[section])}; expected "
+                    f"`set={key}`: {section} is a list of {len(result[section])}; expected "
                     f"{section}.0.KEY=VALUE"
                 )
             set_dotted(result[section][int(index)], rest, value)

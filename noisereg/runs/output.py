@@ -98,13 +98,13 @@ def check_out(path: Path) -> None:
     """
     if path.suffix.lower() in (".png", ".npz"):
         if path.is_dir():
-            raise NoiseregError(f"--out {path} is a folder; expected a file for {path.suffix}")
+            raise NoiseregError(f"`out={path}` is a folder; expected a file for {path.suffix}")
     elif path.suffix:
         raise NoiseregError(
-            f"--out {path}: expected a .png (a grid), an .npz, or a folder for single PNGs"
+            f"`out={path}`: expected a .png (a grid), an .npz, or a folder for single PNGs"
         )
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise NoiseregError(f"--out {path} exists; expected a new or empty folder for single PNGs")
+        raise NoiseregError(f"`out={path}` exists; expected a new or empty folder for single PNGs")
 
 
 def write_samples(samples: Tensor, path: Path) -> None:
@@ -121,7 +121,7 @@ def write_samples(samples: Tensor, path: Path) -> None:
     elif samples.dtype != torch.uint8:
         what = "points" if samples.ndim == 2 else "latents without a decoder"
         raise NoiseregError(
-            f"--out {path}: {what} have no single pictures; expected an .npz, or a .png of all"
+            f"`out={path}`: {what} have no single pictures; expected an .npz, or a .png of all"
         )
     else:
         digits = len(str(len(samples) - 1))

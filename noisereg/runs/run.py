@@ -296,7 +296,7 @@ class Run:
         if num is None:
             num = settings.num if inputs is None else len(told)
         if num < 1:
-            raise NoiseregError(f"--num {num}: expected at least 1")
+            raise NoiseregError(f"`num={num}`: expected at least 1")
         share = runtime.share(num)
         reporter.begin("sample", len(share))
         try:

@@ -53,7 +53,7 @@ from noisereg.store import write_atomically
 
 OWN = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples")
 """What training writes in a run's folder."""
-NO_RUN = "{} is not empty and holds no run; expected a new folder for --out"
+NO_RUN = "{} is not empty and holds no run; expected a new folder for `out`"
 
 
 class Interrupted(Exception):
@@ -248,7 +248,7 @@ def prepare(
     exists = (out / "config.yaml").is_file()
     if exists and not resume:
         raise NoiseregError(
-            f"{out} already holds a run; give --resume to go on with it, or another --out"
+            f"{out} already holds a run; give `resume` to go on with it, or another `out`"
         )
     if not exists and not vacant(out):
         raise NoiseregError(NO_RUN.format(out))
@@ -302,7 +302,7 @@ def _check_data(
         if not accept_data:
             raise NoiseregError(
                 f"{out} was started on other data: {changed}; restore them, start another run, or "
-                "give --accept-data to go on with the data as they are now"
+                "give `accept_data` to go on with the data as they are now"
             )
         before.append(changed)
         parts.notes.append(f"the data have changed, as accepted: {changed}")
@@ -575,9 +575,9 @@ class _Training:
             else "there is no checkpoint yet"
         )
         return (
-            f"the loss is not finite {at}; {kept}. Try a lower --set "
-            f"optim.lr={self.config.optim.lr:g}, "
-            "train.clip=1, a smaller regularizer weight, or --set runtime.precision=float32"
+            f"the loss is not finite {at}; {kept}. Try a lower "
+            f"`optim.lr={self.config.optim.lr:g}`, "
+            "train.clip=1, a smaller regularizer weight, or `runtime.precision=float32`"
         )
 
     def _announce(self) -> None:

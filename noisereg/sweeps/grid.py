@@ -78,14 +78,14 @@ def parse_axes(assignments: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise NoiseregError(
-                f"--axis {assignment}: expected KEY=VALUE, such as train.batch_size=64"
+                f"`axis={assignment}`: expected KEY=VALUE, such as train.batch_size=64"
             )
         if key in COMPONENT_AXES:
             raise NoiseregError(
-                f"--axis {assignment}: {key} has a flag of its own: --{key} {text}"
+                f"`axis={assignment}`: {key} has a flag of its own: `{key}={text}`"
             )
         axes.setdefault(key, []).append(
-            parse_yaml(f"value: {text}", f"--axis {assignment}").get("value")
+            parse_yaml(f"value: {text}", f"`axis={assignment}`").get("value")
         )
     return axes
 
@@ -241,7 +241,7 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
     if not (path / SWEEP_FILE).is_file():
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise NoiseregError(
-                f"{path} is not empty and holds no sweep; expected a new folder for --out"
+                f"{path} is not empty and holds no sweep; expected a new folder for `out`"
             )
         return
     old = Sweep.open(path)
@@ -251,11 +251,11 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
             raise NoiseregError(
                 f"{path} was started with a cell {cell.name} that this command has not; give all "
                 "its cells (more may be "
-                "added), or another --out"
+                "added), or another `out`"
             )
         if difference := resume_difference(cell.config, new[cell.name].config):
             raise NoiseregError(
-                f"{path} was started otherwise: in {cell.name}, {difference}; give another --out"
+                f"{path} was started otherwise: in {cell.name}, {difference}; give another `out`"
             )
 
 

@@ -146,9 +146,9 @@ def _labelled(rows: list[Row], text: str) -> tuple[str, list[Row]]:
     label, colon, match = text.partition(":")
     if not colon or not match:
         raise NoiseregError(
-            f"--label {text}: expected TEXT:KEY=VALUE,…, such as 'DDPM:noise=white,reg=none'"
+            f"`label={text}`: expected TEXT:KEY=VALUE,…, such as 'DDPM:noise=white,reg=none'"
         )
-    return label, matching(rows, match, f"--label {text}")
+    return label, matching(rows, match, f"`label={text}`")
 
 
 def _group(measurements: Sequence[Measurement]) -> list[Row]:
@@ -168,7 +168,7 @@ def _group(measurements: Sequence[Measurement]) -> list[Row]:
 
 def _mark_baseline(table: Table, baseline: str | None) -> None:
     if baseline is not None:
-        for row in matching(table.rows, baseline, f"--baseline {baseline}"):
+        for row in matching(table.rows, baseline, f"`baseline={baseline}`"):
             row.baseline = True
         return
     for steps in table.steps:
@@ -260,7 +260,7 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
     """
     if metric not in table.metrics:
         raise NoiseregError(
-            f"--pick {metric}: no such number; there are: "
+            f"`pick={metric}`: no such number; there are: "
             f"{', '.join(table.metrics)}{nearest(metric, table.metrics)}"
         )
     families: dict[str, list[Row]] = {}
@@ -278,13 +278,13 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
         if not some or not rest or [s for s in pick_on if s not in seeds]:
             if pick_on:
                 raise NoiseregError(
-                    f"--pick-on {','.join(map(str, pick_on))}: {rows[0].label} and its kin share "
+                    f"`pick_on={','.join(map(str, pick_on))}`: {rows[0].label} and its kin share "
                     "the seeds "
                     f"{', '.join(map(str, seeds))}; expected some of these, and others left to "
                     "report on"
                 )
             raise NoiseregError(
-                f"--pick {metric} picks on half the seeds and reports on the rest, and "
+                f"`pick={metric}` picks on half the seeds and reports on the rest, and "
                 f"{rows[0].label} and its kin share "
                 f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; expected at least 2, better 6"
             )
@@ -308,7 +308,7 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
         dropped += [row for row in rows if row is not best]
     if not table.candidates:
         raise NoiseregError(
-            f"--pick {metric}: no two rows differ in a regularizer's parameters alone"
+            f"`pick={metric}`: no two rows differ in a regularizer's parameters alone"
         )
     used = {seed for candidate in table.candidates for seed in candidate["seeds"]}
     for row in table.rows:  # the baseline's number stands beside theirs: on the same seeds
@@ -387,7 +387,7 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
     ]
     tested = [c for _, _, c in comparisons if c.p is not None]
     if not comparisons and len(table.rows) > len(table.steps):
-        notes.append("no baseline: give --baseline KEY=VALUE,… for changes and tests")
+        notes.append("no baseline: noisereg eval --baseline KEY=VALUE,… shows changes and tests")
     if tested:
         kind = (
             "paired t tests over seeds" if all(c.paired for c in tested) else "t tests over seeds"
@@ -421,6 +421,6 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
     ) < len([r for r in table.rows if r.first.components]):
         notes.append(
             "several strengths of one regularizer: the best of them flatters itself; "
-            "--pick METRIC picks on some seeds and reports on the others"
+            "noisereg eval --pick METRIC picks on some seeds and reports on the others"
         )
     return notes

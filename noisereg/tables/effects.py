@@ -37,7 +37,7 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
     """
     if table.effects:
         raise NoiseregError(
-            "--effects: the table holds effects already; make them from the table it came from"
+            "`effects`: the table holds effects already; make them from the table it came from"
         )
     words = Words([row.first for row in table.rows])
     check_factors(keys, words)
@@ -50,7 +50,7 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
         base = next((row for row in section if row.baseline), None)
         if base is None:
             raise NoiseregError(
-                "--effects needs a baseline to start from; give --baseline KEY=VALUE,…"
+                "`effects` needs a baseline to start from; give `baseline=KEY=VALUE,…`"
             )
         same = [row for row in section if _rest(row.first, keys) == _rest(base.first, keys)]
         left_out += len(section) - len(same)
@@ -76,7 +76,7 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
             rows.append(effect)
     if not rows:
         raise NoiseregError(
-            f"--effects {','.join(keys)}: no row differs from the baseline in these alone"
+            f"`effects={','.join(keys)}`: no row differs from the baseline in these alone"
         )
     family = {place: t.p for place, t in tests.items() if t.p is not None}
     adjusted = dict(zip(family, holm(list(family.values())), strict=True))
@@ -104,13 +104,13 @@ def check_factors(keys: Sequence[str], words: Words) -> None:
         NoiseregError: for not two factors, or what is neither a section nor another key.
     """
     if len(keys) != 2 or keys[0] == keys[1]:
-        raise NoiseregError(f"--effects {','.join(keys)}: expected two factors, such as noise,reg")
+        raise NoiseregError(f"`effects={','.join(keys)}`: expected two factors, such as noise,reg")
     for key in keys:
-        words.check(key, "--effects")
+        words.check(key, "`effects`")
         section, dot, _ = key.partition(".")
         if dot and section in words.sections:
             raise NoiseregError(
-                f"--effects {','.join(keys)}: {key} is a part of a factor; expected {section}"
+                f"`effects={','.join(keys)}`: {key} is a part of a factor; expected {section}"
             )
 
 

@@ -124,7 +124,7 @@ def name_rows(rows: list[Row], columns: Sequence[str] | None) -> set[str]:
         shown = list(columns)
         for column in shown:
             if any(row.first.components for row in rows):
-                words.check(column, "--columns")
+                words.check(column, "`columns`")
     for row in rows:
         parts = (
             [words.of(row.first, column) for column in shown]
@@ -208,7 +208,7 @@ def where(measurements: Sequence[Measurement], match: str) -> list[Measurement]:
     Raises:
         NoiseregError: for what is no assignment, or a key that none of them has.
     """
-    wanted = conditions(match, Words(measurements), f"--where {match}")
+    wanted = conditions(match, Words(measurements), f"`where={match}`")
     return [
         m for m in measurements if not m.components or all(matches(m, k, v) for k, v in wanted)
     ]

@@ -42,13 +42,13 @@ def noisereg_tasks() -> Iterator[Component]:
         name="class",
         impl="noisereg.tasks.class_label:ClassLabel",
         params=ClassParams,
-        summary="class labels, with classifier-free guidance (sample --guidance)",
+        summary="class labels, with classifier-free guidance",
         cite="Ho & Salimans 2022, arXiv 2207.12598",
     )
     yield Component(
         name="superres",
         impl="noisereg.tasks.superres:SuperResolution",
         params=SuperresParams,
-        summary="large images from small ones (sample --input)",
+        summary="large images from small ones",
         cite="BNDM, arXiv 2402.04930, super-resolution",
     )

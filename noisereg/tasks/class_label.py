@@ -26,10 +26,10 @@ class ClassLabel(Task):
             found = ctx.dataset.classes
             if not found:
                 raise NoiseregError(
-                    "--task class needs labels and this data set has none"
+                    "`task=class` needs labels and this data set has none"
                     + "".join(f" ({note})" for note in ctx.dataset.notes if "class" in note)
                     + "; expected one with classes (digits, mnist, cifar10, a folder with a "
-                    "subfolder for each class), or --task unconditional"
+                    "subfolder for each class), or `task=unconditional`"
                 )
             if count not in ("auto", found):
                 raise NoiseregError(
@@ -48,7 +48,7 @@ class ClassLabel(Task):
     def cond(self, batch: Batch) -> Tensor:
         """(B,) int64."""
         if batch.labels is None:
-            raise NoiseregError("--task class needs labels and this data set's batches have none")
+            raise NoiseregError("`task=class` needs labels and this data set's batches have none")
         return batch.labels
 
     def withhold(self, cond: Tensor, u: Tensor) -> Tensor:

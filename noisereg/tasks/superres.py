@@ -24,9 +24,9 @@ class SuperResolution(Task):
     def __init__(self, params: SuperresParams, ctx: Context) -> None:
         if len(ctx.shape) != 3:
             raise NoiseregError(
-                f"--task superres needs images and this data set has points of {ctx.shape[0]} "
-                "numbers; expected --task "
-                "unconditional, or class"
+                f"`task=superres` needs images and this data set has points of {ctx.shape[0]} "
+                "numbers; expected "
+                "`task=unconditional`, or class"
             )
         channels, height, width = ctx.shape
         if height % params.factor or width % params.factor:

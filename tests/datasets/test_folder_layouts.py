@@ -273,7 +273,7 @@ def test_a_run_samples_a_class_by_its_name_and_notices_its_new_one(tmp_path):
     assert given(run.task, ["1"], names=("cat", "dog", "cow")).values.tolist() == [1]
     assert run.sample(2, labels=["cat"]).shape == (2, 1, 2, 2)
     with pytest.raises(
-        NoiseregError, match=r"--label cot: .* 0 to 2, called 2, 10, cat; did you mean 'cat'"
+        NoiseregError, match=r"label=cot: .* 0 to 2, called 2, 10, cat; did you mean 'cat'"
     ):
         run.sample(1, labels=["cot"])
     (tmp_path / "d/cat").rename(tmp_path / "d/cats")

@@ -103,7 +103,7 @@ def test_an_image_condition_changes_the_output(kind, shape):
 
 @pytest.mark.parametrize("kind", ["dense", "mlp"])
 def test_points_cannot_be_conditioned_on_an_image(kind):
-    with pytest.raises(NoiseregError, match=f"{kind} cannot .*--task"):
+    with pytest.raises(NoiseregError, match=f"{kind} cannot .*task="):
         make(kind, context((2,), task=conditioned(channels=1)))
 
 
@@ -138,14 +138,14 @@ def test_every_parameter_takes_part(kind, shape):
 
 def test_dense_refuses_images_and_says_what_takes_them():
     with pytest.raises(
-        NoiseregError, match=r"dense takes points, not images of 1×8×8; type --denoiser mlp .*unet"
+        NoiseregError, match=r"dense takes points, not images of 1×8×8; type denoiser=mlp .*unet"
     ):
         Dense(DenseParams(), Context(shape=(1, 8, 8)))
 
 
 def test_unet_refuses_points_and_says_what_takes_them():
     with pytest.raises(
-        NoiseregError, match=r"unet takes images, not points of 2 numbers; type --denoiser dense"
+        NoiseregError, match=r"unet takes images, not points of 2 numbers; type denoiser=dense"
     ):
         UNet(UNetParams(), Context(shape=(2,)))
 

@@ -239,7 +239,7 @@ def test_random_vgg16_is_the_same_each_time_and_takes_small_and_colour_images(vg
     large = vgg(images(2, 0, channels=3, side=40))
     assert large.shape == (2, 512)
     assert large.std() > 0
-    with pytest.raises(NoiseregError, match="give --features pixels"):
+    with pytest.raises(NoiseregError, match="give features=pixels"):
         vgg(torch.zeros(5, 2))
     with pytest.raises(NoiseregError, match="1 or 3 channels, not 4"):
         vgg(images(2, 0, channels=4))

@@ -338,7 +338,7 @@ def test_none_block_allow_and_strict(packages, monkeypatch, capsys):
     assert "the plugin two (two) is blocked: not in NOISEREG_ALLOW" in refusal(
         Registry(Policy(allow=("one",))), "two/second"
     )
-    assert "switched off (--no-plugins)" in refusal(Registry(Policy(entry_points=False)), "first")
+    assert "switched off (no_plugins)" in refusal(Registry(Policy(entry_points=False)), "first")
 
     packages.install("three", good("white"))
     packages.install("four", good("fourth", api=99))
@@ -386,7 +386,7 @@ def test_an_unknown_name_gets_the_nearest_one_or_the_kind_that_has_it():
     )
     assert "did you mean 'white'" in refusal(found, "noisereg/wite")
     assert "registered in a Python session" in refusal(found, "session/x")
-    assert "it came with a --plugin file: give that again" in refusal(found, "file/x")
+    assert "it came with a plugin=file: give that again" in refusal(found, "file/x")
 
 
 def test_a_wrong_parameter_names_the_nearest_one():
@@ -425,7 +425,7 @@ def test_a_changed_file_is_refused_with_what_to_type_and_used_if_that_is_typed(t
     with pytest.raises(NoiseregError) as error:
         Registry().load_recorded(**record)
     assert f"{file} has changed since this run recorded it" in str(error.value)
-    assert f"give --plugin {file} to use it as it is now" in str(error.value)
+    assert f"give plugin={file} to use it as it is now" in str(error.value)
     found = Registry()
     values = load_plugins(found, {"plugins": [record]}, [str(file)])
     assert len(values["plugins"]) == 1
@@ -443,7 +443,7 @@ def test_a_file_that_has_moved_is_found_where_the_user_says_it_is(tmp_path):
     (tmp_path / "new").mkdir()
     moved = file.rename(tmp_path / "new/mine.py")
     with pytest.raises(
-        NoiseregError, match=r"is not there; give it where it is now: --plugin PATH/mine\.py"
+        NoiseregError, match=r"is not there; give it where it is now: plugin=PATH/mine\.py"
     ):
         Registry().load_recorded(**record)
     found = Registry()
@@ -543,7 +543,7 @@ def test_a_module_is_a_plugin_and_is_recorded_by_name_and_hash(tmp_path, monkeyp
 def test_a_module_that_is_not_there_may_be_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mine.py", good("mine"))
-    with pytest.raises(NoiseregError, match=r"did you mean the file: --plugin \./mine\.py"):
+    with pytest.raises(NoiseregError, match=r"did you mean the file: plugin=\./mine\.py"):
         Registry().load("mine")
     with pytest.raises(
         NoiseregError, match="No such file or directory; expected a Python file or a module's name"
@@ -578,7 +578,7 @@ def test_plugins_of_the_environment_are_recorded_when_used_and_checked_like_all_
     monkeypatch.setenv("NOISEREG_PLUGINS", "./not-there.py")
     reset()
     with pytest.raises(
-        NoiseregError, match=r"NOISEREG_PLUGINS: --plugin \./not-there\.py: No such file"
+        NoiseregError, match=r"NOISEREG_PLUGINS: plugin=\./not-there\.py: No such file"
     ):
         registry()
     monkeypatch.delenv("NOISEREG_PLUGINS")

@@ -114,7 +114,7 @@ def test_any_key_is_an_axis() -> None:
         "batch_size=128_lr=0.001_s0",
     ]
     assert [cell.config.train.batch_size for cell in cells] == [64, 128]
-    with pytest.raises(NoiseregError, match="noise has a flag of its own: --noise blue"):
+    with pytest.raises(NoiseregError, match="noise has a flag of its own: noise=blue"):
         parse_axes(["noise=blue"])
     with pytest.raises(NoiseregError, match="expected KEY=VALUE"):
         parse_axes(["train.batch_size"])

@@ -131,9 +131,7 @@ def test_other_keys_that_differ_are_shown_and_columns_can_be_chosen() -> None:
     chosen = build(runs, HIGHER, columns=["noise"])
     assert labels(chosen) == ["white", "white (2)", "blue"]
     assert any("train.batch_size (64, 128)" in note and "reg" in note for note in chosen.notes)
-    with pytest.raises(
-        NoiseregError, match=r"--columns nois: no such key; did you mean 'noise'\?"
-    ):
+    with pytest.raises(NoiseregError, match=r"columns nois: no such key; did you mean 'noise'\?"):
         build(runs, HIGHER, columns=["nois"])
 
 
@@ -150,7 +148,7 @@ def test_labels_rename_rows() -> None:
         rows, labels=["DDPM:noise=white,reg=none", "Iso-Diffusion:reg=isotropy:weight=0.1"]
     )
     assert labels(table) == ["DDPM", "Iso-Diffusion"]
-    with pytest.raises(NoiseregError, match="--label nothing: expected TEXT:KEY=VALUE"):
+    with pytest.raises(NoiseregError, match="label=nothing: expected TEXT:KEY=VALUE"):
         table_of(rows, labels=["nothing"])
 
 
@@ -426,7 +424,7 @@ def test_picking_needs_strengths_and_seeds() -> None:
     with pytest.raises(NoiseregError, match=r"share 1 seed; expected at least 2"):
         table_of({"white|a:weight=1": [1], "white|a:weight=2": [1]}, pick="precision")
     with pytest.raises(
-        NoiseregError, match=r"--pick precisio: no such number; .* did you mean 'precision'\?"
+        NoiseregError, match=r"pick=precisio: no such number; .* did you mean 'precision'\?"
     ):
         table_of({"white|none": [1]}, pick="precisio")
 

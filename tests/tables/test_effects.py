@@ -156,10 +156,10 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
 
 def test_what_cannot_be_asked() -> None:
     with pytest.raises(
-        NoiseregError, match="--effects noise: expected two factors, such as noise,reg"
+        NoiseregError, match="effects=noise: expected two factors, such as noise,reg"
     ):
         effects(table(FACTORIAL), ["noise"])
-    with pytest.raises(NoiseregError, match="--effects nois: no such key; did you mean 'noise'"):
+    with pytest.raises(NoiseregError, match="effects nois: no such key; did you mean 'noise'"):
         effects(table(FACTORIAL), ["nois", "reg"])
     with pytest.raises(NoiseregError, match="no row differs from the baseline in these alone"):
         effects(table(FACTORIAL), ["process", "pairing"])
@@ -169,5 +169,5 @@ def test_what_cannot_be_asked() -> None:
         effects(effects(table(FACTORIAL), ["noise", "reg"]), ["noise", "reg"])
     two = {("white", "none"): [1.0], ("blue", "none"): [1.0]}
     runs = measured(two) + measured(two, process="iadb")
-    with pytest.raises(NoiseregError, match="--effects needs a baseline"):
+    with pytest.raises(NoiseregError, match="effects needs a baseline"):
         effects(build(runs, {"precision": "higher"}), ["noise", "reg"])

@@ -133,7 +133,7 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(sections, said, tmp_
 
 
 def test_inputs_are_checked_before_anything_is_drawn(trained, tmp_path):
-    with pytest.raises(NoiseregError, match="give --input FOLDER, of 4×4 images"):
+    with pytest.raises(NoiseregError, match="give input=FOLDER, of 4×4 images"):
         trained.sample(2)
     with pytest.raises(NoiseregError, match="expected a folder of images of 4×4"):
         trained.sample(2, inputs=tmp_path / "none")
