@@ -82,7 +82,7 @@ class Params(BaseModel):
     @classmethod
     def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
         """The command line gives text: ``none`` where None is allowed, ``64,128`` where a sequence
-        is.
+        is, ``2`` where ``Literal[1, 2]`` is, ``1e4`` where a whole number is.
         """
         if not isinstance(value, str) or info.field_name is None:
             return value
@@ -90,6 +90,14 @@ class Params(BaseModel):
         options = (annotation, *get_args(annotation))
         if value.lower() in ("none", "null") and type(None) in options:
             return None
+        known = [v for o in options if get_origin(o) is Literal for v in get_args(o)]
+        known += [v for v in options if isinstance(v, int)]  # Literal's own arguments
+        for number in known:
+            if isinstance(number, int) and not isinstance(number, bool) and value == str(number):
+                return number
+        if int in options and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", value):
+            whole = float(value)
+            return int(whole) if whole.is_integer() else value
         if any(get_origin(option) in (list, tuple, set, frozenset) for option in options):
             return [part.strip() for part in value.split(",")]
         return value

@@ -224,9 +224,9 @@ def _with_data(registry: Registry, data: str, ctx: Context) -> Context:
     from dataclasses import replace
 
     from noisereg.runs.build import batches
-    from noisereg.runs.config import validate
+    from noisereg.runs.config import data_spec, validate
 
-    spec = validate({"data": data}).data
+    spec = data_spec(validate({"data": data}).data, registry)
     dataset = registry.build("dataset", spec.name, spec.params, replace(ctx, shape=()))
     if len(dataset.shape) != 3:
         raise NoiseregError(

@@ -24,7 +24,7 @@ from noisereg.cli.parameters import parameter_lines
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs.config import SECTION_KIND, Config
+from noisereg.runs.config import SECTION_KIND, Config, data_spec, validate
 
 
 def train(
@@ -38,7 +38,10 @@ def train(
         typer.Option(metavar="SPEC", help="A regularizer; repeat to add several. [none]"),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="SPEC|PATH", help="The data set, or a folder. [digits]")
+        str | None,
+        typer.Option(
+            metavar="SPEC|PATH", help="The data set, or a folder, .zip, .npy or .npz. [digits]"
+        ),
     ] = None,
     process: Annotated[
         str | None, typer.Option(metavar="SPEC", help="ddpm or iadb. [ddpm]")
@@ -200,9 +203,12 @@ def _component_help(named: dict[str, Any], plugins: list[str] | None, no_plugins
     registry = open_registry(no_plugins, plugins)
     for section, value in named.items():
         for text in value if isinstance(value, list) else [value]:
-            if text == "none" or text[:1] in (".", "/", "~"):
+            if text == "none":
                 continue
-            entry = registry.find(SECTION_KIND[section], Spec.parse(text).name)
+            spec = Spec.parse(text)
+            if section == "data":  # a path's own help is that of what reads it
+                spec = data_spec(validate({"data": text}).data, registry)
+            entry = registry.find(SECTION_KIND[section], spec.name)
             print(f"\n--{section} {entry.name}: {entry.component.summary}")
             for line in parameter_lines(entry.component.params):
                 print(f"  {line}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,6 +153,28 @@ class ArraysParams(ImageParams):
     )
 
 
+class HuggingFaceParams(ImageParams):
+    """A data set of Hugging Face's library."""
+
+    path: str = Field(
+        min_length=1,
+        description="a folder or .parquet on this machine, as save_to_disk or the library's "
+        "builders lay it out, or a name that the library finds",
+    )
+    column: str = Field("image", description="the column of images")
+    label: str = Field(
+        "auto",
+        description="the column of labels; auto: the one of class labels, if it is one; "
+        "none: no labels",
+    )
+    split: str = Field("train", description="what is trained on")
+    heldout: str = Field(
+        "auto",
+        description="the split held out; auto: test or validation if there is one, else a tenth "
+        "by a hash of each row's index",
+    )
+
+
 class LatentsParams(Params):
     """Latents of an autoencoder, computed beforehand."""
 
@@ -167,6 +191,35 @@ class LatentsParams(Params):
         description="folder of the diffusers autoencoder that decodes them; unset: samples stay "
         "latents",
     )
+
+
+BY_ENDING = {".npy": "arrays", ".npz": "arrays", ".parquet": "hf", ".zip": "folder"}
+"""The component that reads a file, by its ending; folders are the folder's."""
+
+
+def is_path(text: str) -> bool:
+    """Whether ``--data`` names a place rather than a data set, whatever is or is not there."""
+    place, _ = split_path(text)
+    return text[:1] in (".", "/", "~") or Path(place).suffix.lower() in BY_ENDING
+
+
+def split_path(text: str) -> tuple[str, dict[str, Any]]:
+    """``photos:size=64`` as a path and parameters; all of it is the path where there is such a
+    one.
+    """
+    from noisereg.plugins.spec import KEY, parse_values
+
+    match = re.match(rf"(.+?):(?={KEY}=)", text)
+    if match is None or os.path.lexists(os.path.expanduser(text)):
+        return text, {}
+    return match[1], parse_values(text[match.end() :])
+
+
+def path_spec(path: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The component that reads ``path``, with its parameters, as a run's configuration has it."""
+    place = Path(path).expanduser()
+    name = "folder" if place.is_dir() else BY_ENDING.get(place.suffix.lower(), "folder")
+    return {"name": name, "params": {"path": path, **params}}
 
 
 @hookimpl
@@ -259,6 +312,12 @@ def noisereg_datasets() -> Iterator[Component]:
         impl="noisereg.datasets.arrays:Arrays",
         params=ArraysParams,
         summary="images or points in a .npy or .npz",
+    )
+    yield Component(
+        name="hf",
+        impl="noisereg.datasets.hugging_face:HuggingFace",
+        params=HuggingFaceParams,
+        summary="images of Hugging Face's datasets library, local or not",
     )
     yield Component(
         name="latents",

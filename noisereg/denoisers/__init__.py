@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -141,10 +143,23 @@ class UNetParams(Params):
         return name, network
 
 
+def _plain(value: Any) -> Any:
+    """``architecture.dropout=0.1`` is a number though the command line gives text."""
+    if not isinstance(value, dict):
+        return value
+    plain = {}
+    for key, item in value.items():
+        plain[key] = item
+        if isinstance(item, str):
+            with contextlib.suppress(ValueError):
+                plain[key] = json.loads(item)
+    return plain
+
+
 class DiffusersUNetParams(Params):
     """A ``UNet2DModel`` of any architecture, as ``--init DIR`` finds it."""
 
-    architecture: dict[str, Any] = Field(
+    architecture: Annotated[dict[str, Any], BeforeValidator(_plain)] = Field(
         description="UNet2DModel's arguments, as its config.json has them; what the data and the "
         "noise decide is left out"
     )

@@ -29,7 +29,7 @@ from noisereg.features.spaces import Pixels, Space
 from noisereg.plugins.registry import Entry, Registry, registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import Parts
-from noisereg.runs.config import RuntimeConfig, validate
+from noisereg.runs.config import RuntimeConfig, data_spec, validate
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
@@ -282,7 +282,9 @@ def _groups(
     targets: Targets, options: Options, metrics: Sequence[str], reg: Registry
 ) -> list[_Group]:
     """By real samples, in the order of the runs."""
-    given = validate({"data": options.data}).data if options.data is not None else None
+    given = None
+    if options.data is not None:
+        given = data_spec(validate({"data": options.data}).data, reg)
     of_runs = [given or run.config.data for run in targets.runs]
     specs: list[Spec | None] = [*of_runs] or [given]
     known: dict[str, tuple[Dataset, Reference]] = {}

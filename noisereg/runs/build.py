@@ -16,7 +16,7 @@ from noisereg.diffusion.sampler import check, default_grid
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import conditions, draws
-from noisereg.runs.config import Config, complete
+from noisereg.runs.config import Config, complete, data_spec
 from noisereg.runs.draws import Stream
 from noisereg.runs.objective import Objective, Weighted
 from noisereg.runs.runtime import Runtime
@@ -57,9 +57,8 @@ class Parts:
 
 
 def build_dataset(config: Config, registry: Registry, runtime: Runtime) -> Dataset:
-    return registry.build(
-        "dataset", config.data.name, config.data.params, Context(device=runtime.device)
-    )
+    spec = data_spec(config.data, registry)
+    return registry.build("dataset", spec.name, spec.params, Context(device=runtime.device))
 
 
 def assemble(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib.resources
 import io
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,18 @@ from pydantic import (
     model_validator,
 )
 
+from noisereg.datasets import is_path, path_spec, split_path
 from noisereg.errors import NoiseregError, nearest
-from noisereg.plugins.registry import FILE, KINDS, MODULE, Kind, Plugin, Registry
+from noisereg.plugins.registry import (
+    FILE,
+    KINDS,
+    MODULE,
+    SESSION,
+    Kind,
+    Plugin,
+    Registry,
+    canonical,
+)
 from noisereg.plugins.spec import Spec, flatten, set_dotted
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml
@@ -199,9 +210,9 @@ class Config(Section):
     @field_validator("data", mode="before")
     @classmethod
     def _path(cls, value: Any) -> Any:
-        if isinstance(value, str) and value[:1] in (".", "/", "~"):
-            return {"name": "folder", "params": {"path": value}}
-        return value
+        return (
+            path_spec(*split_path(value)) if isinstance(value, str) and is_path(value) else value
+        )
 
     @field_validator(*LISTS, mode="before")
     @classmethod
@@ -310,8 +321,13 @@ def layer(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
+NUMBER_LIKE = re.compile(r"[+-]?\.?\d[\w.:+-]*")
+"""A number, a date, a time, or a name that begins as one."""
+
+
 def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """``--set KEY=VALUE``, each changing one key; the value is read as YAML.
+    """``--set KEY=VALUE``, each changing one key; the value is read as YAML, and the numbers
+    of components' parameters as text, which their models convert.
 
     Raises:
         NoiseregError: for an assignment without ``=``, or into something that is not there.
@@ -323,8 +339,13 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
             raise NoiseregError(
                 f"`set={assignment}`: expected KEY=VALUE, such as train.batch_size=64"
             )
-        value = parse_yaml(f"value: {text}", f"`set={assignment}`").get("value")
         section, _, rest = key.partition(".")
+        value: Any
+        if section in SECTION_KIND and rest and NUMBER_LIKE.fullmatch(text.strip()):
+            # As a spec's parameters are: its model knows a number from a folder called 007.
+            value = text.strip()
+        else:
+            value = parse_yaml(f"value: {text}", f"`set={assignment}`").get("value")
         if section not in Config.model_fields:
             raise NoiseregError(
                 f"`set={key}`: no such section{nearest(section, Config.model_fields)}"
@@ -373,6 +394,40 @@ def records(plugins: Iterable[Plugin]) -> list[dict[str, Any]]:
     return [{"source": source, "sha256": sha256} for source, sha256 in given]
 
 
+def data_spec(spec: Spec, registry: Registry) -> Spec:
+    """The data set that ``--data`` means: the component of that name, else what lies at that
+    place.
+
+    Raises:
+        NoiseregError: if there is neither.
+    """
+    name = spec.name
+    distribution, slash, short = name.rpartition("/")
+    qualified = f"{canonical(distribution)}/{short}" if slash else ""
+    entries = registry.entries("dataset")
+    if any(name in (e.name, e.qualified) or e.qualified == qualified for e in entries):
+        return spec
+    place = Path(name)
+    if place.is_dir() or (place.is_file() and is_path(name)):
+        return Spec.model_validate(path_spec(name, spec.params))
+    there = "is a file that no data set reads" if place.exists() else "is not there"
+    packages = {FILE, MODULE, SESSION, *(plugin.distribution for plugin in registry.plugins)}
+    if slash and distribution not in packages and canonical(distribution) not in packages:
+        raise NoiseregError(
+            f"--data {name}: {name} {there}, and no data set is called so; expected a folder or "
+            "a .zip of images, an .npy or .npz, or a data set (noisereg plugins list --kind "
+            "dataset)"
+        )
+    if not slash and not nearest(name, [e.name for e in entries]):
+        broken = [p for p in registry.plugins if p.status == "broken"]
+        if not any(name in (p.name, p.distribution) for p in broken):
+            raise NoiseregError(
+                f"no data set is called {name!r}, and a folder {name} {there} "
+                "(noisereg plugins list --kind dataset)"
+            )
+    return spec  # the registry knows what to say
+
+
 def complete(config: Config, registry: Registry) -> Config:
     """The configuration with every component's parameters validated and filled in, and its name as
     a run records it.
@@ -393,6 +448,8 @@ def complete(config: Config, registry: Registry) -> Config:
                     f"{spec.name} takes no parameters; name the {kind} to give it some"
                 )
             return spec
+        if kind == "dataset":
+            spec = data_spec(spec, registry)
         entry = registry.find(kind, spec.name)
         used.append(registry.plugin_of(entry))
         return Spec(

