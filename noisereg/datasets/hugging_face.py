@@ -67,11 +67,11 @@ class HuggingFace(ImageDataset):
             )
         width, height = (params.size, params.size) if params.size else seen[0][0]
         channels = params.channels or (1 if all(grey for _, grey in seen) else 3)
-        parts = (
+        train_part, heldout_part = (
             Part(self, indices, params.size, channels, self._place_of)
             for indices in (training, heldout)
         )
-        self.hold(*parts, height=height, width=width)
+        self.hold(train_part, heldout_part, height, width)
 
     def _load(self, ctx: Context) -> dict[str, Any]:
         try:

@@ -72,7 +72,7 @@ def test_a_flag_replaces_a_whole_component_and_set_changes_one_key():
     )
     assert config.noise.params == {"gamma": {"tau": "0.4"}}  # as text, which the model converts
     assert (config.reg[0].params, config.optim.lr, config.train.clip) == (
-        {"weight": 0.3},
+        {"weight": "0.3"},
         1e-4,
         None,
     )
