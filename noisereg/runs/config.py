@@ -414,7 +414,7 @@ def data_spec(spec: Spec, registry: Registry) -> Spec:
     packages = {FILE, MODULE, SESSION, *(plugin.distribution for plugin in registry.plugins)}
     if slash and distribution not in packages and canonical(distribution) not in packages:
         raise NoiseregError(
-            f"--data {name}: {name} {there}, and no data set is called so; expected a folder or "
+            f"`data={name}`: {name} {there}, and no data set is called so; expected a folder or "
             "a .zip of images, an .npy or .npz, or a data set (noisereg plugins list --kind "
             "dataset)"
         )
