@@ -61,7 +61,7 @@ def test_a_run_records_the_folder(here, registry):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("d/fake", r"`data=d/fake`: d/fake is not there, and no data set is called so"),
+        ("d/fake", r"data=d/fake: d/fake is not there, and no data set is called so"),
         ("notes/x", r"is not there, and no data set"),
         ("pictures", r"no data set is called 'pictures', and a folder pictures is not there"),
         ("digitz", r"did you mean 'digits'"),
