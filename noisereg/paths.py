@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from noisereg.errors import NoiseregError
+from noisereg.terminal import printable
 
 MAX_NAME = 200
 """Bytes of one name: file systems take 255, and what is written beside a file has a longer one."""
@@ -74,9 +75,4 @@ def check_text(text: str, where: str) -> None:
 
 def clean(text: str) -> str:
     """Text for a message: no backtick, and what no terminal should get as an escape."""
-    printable = text.encode("utf-8", "backslashreplace").decode().replace("`", "'")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", _escaped, printable)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+    return printable(text.replace("`", "'")).replace("\n", "\\n").replace("\t", "\\t")

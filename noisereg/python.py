@@ -39,11 +39,13 @@ def train(
     """
     from noisereg.runs.train import train as engine_train
 
+    given = sections.pop("plugins", [])
     values = layer(config.dump() if config else {}, sections)
     for section in ("reg", "log"):  # what is given by name may be one spec
         if isinstance(values.get(section), str):
             values[section] = [values[section]]
-    complete = validate(load_plugins(registry(), values))
+    references = [given] if isinstance(given, str) else given
+    complete = validate(load_plugins(registry(), values, map(str, references)))
     return engine_train(
         complete,
         Path(out) if out else None,

@@ -22,10 +22,11 @@ from typing import Any, Generic, TypeVar
 
 import filelock
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir as cache_dir
+from noisereg.terminal import one_line
 
 T = TypeVar("T")
 Buffer = bytes | NDArray[Any]
@@ -39,18 +40,11 @@ PATIENCE = 5.0
 _said: set[str] = set()
 
 
-def cache_dir() -> Path:
-    """``NOISEREG_CACHE``, or the platform's folder."""
-    return Path(
-        os.environ.get("NOISEREG_CACHE") or platformdirs.user_cache_dir("noisereg")
-    ).expanduser()
-
-
 def say_once(text: str) -> None:
     """One line on stderr, once a process."""
     if text not in _said:
         _said.add(text)
-        print(f"noisereg: {text}", file=sys.stderr)
+        print(one_line(f"noisereg: {text}"), file=sys.stderr)
 
 
 # Files

@@ -22,11 +22,13 @@ def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
         "NOISEREG_ALLOW",
         "NOISEREG_NO_PLUGINS",
         "NOISEREG_STRICT",
+        "NOISEREG_TRUSTED",
     ):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Factors are computed once a session, not once a test."""
+    """Factors are computed once a session, not once a test; no test reads the user's settings."""
+    os.environ["NOISEREG_CONFIG"] = str(tmp_path_factory.mktemp("config"))
     os.environ["NOISEREG_CACHE"] = str(tmp_path_factory.mktemp("cache"))

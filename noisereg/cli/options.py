@@ -20,7 +20,7 @@ Plugins = Annotated[
     ),
 ]
 NoPlugins = Annotated[
-    bool, typer.Option("--no-plugins", help="Load no installed plugin: built-ins alone.")
+    bool, typer.Option("--no-plugins", help="Load no plugin at all: built-ins alone.")
 ]
 Set = Annotated[
     list[str] | None,
@@ -73,7 +73,8 @@ def make_config(
         NoiseregError: for an unknown key or a value out of range, or a file that holds a sweep.
     """
     values = layer(base or {}, read_run(config) if config else {}, flags)
-    values = load_plugins(reg, values, plugins or ())
+    origin = config or "the run's config.yaml"
+    values = load_plugins(reg, values, plugins or (), origin)
     return validate(apply_set(values, sets) if sets else values)
 
 

@@ -1,4 +1,4 @@
-"""``noisereg plugins list``, ``show``, ``check`` and ``new``. Lists and shows without importing
+"""``noisereg plugins list``, ``show``, ``check``, ``trust`` and ``new``. Lists and shows without importing
 torch.
 """
 
@@ -15,7 +15,10 @@ from noisereg.cli import plugins_check, plugins_new
 from noisereg.cli.options import Json, NoPlugins, Plugins, open_registry
 from noisereg.cli.parameters import parameter_lines, parameters
 from noisereg.errors import NoiseregError, nearest
+from noisereg.plugins import trust
 from noisereg.plugins.registry import BUILTIN, FILE, KINDS, Entry, Kind, Plugin, Policy, Registry
+from noisereg.plugins.sources import read_source
+from noisereg.terminal import printable
 
 app = typer.Typer(
     help="Plugins: which there are, what one takes, whether it is right, and how to begin one.",
@@ -104,15 +107,12 @@ def _lenient(references: list[str] | None, no_plugins: bool) -> Registry:
     """The registry even where a strict policy would stop it: someone is looking for what is
     wrong.
     """
+    if no_plugins:
+        os.environ["NOISEREG_NO_PLUGINS"] = "1"
     if os.environ.get("NOISEREG_STRICT", "") in ("", "0"):
         registry = open_registry(no_plugins)
     else:
-        policy = Policy.from_environment()
-        registry = Registry(
-            dataclasses.replace(
-                policy, strict=False, entry_points=policy.entry_points and not no_plugins
-            )
-        )
+        registry = Registry(dataclasses.replace(Policy.from_environment(), strict=False))
     for reference in references or []:
         registry.load(reference)
     return registry
@@ -153,10 +153,42 @@ def _row(kind: Kind | None, name: str, plugin: Plugin, status: str, reason: str)
 
 
 def _print_table(rows: list[list[str]]) -> None:
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
         print(
             "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+@app.command("trust")
+def trust_(
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|MODULE…", help="Plugins whose code you have read."),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Let a run's or a configuration's record load this plugin, as it is now, from where it is
+    now.
+
+    Nothing is executed. --plugin does the same and uses it at once. To take it back, delete its
+    line in the file that is printed.
+    """
+    sources = [read_source(reference) for reference in references]
+    for source in sources:
+        if not source.codes():
+            raise NoiseregError(
+                f"{source.source}: no file that importing it executes was found; expected a "
+                "Python file or a module's name"
+            )
+    for source in sources:
+        store = trust.remember(source)
+        told = {"plugin": source.source, "sha256": source.sha256, "file": str(store)}
+        print(
+            json.dumps(told)
+            if as_json
+            else f"trusted: {printable(source.source)} (SHA-256 {source.sha256}), in {store}"
         )
 
 
@@ -185,7 +217,7 @@ def show(
             + f"{entry.name}  {entry.kind} of {what['distribution']} {what['version']}".rstrip()
         )
         if what["summary"]:
-            print(f"  {what['summary']}")
+            print(f"  {printable(what['summary'])}")
         status = what["status"] + (f": {what['reason']}" if what["reason"] else "")
         lines = {"cite": what["cite"], "status": status, "code": what["code"]}
         lines["revision"] = (
@@ -193,7 +225,7 @@ def show(
         )
         for label, text in lines.items():
             if text:
-                print(f"  {label:<10} {text}")
+                print(f"  {label:<10} {printable(text)}")
         print("  parameters" + ("" if what["parameters"] else " none"))
         for line in parameter_lines(entry.component.params):
             print(f"    {line}")

@@ -18,7 +18,9 @@ import typer
 
 from noisereg.cli.options import Json, Plugins, open_registry
 from noisereg.errors import NoiseregError
+from noisereg.plugins import trust
 from noisereg.plugins.registry import BUILTIN, FILE, MODULE, SESSION, Entry, Registry, canonical
+from noisereg.terminal import printable
 
 SLOWEST_IMPORT = 1.0
 """Seconds; every command that resolves a name waits for it."""
@@ -142,7 +144,7 @@ def _requirements(distribution: str) -> list[str] | None:
 def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
     """One component's answers, printed as they come."""
     paths = os.pathsep.join([*source.path, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "noisereg.testing", entry.kind, entry.qualified]
+    command = [*trust.interpreter(), "-m", "noisereg.testing", entry.kind, entry.qualified]
     if source.references:
         command += ["--plugin", *source.references]
     result: dict[str, Any] = {
@@ -178,7 +180,7 @@ def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
                 if not quiet:
                     said = one["message"] if one["status"] != "passed" else ""
                     print(
-                        f"  {MARK[one['status']]:<14}  {one['check']:<36}  {said}".rstrip(),
+                        f"  {MARK[one['status']]:<14}  {one['check']:<36}  {printable(said)}".rstrip(),
                         flush=True,
                     )
                     if one["status"] == "failed" and one.get("explanation"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from noisereg.cli.flags import flagged
 from noisereg.runs.reporter import Reporter
+from noisereg.terminal import printable
 
 LEFT_OUT = ("lr", "mse", "mse_heads", "images_per_second")
 
@@ -53,6 +54,7 @@ class ConsoleReporter(Reporter):
         self._began = self._told = 0.0
 
     def _print(self, text: str) -> None:
+        text = printable(text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

@@ -115,7 +115,7 @@ def sweep(
     if seeds is not None:
         updates["seeds"] = seeds
     grid = read_grid(grid.model_dump() | updates | {"cells": []})
-    base = load_plugins(registry, layer(file, flags), plugin or ())
+    base = load_plugins(registry, layer(file, flags), plugin or (), config or "")
     if sets:
         varied = [*(name for name in COMPONENT_AXES if getattr(grid, name)), *grid.axes]
         for key in (assignment.partition("=")[0] for assignment in sets):

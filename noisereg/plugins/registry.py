@@ -25,17 +25,17 @@ from pydantic import ValidationError
 
 from noisereg.api import API_VERSION, Component, Context, Params, RegularizerParams
 from noisereg.errors import NoiseregError, nearest
-from noisereg.plugins import builtins, hookspecs
+from noisereg.plugins import builtins, hookspecs, trust
 from noisereg.plugins.sources import (
     FileSource,
+    ModuleSource,
     cause,
-    files_of,
     holds_torch,
     is_file,
-    refuse_run_folders,
-    sha256_of,
+    read_source,
 )
 from noisereg.plugins.validation import validation_message
+from noisereg.terminal import one_line
 
 Kind = Literal[
     "noise",
@@ -163,6 +163,8 @@ class Policy:
 
     entry_points: bool = True
     """False loads no installed plugin, and none of ``NOISEREG_PLUGINS``."""
+    others: bool = True
+    """False loads none that is given, and none that a file names."""
     allow: tuple[str, ...] = ()
     """If not empty, no other installed plugin is loaded."""
     block: tuple[str, ...] = ()
@@ -175,8 +177,10 @@ class Policy:
         ``NOISEREG_STRICT``.
         """
         env = os.environ if environ is None else environ
+        some = env.get("NOISEREG_NO_PLUGINS", "") in ("", "0")
         return cls(
-            entry_points=env.get("NOISEREG_NO_PLUGINS", "") in ("", "0"),
+            entry_points=some,
+            others=some,
             allow=_words(env.get("NOISEREG_ALLOW")),
             block=_words(env.get("NOISEREG_BLOCK")),
             strict=env.get("NOISEREG_STRICT", "") not in ("", "0"),
@@ -206,6 +210,8 @@ class Registry:
         self._hooks.add_hookspecs(hookspecs)
         self._owners: dict[int, Plugin] = {}
         self._noted: set[str] = set()
+        self._left_out: list[str] = []
+        """What files named and ``--no-plugins`` left out."""
         from noisereg import __version__
 
         for module in builtins.MODULES:
@@ -240,58 +246,104 @@ class Registry:
             else:
                 self._import(plugin, point.load)
 
-    def load(self, reference: str, sha256: str = "") -> Plugin:
-        """A plugin from a ``.py`` file or a module's name, as ``--plugin`` gives it.
+    def load(self, reference: str) -> Plugin:
+        """A plugin from a ``.py`` file or a module's name, as the *user* gives it: by
+        ``--plugin``, ``NOISEREG_PLUGINS`` or from Python. What a file names is
+        :meth:`load_recorded`'s.
 
-        With ``sha256`` (a run's record of it) other contents are refused, unless the same plugin
-        was given in this process without one: that is how a user says that the plugin is to be
-        used as it is now.
+        The user has run it then, and later commands may find it by a run's record of it.
 
         Raises:
-            NoiseregError: if it is not there, is broken, is blocked, has changed, or lies in a run
-            folder.
+            NoiseregError: if it is not there, is broken, is blocked, or lies in a run or a sweep.
         """
+        if not self.policy.others:
+            raise NoiseregError(
+                f"`plugin={reference}` and `no_plugins` (NOISEREG_NO_PLUGINS) were given; "
+                "expected one of them"
+            )
+        self._refuse_blocked(reference)
+        source = read_source(reference)
+        plugin = self._execute(source)
+        plugin.given = True
+        if plugin.distribution in (FILE, MODULE):
+            trust.remember(source)
+        self._refuse_problems()
+        return plugin
+
+    def load_recorded(
+        self, source: str, sha256: str, origin: str = "the configuration"
+    ) -> Plugin | None:
+        """A plugin that the file ``origin`` names, which anybody may have written: it is imported
+        only if :mod:`noisereg.plugins.trust` knows it as code that the user has run, and if its
+        contents are those recorded (``sha256``, where there is one). Where the user has given the
+        same plugin in this process, that one stands for it. None under ``--no-plugins``.
+
+        Raises:
+            NoiseregError: as :meth:`load`, and for code that has changed, is not there or was
+            never run by the user.
+        """
+        if not self.policy.others:
+            self._left_out.append(source)
+            return None
+        self._refuse_blocked(source)
+        if known := self._as_recorded(source, sha256):
+            return known
+        try:
+            found = self._decide(source, sha256, origin)
+        except NoiseregError:
+            if known := self._given_instead(source):
+                return known
+            raise
+        plugin = self._execute(found)
+        self._refuse_problems()
+        return plugin
+
+    def _decide(self, source: str, sha256: str, origin: str) -> FileSource | ModuleSource:
+        """What may be executed for a record: the file or module itself, or the user's own copy.
+
+        Raises:
+            NoiseregError: if nothing may.
+        """
+        file = Path(source).name
+        found: FileSource | ModuleSource | None = None
+        wrong: NoiseregError | None = None
+        try:
+            found = read_source(source, f"{origin}: the plugin {source}")
+        except NoiseregError as error:
+            wrong = error
+        if found and (not sha256 or found.sha256 == sha256) and trust.is_trusted(found):
+            return found
+        digest = sha256 or (found.sha256 if found else "")
+        if is_file(source) and digest and (own := trust.own_copy(file, digest)):
+            _say(f"note: for the plugin {source} of {origin} your own {own.source} is used")
+            return own
+        if found is None:
+            if is_file(source) and not _is_there(source):
+                recorded = f" (SHA-256 {sha256[:12]}…)" if sha256 else ""
+                raise NoiseregError(
+                    f"the plugin file {source} that {origin} names{recorded} is not there; "
+                    f"give it where it is now: `plugin=PATH/{file}`"
+                )
+            assert wrong is not None
+            raise wrong
+        if sha256 and found.sha256 != sha256:
+            raise NoiseregError(
+                f"{found.source} has changed since {origin} recorded it (SHA-256 "
+                f"{found.sha256[:12]}…, recorded {sha256[:12]}…); "
+                f"restore it, or give `plugin={found.source}` to use it as it is now"
+            )
+        raise trust.refusal(found, origin)
+
+    def _refuse_blocked(self, reference: str) -> None:
         name = Path(reference).stem if is_file(reference) else reference
         if any(canonical(name) == canonical(blocked) for blocked in self.policy.block):
             raise NoiseregError(f"`plugin={reference}` is blocked by NOISEREG_BLOCK")
-        if sha256 and (known := self._same_contents(reference, sha256)):
-            return known
-        try:
-            plugin = (
-                self._load_file(reference, sha256)
-                if is_file(reference)
-                else self._load_module(reference, sha256)
-            )
-        except NoiseregError as error:
-            if sha256 and (known := self._given_instead(reference)):
-                return known
-            if sha256 and is_file(reference) and not Path(reference).expanduser().exists():
-                raise NoiseregError(
-                    f"the plugin file {reference} of this run (SHA-256 {sha256[:12]}…) is not "
-                    "there; "
-                    f"give it where it is now: `plugin=PATH/{Path(reference).name}`"
-                ) from error
-            raise
-        plugin.given = plugin.given or not sha256
+
+    def _refuse_problems(self) -> None:
         if self.policy.strict and (problems := self.problems()):
             raise NoiseregError(
                 f"{problems[0][0]} is {problems[0][1]}: {problems[0][2]} (NOISEREG_STRICT is set)"
             )
-        return plugin
-
-    def load_recorded(self, source: str, sha256: str) -> Plugin:
-        """A plugin that a run's config.yaml records: both the place and the contents must be what
-        they were.
-
-        Raises:
-            NoiseregError: as :meth:`load`, and for a record without a hash.
-        """
-        if not sha256:
-            raise NoiseregError(
-                f"the run records no SHA-256 of its plugin {source}; give `plugin={source}` to "
-                "load it"
-            )
-        return self.load(source, sha256)
 
     def _loaded(self, reference: str) -> list[Plugin]:
         """The files, or modules, of this name that are loaded, from wherever they came."""
@@ -300,8 +352,19 @@ class Registry:
         ]
         return [p for p in given if Path(p.source).name == Path(reference).name]
 
-    def _same_contents(self, reference: str, sha256: str) -> Plugin | None:
-        return next((p for p in self._loaded(reference) if p.sha256 == sha256), None)
+    def _as_recorded(self, source: str, sha256: str) -> Plugin | None:
+        """What is loaded already and is what a record means: of the same name and contents, or an
+        installed plugin's module.
+        """
+        same = (p for p in self._loaded(source) if sha256 and p.sha256 == sha256)
+        installed = (
+            p
+            for p in self.plugins
+            if p.distribution not in (FILE, MODULE, SESSION, BUILTIN)
+            and p.status in ("ok", "slow")
+            and p.source.partition(":")[0] == source
+        )
+        return next(same, None) or next(installed, None)
 
     def _given_instead(self, reference: str) -> Plugin | None:
         """Where a run's plugin cannot be had as recorded, one of the same name that the user has
@@ -316,58 +379,44 @@ class Registry:
             )
         return known
 
-    def _load_file(self, reference: str, sha256: str) -> Plugin:
-        file = FileSource.read(reference)
-        self._check_recorded(str(file.path), file.sha256, sha256)
-        for known in [p for p in self.plugins if p.source == str(file.path)]:
+    def _execute(self, source: FileSource | ModuleSource) -> Plugin:
+        if isinstance(source, FileSource):
+            return self._execute_file(source)
+        return self._execute_module(source)
+
+    def _execute_file(self, file: FileSource) -> Plugin:
+        for known in [p for p in self.plugins if p.source == file.source]:
             if known.sha256 == file.sha256 and known.status != "broken":
                 return known
             self._forget(known)  # edited since, in a notebook
-        plugin = Plugin(file.path.stem, FILE, file.sha256[:12], str(file.path), file.sha256)
+        plugin = Plugin(file.path.stem, FILE, file.sha256[:12], file.source, file.sha256)
         return self._demand(self._import(plugin, file.execute, quiet=True))
 
-    def _load_module(self, reference: str, sha256: str) -> Plugin:
-        files = files_of(reference)
-        for path in files:
-            refuse_run_folders(path, reference)
-        digest = sha256_of(files[-1]) if files else ""
-        self._check_recorded(reference, digest, sha256)
-        for known in [
-            p for p in self.plugins if p.source == reference and p.distribution == MODULE
-        ]:
+    def _execute_module(self, module: ModuleSource) -> Plugin:
+        name = module.name
+        for known in [p for p in self.plugins if p.source == name and p.distribution == MODULE]:
             if known.status != "broken":
                 return known
             self._forget(known)
         plugin = self._import(
-            Plugin(reference, MODULE, "", reference, digest),
-            lambda: importlib.import_module(reference),
+            Plugin(name, MODULE, "", name, module.sha256),
+            lambda: importlib.import_module(name),
             quiet=True,
         )
         if (
             plugin.status == "broken"
             and plugin.reason.startswith("ModuleNotFoundError")
-            and not files
+            and not module.files
         ):
             self._forget(plugin)
-            file = Path(f"{reference.replace('.', os.sep)}.py")
+            file = Path(f"{name.replace('.', os.sep)}.py")
             hint = (
                 f"; did you mean the file: `plugin={os.curdir}{os.sep}{file}`"
                 if file.is_file()
                 else ""
             )
-            raise NoiseregError(
-                f"`plugin={reference}`: no module of that name can be imported{hint}"
-            )
+            raise NoiseregError(f"`plugin={name}`: no module of that name can be imported{hint}")
         return self._demand(plugin)
-
-    @staticmethod
-    def _check_recorded(source: str, digest: str, recorded: str) -> None:
-        if recorded and digest != recorded:
-            raise NoiseregError(
-                f"{source} has changed since this run recorded it (SHA-256 {digest[:12]}…, "
-                f"recorded {recorded[:12]}…); "
-                f"restore it, or give `plugin={source}` to use it as it is now"
-            )
 
     def _demand(self, plugin: Plugin) -> Plugin:
         if plugin.status == "broken":
@@ -597,39 +646,53 @@ class Registry:
         look = f"(noisereg plugins list{f' --kind {kind}' if kind else ''})"
         distribution, slash, short = name.rpartition("/")
         wanted = canonical(distribution)
-        suspects = [p for p in self.plugins if p.status in ("broken", "blocked")]
-        for plugin in suspects:
-            if plugin.distribution == wanted or (not slash and canonical(short) in _names(plugin)):
-                return f"{text}: the plugin {plugin.name} ({plugin.distribution}) is {plugin.status}: {plugin.reason}"
+        for plugin in self.plugins:
+            if plugin.status in ("broken", "blocked") and (
+                plugin.distribution == wanted or (not slash and canonical(short) in _names(plugin))
+            ):
+                return (
+                    f"{text}: the plugin {plugin.name} ({plugin.distribution}) is "
+                    f"{plugin.status}: {plugin.reason}"
+                )
         if slash and distribution in (FILE, MODULE):
+            if self._left_out:
+                them = ", ".join(self._left_out)
+                return f"{text}; it came with the plugin {them}, and `no_plugins` loads none"
             return f"{text}; it came with a `plugin={distribution}`: give that again"
         if slash and distribution == SESSION:
-            return f"{text}; it was registered in a Python session: register it again, or keep it in a `plugin` file"
+            return (
+                f"{text}; it was registered in a Python session: register it again, or keep it "
+                "in a `plugin` file"
+            )
         off = (
             ""
             if self.policy.entry_points
-            else "; installed plugins are switched off (`no_plugins`)"
+            else "; plugins are switched off (`no_plugins`)"
         )
         if slash:
             known = {p.distribution for p in self.plugins}
-            if wanted not in known:
-                hint = off or nearest(wanted, known - {BUILTIN}) or "; pip install it"
-                return f"{text}: the package {distribution!r} is not installed{hint}"
-            held = [e.name for e in self.entries(kind) if e.distribution == wanted]
-            return f"{text}{nearest(short, held)} {look}"
+            if wanted in known:
+                held = [e.name for e in self.entries(kind) if e.distribution == wanted]
+                return f"{text}{nearest(short, held)} {look}"
+            if _is_path(name) or kind == "dataset":
+                # Never advice to install what may be somebody else's package of a folder's name.
+                return (
+                    f"{text}: {distribution!r} is no package of an installed plugin; a path "
+                    "begins with ./, / or ~"
+                )
+            hint = off or nearest(wanted, known - {BUILTIN}) or "; pip install it"
+            return f"{text}: the package {distribution!r} is not installed{hint}"
         if kind and (
             elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]
         ):
             return f"{text}; {name} is a {CALLED[elsewhere[0]]} {look}"
-        broken = [p for p in suspects if p.status == "broken"]
-        also = (
-            f"; the plugin {broken[0].name}, which is broken, may have had it: {broken[0].reason}"
-            if broken
-            else ""
-        )
         if hint := nearest(name, [n for e in self.entries(kind) for n in (e.name, e.qualified)]):
-            return f"{text}{hint}{also} {look}"
-        return f"{text}{off}{also or '; if a plugin brings it, pip install that, or give its file with `plugin`'} {look}"
+            return f"{text}{hint} {look}"
+        if off:
+            return f"{text}{off} {look}"
+        if _is_path(name):
+            return f"{text}; a path begins with ./, / or ~ {look}"
+        return f"{text}; if a plugin brings it, pip install that, or give its file with `plugin` {look}"
 
     # Building
 
@@ -669,17 +732,37 @@ class Registry:
             ) from error
 
 
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+_PREFIX = f"{BUILTIN}-"
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name was rather meant as a path."""
+    if name[:1] in (".", "/", "~") or _is_there(name):
+        return True
+    return name.count("/") > 1 or bool(Path(name).suffix) or os.sep * 2 in name
+
+
 def _names(plugin: Plugin) -> set[str]:
-    """What a user may call a plugin."""
-    return {
+    """What a user may call a plugin, and what it may be expected to hold: ``noisereg-offset`` an
+    ``offset``.
+    """
+    names = {
         canonical(n) for n in (plugin.name, plugin.distribution, plugin.source.partition(":")[0])
     }
+    return names | {n.removeprefix(_PREFIX) for n in names}
 
 
 def _say(text: str) -> None:
     """One line on stderr, of one rank."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"noisereg: {' '.join(text.split())}", file=sys.stderr)
+        print(one_line(f"noisereg: {text}"), file=sys.stderr)
 
 
 _registry: Registry | None = None

@@ -24,26 +24,35 @@ def is_file(reference: str) -> bool:
     return reference.endswith(".py") or os.sep in reference or reference.startswith("~")
 
 
-def run_folder_of(path: Path) -> Path | None:
-    """The run that holds ``path``, if any: what came with a run is data, and nothing of it is
-    executed.
+Code = tuple[str, str]
+"""The SHA-256 of a file and its absolute path."""
+
+LARGEST = 16 * 2**20
+"""Bytes of a plugin file; what is larger is none."""
+
+
+def received_folder_of(path: Path) -> Path | None:
+    """The run or sweep that holds ``path``, if any: what comes with one is data, and nothing of it
+    is executed.
     """
     for parent in path.parents:
-        if (parent / "config.yaml").is_file() and (parent / "environment.json").is_file():
+        run = (parent / "config.yaml").exists() and any(
+            (parent / name).exists() for name in ("environment.json", "status.json")
+        )
+        if run or ((parent / "sweep.yaml").exists() and (parent / "cells").exists()):
             return parent
     return None
 
 
-def refuse_run_folders(path: Path, reference: str) -> None:
+def refuse_received(path: Path, said: str) -> None:
     """
     Raises:
-        NoiseregError: for code that lies in a run folder.
+        NoiseregError: for code that lies in a run or a sweep.
     """
-    if folder := run_folder_of(path):
+    if folder := received_folder_of(path):
         raise NoiseregError(
-            f"`plugin={reference}` lies in the run folder {folder}, and nothing in one is "
-            "executed; "
-            "read it, copy it elsewhere and give that path"
+            f"{said} lies in {folder}, a run or a sweep, and nothing in one is executed; read it, "
+            "copy it elsewhere and give that path with `plugin`"
         )
 
 
@@ -55,21 +64,37 @@ class FileSource:
     contents: bytes
 
     @classmethod
-    def read(cls, reference: str) -> FileSource:
-        """
+    def read(cls, reference: str, said: str = "") -> FileSource:
+        """The file at ``reference``; ``said`` is how an error names it.
+
         Raises:
             NoiseregError: if there is no such Python file.
         """
-        path = Path(reference).expanduser().resolve()
-        refuse_run_folders(path, reference)
+        said = said or f"`plugin={reference}`"
         try:
+            path = Path(reference).expanduser().resolve()
+            refuse_received(path, said)
+            if path.exists() and not path.is_file():  # a folder, or a FIFO that would block
+                raise NoiseregError(
+                    f"{said} is no file; expected a Python file or a module's name"
+                )
+            if path.stat().st_size > LARGEST:
+                raise NoiseregError(f"{said} is too large for a Python file")
             contents = path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, ~nobody
+            why = error.strerror if isinstance(error, OSError) else error
             raise NoiseregError(
-                f"`plugin={reference}`: {error.strerror}; expected a Python file or a module's "
-                "name"
+                f"{said}: {why}; expected a Python file or a module's name"
             ) from None
         return cls(path, contents)
+
+    @property
+    def source(self) -> str:
+        return str(self.path)
+
+    def codes(self) -> list[Code]:
+        """What executing it executes."""
+        return [(self.sha256, str(self.path))]
 
     @property
     def sha256(self) -> str:
@@ -92,27 +117,83 @@ class FileSource:
         return module
 
 
+@dataclass(frozen=True)
+class ModuleSource:
+    """A plugin module that is not imported yet: its name, and the files that importing it would
+    execute, its parents' first and its own last.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    whole: bool
+    """Whether every file is known; only an import could tell those of nested namespace packages
+    and of what is built in."""
+
+    @classmethod
+    def find(cls, name: str, said: str = "") -> ModuleSource:
+        """
+        Raises:
+            NoiseregError: if it lies in a run or a sweep.
+        """
+        files, whole = _search(name)
+        for path in files:
+            refuse_received(path, said or f"`plugin={name}`")
+        return cls(name, tuple(files), whole)
+
+    @property
+    def source(self) -> str:
+        return self.name
+
+    @property
+    def sha256(self) -> str:
+        """Of its own file; empty where it has none."""
+        return sha256_of(self.files[-1]) if self.files else ""
+
+    def codes(self) -> list[Code]:
+        """What importing it executes; empty where that cannot be told."""
+        codes = [(sha256_of(path), str(path)) for path in self.files]
+        return codes if self.whole and all(digest for digest, _ in codes) else []
+
+
+def read_source(reference: str, said: str = "") -> FileSource | ModuleSource:
+    """Where a plugin's code lies: nothing is executed. ``said`` is how an error names it.
+
+    Raises:
+        NoiseregError: if it is not there, or lies in a run or a sweep.
+    """
+    if is_file(reference):
+        return FileSource.read(reference, said)
+    return ModuleSource.find(reference, said)
+
+
 def files_of(module: str) -> list[Path]:
     """The files that ``import module`` would execute, its parents' first and its own last, found
     without importing any.
 
-    What only an import could tell (namespace packages) and what is not there ends the list.
+    What only an import could tell (nested namespace packages) and what is not there ends the list.
     """
+    return _search(module)[0]
+
+
+def _search(module: str) -> tuple[list[Path], bool]:
+    """:func:`files_of`, and whether they are all."""
     files: list[Path] = []
     path: list[str] | None = None
+    located = False
     parts = module.split(".")
     for depth in range(len(parts)):
         name = ".".join(parts[: depth + 1])
         try:
             found = next(_specs(name, path), None)
             path = list(found.submodule_search_locations or []) if found else []
-        except KeyError:  # a namespace package asks sys.modules for its parent
-            return files
+        except (KeyError, ValueError):  # a namespace package asks sys.modules for its parent
+            return files, False
         if found is None:
-            return files
-        if found.origin and found.has_location:
-            files.append(Path(found.origin).resolve())
-    return files
+            return files, False
+        located = bool(found.origin and found.has_location)
+        if located:
+            files.append(Path(str(found.origin)).resolve())
+    return files, located
 
 
 def _specs(name: str, path: list[str] | None) -> Iterator[importlib.machinery.ModuleSpec]:

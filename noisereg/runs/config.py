@@ -58,7 +58,9 @@ class Section(BaseModel):
 
 
 class PluginRecord(Section):
-    """A plugin given by ``--plugin``; a file is loaded again only if its SHA-256 is still this."""
+    """A plugin given by ``--plugin``; it is loaded again only if its SHA-256 is still this and the
+    user is known to have run it.
+    """
 
     source: str
     sha256: str = ""
@@ -350,6 +352,8 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
             raise NoiseregError(
                 f"`set={key}`: no such section{nearest(section, Config.model_fields)}"
             )
+        if section == "plugins":
+            raise NoiseregError(f"--set {key}: a plugin is given by --plugin FILE|MODULE")
         if not rest:
             result[section] = value
         elif section in LISTS:
@@ -369,21 +373,29 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
 
 
 def load_plugins(
-    registry: Registry, values: Mapping[str, Any], references: Iterable[str] = ()
+    registry: Registry,
+    values: Mapping[str, Any],
+    references: Iterable[str] = (),
+    origin: str = "the configuration",
 ) -> dict[str, Any]:
-    """Load the plugins that are given by ``references`` and those that a configuration lists; of
-    the latter, what has a SHA-256 must be what was recorded, unless the same one is given. Returns
-    ``values`` with the record of all of them.
+    """Load the plugins that the user gives by ``references`` and those that a configuration, which
+    anybody may have written, lists: of the latter only what the user has run before. Returns
+    ``values`` with the record of all of them. ``origin`` is how errors name the configuration.
 
     Raises:
         NoiseregError: if one cannot be had.
     """
     plugins = [registry.load(reference) for reference in references]
-    plugins += [
-        registry.load(r.source, r.sha256)
-        for r in validate({"plugins": values.get("plugins", [])}).plugins
-    ]
-    return {**values, "plugins": records(plugins)} if plugins else dict(values)
+    left_out = []
+    for record in validate({"plugins": values.get("plugins", [])}).plugins:
+        plugin = registry.load_recorded(record.source, record.sha256, origin)
+        if plugin is None:
+            left_out.append(record.model_dump())
+        else:
+            plugins.append(plugin)
+    if not plugins and not left_out:
+        return dict(values)
+    return {**values, "plugins": records(plugins) + left_out}
 
 
 def records(plugins: Iterable[Plugin]) -> list[dict[str, Any]]:

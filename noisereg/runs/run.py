@@ -153,7 +153,7 @@ class Run:
         config = validate(read_yaml(path / "config.yaml"))
         shape = tuple(read_environment(path)["shape"])
         for record in config.plugins:
-            registry.load_recorded(record.source, record.sha256)
+            registry.load_recorded(record.source, record.sha256, str(path / "config.yaml"))
         return cls(path, config, shape, registry)
 
     @property

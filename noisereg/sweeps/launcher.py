@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from noisereg.plugins import trust
 from noisereg.runs.reporter import Reporter
 from noisereg.sweeps.grid import Cell, Sweep
 
@@ -131,7 +131,9 @@ class Launcher:
             environment.setdefault(
                 "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs))
             )
-        command = [sys.executable, "-m", "noisereg", *self.sweep.command(cell), *self.arguments]
+        environment |= trust.passed_on()
+        python = [*trust.interpreter(), "-m", "noisereg"]
+        command = [*python, *self.sweep.command(cell), *self.arguments]
         with lock, self.sweep.log_of(cell).open("ab") as log:
             process = subprocess.Popen(
                 command,

@@ -1,5 +1,6 @@
 """``noisereg plugins`` and ``--plugin``, as a user types them and sees the answer."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -410,7 +411,8 @@ def test_a_changed_file_is_refused_with_what_to_type(made, capsys, tmp_path):
             ["train", "--resume", "--out", made / "run", "--steps", 4],
         ):
             line = mistake(capsys, *command)
-            assert "has changed since this run recorded it" in line
+            assert "has changed since" in line
+            assert "config.yaml recorded it" in line
             assert f"give --plugin {file} to use it as it is now" in line
         code, _, err = call(
             capsys,
@@ -426,6 +428,38 @@ def test_a_changed_file_is_refused_with_what_to_type(made, capsys, tmp_path):
         assert code == 0, err
     finally:
         file.write_text(original)
+
+
+def test_a_run_that_was_sent_needs_a_word_on_its_plugin_and_trust_is_one(
+    made, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NOISEREG_CONFIG", str(tmp_path / "settings"))  # another user
+    command = ["sample", made / "run", "--num", 2, "--out", tmp_path / "d.npz"]
+    file = made / "mine.py"
+    line = mistake(capsys, *command)
+    assert f"noisereg plugins trust {file}" in line
+    code, out, _ = call(capsys, "plugins", "trust", file)
+    assert code == 0
+    assert out == (
+        f"trusted: {file} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}), in "
+        f"{tmp_path / 'settings/trusted-plugins.txt'}\n"
+    )
+    assert call(capsys, *command)[0] == 0
+    line = mistake(capsys, *command, "--no-plugins")
+    assert f"it came with the plugin {file}, and --no-plugins loads none" in line
+
+
+def test_trust_executes_nothing_and_takes_no_run_folder_and_no_nonsense(made, capsys, tmp_path):
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"open({str(tmp_path / 'proof')!r}, 'w')")
+    assert call(capsys, "plugins", "trust", evil)[0] == 0
+    assert not (tmp_path / "proof").exists()
+    inside = made / "run/evil.py"
+    inside.touch()
+    assert "nothing in one is executed" in mistake(capsys, "plugins", "trust", inside)
+    inside.unlink()
+    assert "No such file" in mistake(capsys, "plugins", "trust", "./no.py")
+    assert "no file that importing it executes" in mistake(capsys, "plugins", "trust", "no_such")
 
 
 def test_the_cells_of_a_sweep_find_the_file(made, capsys, tmp_path, monkeypatch):

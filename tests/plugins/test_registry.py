@@ -2,16 +2,21 @@
 others work.
 """
 
+import hashlib
+import importlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
+from textwrap import dedent
 
 import pytest
 from fake_packages import Packages, good
 
 from noisereg.api import API_VERSION, Component, Context, Field, Noise, Params
 from noisereg.errors import NoiseregError
+from noisereg.plugins import trust
 from noisereg.plugins.registry import HOOKS, KINDS, Policy, Registry, registry, reset
 from noisereg.runs.config import complete, load_plugins, validate
 
@@ -25,6 +30,14 @@ def packages(tmp_path, monkeypatch):
     yield installed
     installed.forget()
     reset()
+
+
+@pytest.fixture(autouse=True)
+def trusted(tmp_path_factory, monkeypatch):
+    """A user who has run no plugin yet; the file of those that are trusted."""
+    folder = tmp_path_factory.mktemp("settings")
+    monkeypatch.setenv("NOISEREG_CONFIG", str(folder))
+    return folder / "trusted-plugins.txt"
 
 
 def plugin(found: Registry, name: str):
@@ -208,7 +221,8 @@ def test_a_plugin_that(packages, capsys, case):
     assert plugin(found, "bad").entries == []
     for name in ("bad", "bad/x"):
         assert reason in refusal(found, name)
-    assert reason in refusal(found, "some-name-that-it-may-have-had")
+    # and nobody else is blamed on it
+    assert "bad" not in refusal(found, "some-name-that-nobody-has")
 
 
 def test_one_warning_a_run_however_many_ranks(packages, capsys, monkeypatch):
@@ -365,7 +379,7 @@ def test_the_environment_reads_as_documented():
         "NOISEREG_BLOCK": "c",
         "NOISEREG_STRICT": "1",
     }
-    assert Policy.from_environment(env) == Policy(False, ("a", "b"), ("c",), True)
+    assert Policy.from_environment(env) == Policy(False, False, ("a", "b"), ("c",), True)
     assert (
         Policy.from_environment({"NOISEREG_NO_PLUGINS": "0", "NOISEREG_STRICT": "0"}) == Policy()
     )
@@ -399,6 +413,31 @@ def test_a_wrong_parameter_names_the_nearest_one():
     )
 
 
+def test_a_broken_plugin_is_named_where_its_own_name_fits_the_one_asked_for(packages):
+    packages.install("noisereg-offset", "1 / 0")
+    found = Registry()
+    for name in ("offset", "noisereg-offset", "noisereg_offset/pyramid"):
+        assert "the plugin noisereg-offset (noisereg-offset) is broken: Zero" in refusal(
+            found, name
+        )
+    for name in ("pyramid", "wite", "offsets", "other/offset"):
+        assert "ZeroDivisionError" not in refusal(found, name)
+
+
+@pytest.mark.parametrize("name", ["d/real", "photos/cats/tabby", "./x", "../y", "~/z", "a/b.zip"])
+def test_nobody_is_advised_to_install_a_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = Registry()
+    with pytest.raises(NoiseregError) as error:
+        found.find("dataset", name)
+    assert "pip" not in str(error.value)
+    assert "a path begins with ./, / or ~" in str(error.value)
+    (tmp_path / "d/real").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    assert "pip" not in refusal(found, "d/real")  # of whatever kind, if there is such a path
+    assert "pip" not in refusal(found, "photos")
+
+
 # --plugin and NOISEREG_PLUGINS
 
 
@@ -424,7 +463,7 @@ def test_a_changed_file_is_refused_with_what_to_type_and_used_if_that_is_typed(t
     write(file, good("other"))
     with pytest.raises(NoiseregError) as error:
         Registry().load_recorded(**record)
-    assert f"{file} has changed since this run recorded it" in str(error.value)
+    assert f"{file} has changed since the configuration recorded it" in str(error.value)
     assert f"give plugin={file} to use it as it is now" in str(error.value)
     found = Registry()
     values = load_plugins(found, {"plugins": [record]}, [str(file)])
@@ -465,21 +504,145 @@ def test_a_plugin_of_the_same_name_does_not_stand_for_one_that_is_as_recorded(tm
     assert {"of-a", "of-b"} <= {e.name for e in found.entries("noise")}
 
 
-def test_a_record_without_a_hash_is_not_executed(tmp_path):
+@pytest.mark.parametrize("recorded", ["its hash", "no hash"])
+@pytest.mark.parametrize("form", ["absolute", "relative", "home", "link", "module"])
+def test_what_a_file_names_is_executed_only_if_the_user_has_run_it(
+    form, recorded, tmp_path, monkeypatch, trusted
+):
+    proof = tmp_path / "proof"
+    file = write(tmp_path / "theirs.py", f"open({str(proof)!r}, 'w')\n{dedent(good('mine'))}")
+    link = tmp_path / "link.py"
+    link.symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = {
+        "absolute": str(file),
+        "relative": "./theirs.py",
+        "home": "~/theirs.py",
+        "link": str(link),
+        "module": "theirs",
+    }[form]
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    record = (source, sha256 if recorded == "its hash" else "")
+    with pytest.raises(NoiseregError) as error:
+        Registry().load_recorded(*record, "a/config.yaml")
+    assert not proof.exists()
+    named = "theirs" if form == "module" else str(file)
+    assert f"a/config.yaml names the plugin {named} (SHA-256 {sha256})" in str(error.value)
+    assert f"plugin={named}, or type noisereg plugins trust {named}" in str(error.value)
+    Registry().load(source)  # the user's word
+    proof.unlink()
+    sys.modules.pop("theirs", None)
+    assert f"{sha256}  {file}" in trusted.read_text().split("\n")
+    assert Registry().load_recorded(*record).status == "ok"
+    assert proof.exists()
+    sys.modules.pop("theirs", None)
+
+
+def test_code_of_a_file_that_is_trusted_is_not_trusted_elsewhere(tmp_path, capsys):
+    """Beside it may lie what it imports: the user's own copy is taken."""
+    for folder in ("own", "theirs"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "mine.py", good("mine"))
+    Registry().load(str(tmp_path / "own/mine.py"))
+    theirs = tmp_path / "theirs/mine.py"
+    sha256 = hashlib.sha256(theirs.read_bytes()).hexdigest()
+    assert Registry().load_recorded(str(theirs), sha256).source == str(tmp_path / "own/mine.py")
+    assert f"your own {tmp_path / 'own/mine.py'} is used" in capsys.readouterr().err
+    (tmp_path / "own/mine.py").unlink()
+    with pytest.raises(NoiseregError, match="which you have not run before"):
+        Registry().load_recorded(str(theirs), sha256)
+
+
+def test_a_module_is_trusted_only_with_all_that_importing_it_executes(tmp_path, monkeypatch):
+    write(tmp_path / "mine.py", good("mine"))
+    (tmp_path / "ns/deep").mkdir(parents=True)
+    write(tmp_path / "ns/deep/mine.py", good("mine"))
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack/__init__.py").touch()
+    write(tmp_path / "pack/noises.py", good("mine"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Registry().load("pack.noises")
+    Packages(tmp_path).forget()
+    (tmp_path / "pack/__init__.py").write_text("raise SystemExit('executed')")
+    importlib.invalidate_caches()
+    for module in ("pack.noises", "ns.deep.mine", "sys", "antigravity", "no.such"):
+        with pytest.raises(NoiseregError, match="which you have not run before"):
+            Registry().load_recorded(module, "")
+
+
+def test_a_store_that_others_may_write_is_not_believed(tmp_path, trusted, capsys):
     file = write(tmp_path / "mine.py", good("mine"))
-    with pytest.raises(NoiseregError, match="records no SHA-256"):
+    Registry().load(str(file))
+    Registry().load_recorded(str(file), "")
+    for path, mode in ((trusted, 0o666), (trusted, 0o620), (trusted.parent, 0o777)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(NoiseregError, match="which you have not run before"):
+            Registry().load_recorded(str(file), "")
+        path.chmod(before)
+    Registry().load_recorded(str(file), "")
+    assert "is not believed: every user may write into it" in capsys.readouterr().err
+
+
+def test_where_the_store_cannot_be_written_a_sweep_still_passes_it_on(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("NOISEREG_CONFIG", str(write(tmp_path / "file", "")))
+    monkeypatch.setattr(trust, "_unwritten", set())
+    file = write(tmp_path / "mine.py", good("mine"))
+    Registry().load(str(file))
+    assert "later commands will ask for --plugin again" in capsys.readouterr().err
+    passed_on = trust.passed_on()
+    monkeypatch.setattr(trust, "_unwritten", set())
+    with pytest.raises(NoiseregError, match="which you have not run before"):
         Registry().load_recorded(str(file), "")
+    for name, value in passed_on.items():
+        monkeypatch.setenv(name, value)
+    assert Registry().load_recorded(str(file), "").status == "ok"
 
 
-def test_nothing_inside_a_run_folder_is_executed(tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    (run / "samples").mkdir(parents=True)
-    (run / "config.yaml").touch()
-    (run / "environment.json").touch()
-    evil = write(run / "samples/evil.py", "raise SystemExit('executed')")
+def test_no_plugins_means_none(tmp_path):
+    file = write(tmp_path / "mine.py", good("mine"))
+    record = load_plugins(Registry(), {}, [str(file)])["plugins"][0]
+    none = Registry(Policy.from_environment({"NOISEREG_NO_PLUGINS": "1"}))
+    with pytest.raises(NoiseregError, match="expected one of them"):
+        none.load(str(file))
+    # the record stays, so that a run that goes on without it does not forget it
+    assert load_plugins(none, {"plugins": [record]})["plugins"] == [record]
+    assert "mine" not in {e.name for e in none.entries("noise")}
+    assert f"it came with the plugin {file}, and no_plugins loads none" in refusal(
+        none, "file/mine"
+    )
+
+
+@pytest.mark.parametrize("bad", ["~nobody/x.py", "a\0b.py", ".", "fifo.py", "/dev/zero"])
+def test_a_path_that_is_no_file_is_refused_in_one_line(bad, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo.py")
+    reference = bad if bad != "." else "./."
+    for load in (Registry().load, lambda source: Registry().load_recorded(source, "")):
+        with pytest.raises(NoiseregError):
+            load(reference)
+
+
+@pytest.mark.parametrize(
+    ("inside", "signs"),
+    [
+        ("run/samples", ("run/config.yaml", "run/environment.json")),
+        ("run", ("run/config.yaml", "run/status.json")),
+        ("run/cells", ("run/sweep.yaml", "run/cells/a.yaml")),
+    ],
+)
+def test_nothing_inside_a_run_or_a_sweep_is_executed(inside, signs, tmp_path, monkeypatch):
+    (tmp_path / inside).mkdir(parents=True)
+    for sign in signs:
+        (tmp_path / sign).touch()
+    evil = write(tmp_path / inside / "evil.py", "raise SystemExit('executed')")
     with pytest.raises(NoiseregError, match="nothing in one is executed"):
         Registry().load(str(evil))
-    (run / "__init__.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "run/__init__.py").write_text("raise SystemExit('executed')")
     monkeypatch.syspath_prepend(str(tmp_path))
     for module in ("run", "run.evil"):
         with pytest.raises(NoiseregError) as error:
@@ -569,7 +732,7 @@ def test_plugins_of_the_environment_are_recorded_when_used_and_checked_like_all_
     assert [r.source for r in config.plugins] == [str(file)]
     write(file, good("mine") + "\n")
     reset()
-    with pytest.raises(NoiseregError, match="has changed since this run recorded it"):
+    with pytest.raises(NoiseregError, match="has changed since the configuration recorded it"):
         registry().load_recorded(**config.plugins[0].model_dump())
     monkeypatch.setenv("NOISEREG_NO_PLUGINS", "1")
     reset()

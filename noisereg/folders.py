@@ -1,0 +1,72 @@
+"""The user's own folders: what noisereg keeps outside of runs, and whether it is the user's."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from noisereg.terminal import one_line
+
+
+def config_dir() -> Path:
+    """``NOISEREG_CONFIG``, or the platform's folder for settings."""
+    return Path(
+        os.environ.get("NOISEREG_CONFIG") or platformdirs.user_config_dir("noisereg")
+    ).expanduser()
+
+
+def cache_dir() -> Path:
+    """``NOISEREG_CACHE``, or the platform's folder for what can be computed again.
+
+    One that others may write into is not used: what lies in it would be believed. A folder of this
+    process's own stands in for it, and one line on stderr says so.
+    """
+    named = Path(
+        os.environ.get("NOISEREG_CACHE") or platformdirs.user_cache_dir("noisereg")
+    ).expanduser()
+    return _stand_in(str(named), fault) if (fault := not_the_users(named)) else named
+
+
+def not_the_users(path: Path, group: bool = False) -> str:
+    """Why what lies in ``path`` may be another user's doing, or the empty string.
+
+    It must belong to this user or to root, and not be writable by all (with ``group``, by its
+    group neither). What is not there yet is the user's, and so is everything where the system
+    knows no owners.
+    """
+    if not hasattr(os, "geteuid"):
+        return ""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    if found.st_uid not in (os.geteuid(), 0):
+        return "it belongs to another user"
+    if found.st_mode & stat.S_IWOTH:
+        return "every user may write into it"
+    if group and found.st_mode & stat.S_IWGRP:
+        return "its group may write into it"
+    return ""
+
+
+@functools.cache
+def _stand_in(folder: str, fault: str) -> Path:
+    """A temporary folder in the place of ``folder``, removed when the process ends."""
+    own = tempfile.mkdtemp(prefix="noisereg-cache-")
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    print(
+        one_line(
+            f"noisereg: the cache folder {folder} is not used: {fault}; computing again each "
+            "time. Make it yours (chmod o-w, chown), or set NOISEREG_CACHE to another"
+        ),
+        file=sys.stderr,
+    )
+    return Path(own)

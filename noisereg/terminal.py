@@ -1,0 +1,28 @@
+"""Text on its way to a terminal: what came from a file may hold what a terminal obeys."""
+
+from __future__ import annotations
+
+import re
+
+_OBEYED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1: colours, titles, the clipboard
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing round
+    "\ufeff\ud800-\udfff]"  # the byte-order mark, and halves of characters, which cannot be printed
+)
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that a terminal obeys rather than shows written out: ``\\x1b``.
+
+    Tabs and new lines stay; whoever prints one line joins its words first.
+    """
+    return _OBEYED.sub(lambda found: _written_out(ord(found.group())), text)
+
+
+def _written_out(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def one_line(text: str) -> str:
+    """:func:`printable`, on one line."""
+    return printable(" ".join(text.split()))
