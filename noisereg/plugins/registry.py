@@ -664,11 +664,7 @@ class Registry:
                 f"{text}; it was registered in a Python session: register it again, or keep it "
                 "in a `plugin` file"
             )
-        off = (
-            ""
-            if self.policy.entry_points
-            else "; plugins are switched off (`no_plugins`)"
-        )
+        off = "" if self.policy.entry_points else "; plugins are switched off (`no_plugins`)"
         if slash:
             known = {p.distribution for p in self.plugins}
             if wanted in known:
