@@ -180,14 +180,13 @@ _ADVICE = {
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's own kinds of it, recognised without importing torch."""
+    """torch's and NumPy's own kinds of it, recognised without importing torch."""
     torch = sys.modules.get("torch")
     kind = getattr(torch, "OutOfMemoryError", None)
     if kind is not None and isinstance(error, kind):
         return True
-    return isinstance(error, RuntimeError) and bool(
-        re.search(r"can't allocate memory|not enough memory|out of memory", str(error))
-    )
+    said = r"can't allocate memory|not enough memory|out of memory|array is too big|dimension exceeded"
+    return isinstance(error, RuntimeError | ValueError) and bool(re.search(said, str(error)))
 
 
 def _library(error: ImportError) -> str:

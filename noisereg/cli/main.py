@@ -15,8 +15,10 @@ import typer.main
 
 from noisereg.cli import boundary, config, export, flags, noise, plugins, sample, sweep, train
 from noisereg.cli import eval as evaluation
+from noisereg.errors import NoiseregError
 from noisereg.paths import check_text, local_path
 from noisereg.plugins.registry import reset
+from noisereg.reading import short
 
 app = typer.Typer(
     name="noisereg",
@@ -139,6 +141,8 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
     """Run a command once every path among its options is known to be one of this machine."""
     flags.run_as(leaf)
     for name, value in context.params.items():
+        if isinstance(value, int | list | tuple):
+            _check_numbers(name.rstrip("_"), value)
         if isinstance(value, Path):
             context.params[name] = local_path(value, name.rstrip("_"))
         elif isinstance(value, list | tuple) and any(isinstance(each, Path) for each in value):
@@ -147,6 +151,15 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
         return invoke(context)
     except KeyboardInterrupt:  # which typer would take, and say nothing
         raise boundary.Interrupted from None
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """No number of more than 64 bits: no array could hold it."""
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, int) and not -(2**63) <= each < 2**63:
+            raise NoiseregError(
+                f"`{name}={short(each, 40)}`: expected a whole number of at most 64 bits"
+            )
 
 
 def run(arguments: list[str]) -> int:

@@ -55,6 +55,9 @@ def sample(
             help="Small images to enlarge (--task superres), sorted by path.",
         ),
     ] = None,
+    many: Annotated[
+        bool, typer.Option("--many", help="More than a million samples are meant.")
+    ] = False,
     seed: Annotated[
         int, typer.Option(help="Sample i of a seed is the same whatever --num is.")
     ] = 0,
@@ -96,6 +99,7 @@ def sample(
         guidance=guidance,
         labels=label or None,
         inputs=input_,
+        many=many,
         reporter=ConsoleReporter(),
     )
     from noisereg.runs.runtime import rank

@@ -30,6 +30,7 @@ from noisereg.plugins.registry import Entry, Registry, registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import Parts
 from noisereg.runs.config import RuntimeConfig, data_spec, validate
+from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
@@ -308,8 +309,7 @@ def _groups(
         dataset, real = known[data.label()]
         if real.identity not in groups:
             num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
-            if num < 1:
-                raise NoiseregError(f"`num={num}`: expected at least 1")
+            check_num(num, real.x.shape[1:])
             if paired and num > len(real.x):
                 raise NoiseregError(
                     f"`num={num}`: {paired} compares each sample with its own right answer, and "

@@ -34,7 +34,7 @@ from noisereg.plugins.sources import (
     is_file,
     read_source,
 )
-from noisereg.plugins.validation import validation_message
+from noisereg.plugins.validation import check_numbers, validation_message
 from noisereg.terminal import one_line
 
 Kind = Literal[
@@ -700,7 +700,9 @@ class Registry:
             there is.
         """
         try:
-            return entry.component.params.model_validate(dict(values))
+            params = entry.component.params.model_validate(dict(values))
+            check_numbers(params, entry.name)
+            return params
         except ValidationError as error:
             raise NoiseregError(
                 validation_message(error, entry.component.params, entry.name)

@@ -9,14 +9,25 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
 from noisereg.errors import NoiseregError
+from noisereg.paths import remote_scheme
 from noisereg.reading import parse_json
 
 KEY = r"[A-Za-z_][\w.\-]*"
+MAX_PARTS = 16
+"""Of a dotted key."""
 
 
 def set_dotted(target: dict[str, Any], key: str, value: Any) -> None:
-    """``target["a"]["b"] = value`` for ``a.b``, making the mappings on the way."""
-    *path, last = key.split(".")
+    """``target["a"]["b"] = value`` for ``a.b``, making the mappings on the way.
+
+    Raises:
+        NoiseregError: for more than ``MAX_PARTS`` parts, which no parameters have.
+    """
+    *path, last = key.split(".", MAX_PARTS)
+    if "." in last:
+        raise NoiseregError(
+            f"{key[:60]}… has more than {MAX_PARTS} parts; expected a key such as gamma.tau"
+        )
     for part in path:
         inner = target.get(part)
         if not isinstance(inner, dict):
@@ -69,6 +80,11 @@ class Spec(BaseModel):
         Raises:
             NoiseregError: for text that is no spec.
         """
+        if scheme := remote_scheme(text.strip()):
+            raise NoiseregError(
+                f"{text!r}: remote storage ({scheme}) is not supported yet; expected a component, or "
+                "a folder of this machine"
+            )
         name, colon, rest = text.strip().partition(":")
         if not name:
             raise NoiseregError(
@@ -88,11 +104,11 @@ class Spec(BaseModel):
         if isinstance(value, str):
             spec = cls.parse(value)
             return {"name": spec.name, "params": spec.params}
-        if isinstance(value, Mapping) and set(value) != {"name", "params"}:
-            if "name" not in value:
-                raise ValueError(
-                    "expected a component: its name, or a mapping with the key 'name'"
-                )
+        if isinstance(value, Spec):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            raise ValueError("expected a component: its name, or a mapping with the key 'name'")
+        if set(value) != {"name", "params"}:
             return {
                 "name": value["name"],
                 "params": {k: v for k, v in value.items() if k != "name"},

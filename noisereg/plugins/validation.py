@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from noisereg.errors import nearest
-from noisereg.reading import first_complaint
+from noisereg.errors import NoiseregError, nearest
+from noisereg.reading import first_complaint, short
 
 
 def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -52,3 +53,30 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
             return f"{owner} has no parameter {given!r}{hint or known} (noisereg plugins show {owner})"
         return f"the configuration has no key {given!r}{hint} (noisereg config schema)"
     return ": ".join(part for part in (owner, key, message) if part)
+
+
+def check_numbers(params: BaseModel, owner: str) -> None:
+    """That every number among a component's parameters is finite and has at most 64 bits, which is
+    what an array can hold, whatever a plugin's own model allows.
+
+    Raises:
+        NoiseregError: names the parameter.
+    """
+    for key, value in _numbers(params.model_dump(), ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise NoiseregError(f"{owner}: {key}: expected a finite number, not {value}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise NoiseregError(
+                f"{owner}: {key}: expected a whole number of at most 64 bits, not {short(value)}"
+            )
+
+
+def _numbers(value: Any, key: str) -> Iterator[tuple[str, int | float]]:
+    if isinstance(value, int | float):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers(inner, key)

@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -54,7 +54,14 @@ LISTS = ("reg", "log")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("expected a whole number of at most 64 bits")
+        return value
 
 
 class PluginRecord(Section):
@@ -114,12 +121,15 @@ class TrainConfig(Section):
         return self
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimConfig(Section):
     name: Literal["adamw", "adam"] = Field("adamw", description="the optimiser")
     lr: Literal["auto"] | float = Field(
         "auto", description="learning rate; auto is the denoiser's own"
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of its moving averages")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of its moving averages")
     weight_decay: float = Field(0.0, ge=0, description="of the denoiser's weights")
     warmup: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
     schedule: Literal["constant", "cosine", "linear"] = Field(
@@ -143,7 +153,7 @@ class EmaConfig(Section):
 
 class SampleConfig(Section):
     num: int = Field(64, ge=1, description="how many samples `noisereg sample` draws")
-    steps: int = Field(100, ge=1, description="sampling steps")
+    steps: int = Field(100, ge=1, le=100_000, description="sampling steps")
     eta: Literal["auto"] | float = Field(
         "auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,24 @@ def npz_bytes(samples: Tensor) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, samples=array.contiguous().cpu().numpy())
     return buffer.getvalue()
+
+
+MOST_SAMPLES = 1_000_000
+"""That are drawn without being asked twice: they are held in memory, and take hours."""
+
+
+def check_num(num: int, shape: Sequence[int], many: bool = False) -> None:
+    """
+    Raises:
+        NoiseregError: for no samples, or for more than ``MOST_SAMPLES`` unless ``many`` is set.
+    """
+    if num < 1:
+        raise NoiseregError(f"`num={num}`: expected at least 1")
+    if num > MOST_SAMPLES and not many:
+        raise NoiseregError(
+            f"`num={num}`: {num:,} samples are {num * math.prod(shape) / 1e9:,.0f} GB at least, held "
+            f"in memory; expected at most {MOST_SAMPLES:,}, or `many=True` as well"
+        )
 
 
 def check_out(path: Path) -> None:

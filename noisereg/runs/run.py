@@ -22,7 +22,7 @@ from noisereg.runs.build import Parts, assemble
 from noisereg.runs.config import Config, RuntimeConfig, SampleConfig, validate
 from noisereg.runs.draws import Stream
 from noisereg.runs.objective import as_model
-from noisereg.runs.output import picture, to_uint8
+from noisereg.runs.output import check_num, picture, to_uint8
 from noisereg.runs.records import read_environment, read_status
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
@@ -274,6 +274,7 @@ class Run:
         guidance: float | None = None,
         labels: Sequence[int | str] | None = None,
         inputs: str | Path | None = None,
+        many: bool = False,
         reporter: Reporter | None = None,
     ) -> Tensor:
         """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num,
@@ -282,7 +283,8 @@ class Run:
         Sample i has the i-th of ``labels`` (numbers, or names of classes; left out: all in turn),
         or is made of the i-th image
         of the folder ``inputs``, which wrap around. What is left out is as the run's configuration
-        says. Under torchrun each rank draws its part, and all get the whole.
+        says. Under torchrun each rank draws its part, and all get the whole. More than a million are
+        drawn with ``many`` alone.
 
         Raises:
             NoiseregError: for a setting that would sample wrongly, and for a condition that the
@@ -295,8 +297,7 @@ class Run:
         told = conditions.given(parts.task, labels, inputs, self.class_names)
         if num is None:
             num = settings.num if inputs is None else len(told)
-        if num < 1:
-            raise NoiseregError(f"`num={num}`: expected at least 1")
+        check_num(num, self.shape, many)
         share = runtime.share(num)
         reporter.begin("sample", len(share))
         try:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ from noisereg.runs.records import read_status
 from noisereg.store import write_atomically
 
 SWEEP_FILE = "sweep.yaml"
+MAX_CELLS = 10_000
+"""Of one sweep: each is a folder, and a training of minutes at least."""
 COMPONENT_AXES = ("noise", "reg", "pairing", "process")
 
 
@@ -134,6 +138,12 @@ def make_cells(base: Mapping[str, Any], grid: Grid) -> list[Cell]:
         name: getattr(grid, name) for name in COMPONENT_AXES if getattr(grid, name)
     }
     axes |= grid.axes
+    count = grid.seeds * math.prod(len(values) for values in axes.values())
+    if count > MAX_CELLS:
+        raise NoiseregError(
+            f"the sweep has {count:,} cells; expected at most {MAX_CELLS:,}: fewer `seeds`, or fewer "
+            "values of its axes"
+        )
     cells: list[Cell] = []
     for seed in range(first_seed, first_seed + grid.seeds):
         for combination in itertools.product(*axes.values()):
@@ -154,8 +164,8 @@ def make_cells(base: Mapping[str, Any], grid: Grid) -> list[Cell]:
             ]
             label = "_".join(words) or "run"
             cells.append(Cell(f"{label}_s{seed}", validate(values), label))
-    names = [cell.name for cell in cells]
-    if twice := next((n for n in names if names.count(n) > 1), None):
+    times = Counter(cell.name for cell in cells)
+    if twice := next((name for name, count in times.items() if count > 1), None):
         raise NoiseregError(
             f"two cells of the sweep are the same ({twice}); give each value of an axis once"
         )
