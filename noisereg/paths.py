@@ -74,5 +74,5 @@ def check_text(text: str, where: str) -> None:
 
 
 def clean(text: str) -> str:
-    """Text for a message: no backtick, and what no terminal should get as an escape."""
-    return printable(text.replace("`", "'")).replace("\n", "\\n").replace("\t", "\\t")
+    """Text for a message: no backtick, and nothing that a terminal obeys."""
+    return printable(text.replace("`", "'"))

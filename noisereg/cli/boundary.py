@@ -23,6 +23,7 @@ from noisereg.cli.flags import flagged
 from noisereg.errors import NoiseregError
 from noisereg.paths import clean
 from noisereg.reading import reason
+from noisereg.terminal import one_line
 
 LONGEST = 2000
 """Characters of one line; of a longer one the middle is left out."""
@@ -76,7 +77,7 @@ def open_streams() -> None:
 
 def say(text: str) -> None:
     """One line on stderr, if that can be written to."""
-    text = clean(" ".join(text.split()))
+    text = one_line(text)
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
     with contextlib.suppress(OSError, ValueError):

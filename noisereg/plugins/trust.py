@@ -84,7 +84,7 @@ def remember(source: Source) -> Path:
         except OSError as error:
             _say_once(
                 f"{path} cannot be written ({error.strerror}): later commands will ask for "
-                "--plugin again"
+                "its plugins again"
             )
         _unwritten.update(set(new) - trusted())
     return path

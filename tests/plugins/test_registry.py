@@ -593,7 +593,7 @@ def test_where_the_store_cannot_be_written_a_sweep_still_passes_it_on(
     monkeypatch.setattr(trust, "_unwritten", set())
     file = write(tmp_path / "mine.py", good("mine"))
     Registry().load(str(file))
-    assert "later commands will ask for --plugin again" in capsys.readouterr().err
+    assert "later commands will ask for its plugins again" in capsys.readouterr().err
     passed_on = trust.passed_on()
     monkeypatch.setattr(trust, "_unwritten", set())
     with pytest.raises(NoiseregError, match="which you have not run before"):
