@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ def _brackets(value: Any) -> Any:
 
 Width = Annotated[int, Field(gt=0, le=65_536)]
 Widths = tuple[Width, ...]
+UNetWidth = Annotated[int, Field(gt=0, le=4096)]  # 4096: 0.6 GB a convolution
 Levels = Annotated[tuple[int, ...] | None, BeforeValidator(_brackets)]
 
 
@@ -79,9 +81,27 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-AUTO_SMALL = 64
-"""The largest side for which ``preset=auto`` is the small network. It goes by the shape alone: a
-run trained on a GPU is the same network when it is sampled on a CPU."""
+AUTO_AREA = 64 * 64
+"""Pixels up to which ``preset=auto`` is the small network."""
+
+
+def auto_network(height: int, width: int) -> Preset:
+    """The U-Net that ``preset=auto`` is: the small one up to 64×64 pixels, then widths in
+    proportion to the area, up to DDPM's 128, and levels down to 8×8.
+
+    It goes by the shape alone: a run trained on a GPU is the same network when it is sampled on a
+    CPU. Between one area and the next nothing jumps: the same area has the same network whatever
+    its sides are, and a little more area a little larger one.
+    """
+    small = PRESETS["small"]
+    area = height * width
+    if area <= AUTO_AREA:
+        return small
+    first = min(128, 4 * round(4 * area / AUTO_AREA))
+    doublings = math.log2(area / AUTO_AREA) / 2  # of the side
+    depth = min(7, 4 + round(doublings))
+    widths = (first, 2 * first, *[4 * first] * (depth - 2))
+    return small._replace(channels=widths, attention=(min(depth - 1, 2 + round(doublings)),))
 
 
 class UNetParams(Params):
@@ -89,9 +109,10 @@ class UNetParams(Params):
 
     preset: Literal["auto", "small", "ddpm-cifar10", "bndm-64", "bndm-128"] = Field(
         "auto",
-        description="the network to start from; auto: small up to 64×64 pixels, bndm-128 above",
+        description="the network to start from; auto: small up to 64×64 pixels, and growing with "
+        "the area above",
     )
-    channels: Widths | None = Field(
+    channels: tuple[UNetWidth, ...] | None = Field(
         None, min_length=1, description="width of each level, from full resolution down"
     )
     layers: int | None = Field(None, ge=1, le=100, description="residual blocks a level")
@@ -116,11 +137,13 @@ class UNetParams(Params):
         """
         name = self.preset
         if name == "auto":
-            name = "small" if max(shape[1:]) <= AUTO_SMALL else "bndm-128"
+            name, base = "small", auto_network(*shape[1:])
+        else:
+            base = PRESETS[name]
         given = {
             field: value for field in Preset._fields if (value := getattr(self, field)) is not None
         }
-        network = PRESETS[name]._replace(**given)
+        network = base._replace(**given)
         depth = len(network.channels)
         for level in network.attention:
             if not 0 <= level < depth:

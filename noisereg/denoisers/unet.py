@@ -89,6 +89,8 @@ class UNet(PaddedUNet):
         self.params = UNetParams.model_validate({"preset": name, **network._asdict()})
         self.summary = f"preset {name}, channels {'-'.join(map(str, network.channels))}"
         self.default_lr = 1e-4 if bndm else 1e-3 if name == "small" else 2e-4
+        if params.preset == "auto":  # the rate that suits the small one, down to BNDM's
+            self.default_lr = max(1e-4, 1e-3 * min(1, 16 / network.channels[0]))
         if not bndm:  # BNDM trains from diffusers' own initial weights
             initialise_as_ddpm(self.unet)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
@@ -9,9 +11,10 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from noisereg.api import Context
-from noisereg.denoisers import PRESETS, UNetParams
+from noisereg.denoisers import PRESETS, UNetParams, auto_network
 from noisereg.denoisers.unet import UNet, padding
 from noisereg.errors import NoiseregError
+from noisereg.plugins.registry import Policy, Registry
 
 
 def build(shape: tuple[int, ...], device: str = "meta", **params) -> UNet:
@@ -120,16 +123,54 @@ def test_padding_is_even_and_only_where_needed():
 
 
 @pytest.mark.parametrize(
-    ("side", "preset"), [(28, "small"), (64, "small"), (65, "bndm-128"), (128, "bndm-128")]
+    ("shape", "channels"),
+    [
+        ((28, 28), (16, 32, 64, 64)),
+        ((64, 64), (16, 32, 64, 64)),
+        ((128, 32), (16, 32, 64, 64)),  # as 64×64, whatever the sides
+        ((80, 80), (24, 48, 96, 96)),
+        ((128, 128), (64, 128, 256, 256, 256)),
+    ],
 )
-def test_auto_goes_by_the_shape_and_the_parameters_say_what_it_became(side, preset):
-    model = build((3, side, side))
-    assert model.params.preset == preset
-    assert model.params.channels == PRESETS[preset].channels
-    assert model.summary.startswith(f"preset {preset}, ")
+def test_auto_goes_by_the_area_and_the_parameters_say_what_it_became(shape, channels):
+    model = build((3, *shape))
+    assert model.params.preset == "small"
+    assert model.params.channels == channels
     dumped = model.params.model_dump(mode="json")
     assert None not in dumped.values()
     assert UNetParams(**dumped) == model.params
+    again = build((3, *shape), **dumped)
+    assert [p.shape for p in again.parameters()] == [p.shape for p in model.parameters()]
+
+
+def test_auto_grows_smoothly_with_the_area():
+    """64×64 had 1.1 M parameters and 80×48, which is smaller, 116 M."""
+
+    def size(height, width):
+        return count(build((3, height, width)))
+
+    assert size(80, 48) == size(48, 80) == size(64, 60) == size(64, 64)
+    sides = [64, 68, 72, 78, 84, 90, 91, 98, 106, 116, 128]
+    sizes = [size(side, side) for side in sides]
+    ratios = [b / a for a, b in pairwise(sizes)]
+    assert min(ratios) >= 1
+    assert max(ratios) < 1.75
+    assert size(512, 512) < 150e6
+    assert auto_network(64, 64) == PRESETS["small"]
+
+
+def test_the_learning_rate_of_auto_falls_as_it_grows():
+    rates = [build((3, side, side)).default_lr for side in (64, 80, 128, 256)]
+    assert rates[0] == 1e-3
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] >= 1e-4
+
+
+@pytest.mark.parametrize("width", ["0", "-16", "1000000000000", "4097"])
+def test_widths_that_cannot_be_are_refused_in_words(width):
+    registry = Registry(Policy(entry_points=False))
+    with pytest.raises(NoiseregError, match=rf"unet: channels\.1.*{width}"):
+        registry.params(registry.find("denoiser", "unet"), {"channels": f"16,{width}"})
 
 
 def test_what_is_given_overrides_the_preset():
