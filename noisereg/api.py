@@ -112,6 +112,7 @@ class RegularizerParams(Params):
         ge=0,
         allow_inf_nan=False,
         description="λ: what the value is multiplied by in the loss",
+        json_schema_extra={"strength": True},  # tables show it, and draw numbers over it
     )
     warmup: int = Field(0, ge=0, description="steps over which λ rises linearly from 0")
     schedule: Literal["constant", "linear", "cosine"] = Field(

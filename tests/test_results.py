@@ -89,8 +89,8 @@ def check_numbers(table: Table) -> None:
     somebody's machine.
     """
     for row in table.rows:
-        assert set(row.cells) == set(table.metrics)
-        for cell in row.cells.values():
+        assert set(row.estimates) == set(table.metrics)
+        for cell in row.estimates.values():
             assert list(cell.values) == [str(seed) for seed in row.seeds]
             assert np.isfinite(list(cell.values.values())).all()
             assert cell.mean == pytest.approx(np.mean(list(cell.values.values())))

@@ -25,7 +25,7 @@ from noisereg.report.report import number_pictures
 from noisereg.tables.ablation import rebuild
 from noisereg.tables.effects import effects
 from noisereg.tables.formats import decimal, read_json
-from noisereg.tables.statistics import half_width
+from noisereg.tables.significance import half_width
 from noisereg.tables.table import Row, Table
 
 HERE = Path(__file__).parent
@@ -145,7 +145,7 @@ def change(own: Row, base: Row, number: str) -> tuple[float, float, float]:
     """The mean difference over shared seeds, half its 95 % interval, and the baseline's mean over
     those seeds.
     """
-    a, b = own.cells[number].values, base.cells[number].values
+    a, b = own.estimates[number].values, base.estimates[number].values
     shared = [seed for seed in a if seed in b]
     differences = [a[s] - b[s] for s in shared]
     half = half_width(differences)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -300,10 +301,14 @@ def _measure(
 
 
 def _show(tables: Sequence[Table], output: Output) -> None:
-    from noisereg.tables.formats import text
+    from noisereg.tables.formats import notes_of, text
 
-    color = output.out is None and sys.stdout.isatty()
-    _write(text(tables, output.form, color=color), output.out)
+    terminal = output.out is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else None
+    _write(text(tables, output.form, color=terminal, width=width), output.out)
+    if output.form == "csv":  # has no place for what the other formats say below the table
+        for note in dict.fromkeys(note for table in tables for note in notes_of(table)):
+            print(f"noisereg: {note}", file=sys.stderr)
 
 
 def _write(text: str, out: Path | None) -> None:

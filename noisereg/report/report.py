@@ -23,7 +23,7 @@ from noisereg.runs.reporter import Reporter
 from noisereg.store import write_atomically
 from noisereg.tables.formats import ARROW, layout
 from noisereg.tables.naming import spec_label, varying_params
-from noisereg.tables.table import Row, Table
+from noisereg.tables.table import Row, StoredTable, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,7 +176,7 @@ def _manifold(rows: _Rows) -> Picture | None:
 
 
 def _numbers(row: Row) -> dict[str, tuple[float, float | None]]:
-    return {name: (cell.mean, cell.half_width) for name, cell in row.cells.items()}
+    return {name: (cell.mean, cell.half_width) for name, cell in row.estimates.items()}
 
 
 def _titles(table: Table) -> list[tuple[str, str]]:
@@ -198,7 +198,7 @@ def _strength(table: Table) -> Picture | None:
     if not lines:
         return None
     levels = {
-        f"{row.label} (baseline)": {name: cell.mean for name, cell in row.cells.items()}
+        f"{row.label} (baseline)": {name: cell.mean for name, cell in row.estimates.items()}
         for row in table.rows
         if row.baseline and row.first.steps == table.steps[-1]
     }
@@ -462,7 +462,7 @@ def _html_table(evaluation: Evaluation) -> str:
         n = counts[row.first.source, row.first.steps]
         cells = []
         for name, cell in zip(table.metrics, line.cells, strict=True):
-            measured = row.cells.get(name)
+            measured = row.estimates.get(name)
             seeds = [seed for seed in measured.values if seed] if measured else []
             words = [f"n {n:,} · {evaluation.reference.name} · {extractors}"]
             words += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
@@ -506,9 +506,7 @@ def _html_picture(picture: Picture, prefix: str) -> str:
 
 
 def _html_provenance(table: Table) -> str:
-    import json
-
-    text = json.dumps(table.as_json() | {"notes": None}, indent=1, ensure_ascii=False, default=str)
+    text = StoredTable.of(table).model_dump_json(indent=1, exclude={"notes"}, fallback=str)
     return (
         "<details><summary>Everything that these numbers were computed from, in full "
         "precision</summary>"

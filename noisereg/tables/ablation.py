@@ -17,21 +17,20 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from noisereg.errors import NoiseregError, nearest
 from noisereg.tables.naming import matches, matching, name_rows, text_of, where
-from noisereg.tables.statistics import (
+from noisereg.tables.significance import (
     ALPHA,
-    ENOUGH,
     FEWEST,
+    POWER,
     Test,
-    detectable,
     difference_test,
+    found_with_power,
     half_width,
     holm,
+    mean,
 )
-from noisereg.tables.table import Cell, Comparison, Measurement, Row, Table, Verdict
+from noisereg.tables.table import Comparison, Estimate, Measurement, Row, Table, Verdict
 
 
 def build(
@@ -76,8 +75,8 @@ def build(
     if pick is not None:
         _pick(table, pick, pick_on)
     for row in table.rows:
-        row.cells = {
-            name: _cell(row, name)
+        row.estimates = {
+            name: _estimate(row, name)
             for name in names
             if any(name in m.numbers for m in row.measurements)
         }
@@ -185,10 +184,16 @@ def _mark_baseline(table: Table, baseline: str | None) -> None:
 # Numbers
 
 
-def _cell(row: Row, name: str) -> Cell:
-    values = {_seed(m): float(m.numbers[name]) for m in row.measurements if name in m.numbers}
+def _estimate(row: Row, name: str) -> Estimate:
+    return estimate(
+        {_seed(m): float(m.numbers[name]) for m in row.measurements if name in m.numbers}
+    )
+
+
+def estimate(values: Mapping[str, float]) -> Estimate:
+    """The mean of the numbers by seed, with its interval."""
     numbers = list(values.values())
-    return Cell(values, float(np.mean(numbers)), half_width(numbers))
+    return Estimate(values=dict(values), mean=mean(numbers), half_width=half_width(numbers))
 
 
 def _seed(m: Measurement) -> str:
@@ -198,57 +203,58 @@ def _seed(m: Measurement) -> str:
 def _compare(table: Table) -> None:
     """Fill in every row's comparisons with its section's baseline."""
     tests: dict[tuple[int, str], Test] = {}
+    references: dict[tuple[int, str], float] = {}
     bases = {row.first.steps: row for row in table.rows if row.baseline}
     for i, row in enumerate(table.rows):
         base = bases.get(row.first.steps)
         if base is None or base is row:
             continue
-        for name, cell in row.cells.items():
-            if name in base.cells:
-                tests[i, name] = difference_test(cell.values, base.cells[name].values)
-    family = {key: t.p for key, t in tests.items() if t.p is not None}
+        for name, own in row.estimates.items():
+            if name in base.estimates:
+                there = base.estimates[name].values
+                shared = [there[s] for s in own.values if s in there and s]
+                tests[i, name] = difference_test(own.values, there)
+                references[i, name] = mean(shared or list(there.values()))
+    compare(table, tests, references)
+
+
+def compare(
+    table: Table,
+    tests: Mapping[tuple[int, str], Test],
+    references: Mapping[tuple[int, str], float] | None = None,
+) -> None:
+    """Give the estimates of (row, metric) what their tests found, corrected together; with
+    ``references``, the means that the differences are a change of, in percent too.
+    """
+    family = {place: t.p for place, t in tests.items() if t.p is not None}
     adjusted = dict(zip(family, holm(list(family.values())), strict=True))
     for (i, name), t in tests.items():
-        row = table.rows[i]
-        base_values = bases[row.first.steps].cells[name].values
-        row.cells[name] = Cell(
-            row.cells[name].values,
-            row.cells[name].mean,
-            row.cells[name].half_width,
-            comparison_of(
-                t,
-                base_values,
-                row.cells[name].values,
-                table.better[name],
-                adjusted.get((i, name)),
-                len(family),
-            ),
+        p_holm = adjusted.get((i, name))
+        verdict: Verdict = t.verdict or "none"
+        if p_holm is not None and p_holm < ALPHA:
+            verdict = (
+                "better" if (t.difference > 0) == (table.better[name] == "higher") else "worse"
+            )
+        compared = Comparison(
+            verdict=verdict,
+            difference=t.difference,
+            change_percent=_percent(t.difference, (references or {}).get((i, name), 0.0)),
+            n=t.n,
+            paired=t.paired,
+            p=t.p,
+            p_holm=p_holm,
+            found_with_power=found_with_power(t, len(family)) if t.p is not None else None,
         )
+        estimates = table.rows[i].estimates
+        estimates[name] = estimates[name].model_copy(update={"comparison": compared})
 
 
-def comparison_of(
-    t: Test,
-    base: Mapping[str, float],
-    own: Mapping[str, float],
-    better: str,
-    p_holm: float | None,
-    family: int,
-) -> Comparison:
-    shared = [base[s] for s in own if s in base and s] or list(base.values())
-    reference = float(np.mean(shared)) if shared else 0.0
-    verdict: Verdict = t.verdict or "none"
-    if p_holm is not None and p_holm < ALPHA:
-        verdict = "better" if (t.difference > 0) == (better == "higher") else "worse"
-    return Comparison(
-        verdict=verdict,
-        difference=t.difference,
-        change_percent=100 * t.difference / abs(reference) if reference else None,
-        n=t.n,
-        paired=t.paired,
-        p=t.p,
-        p_holm=p_holm,
-        detectable=detectable(t, family) if t.p is not None and t.n < ENOUGH else None,
-    )
+def _percent(difference: float, reference: float) -> float | None:
+    """None where there is no such number."""
+    if not reference or not math.isfinite(reference):
+        return None
+    percent = 100 * (difference / abs(reference))
+    return percent if math.isfinite(percent) else None
 
 
 # Picking on some of the seeds
@@ -269,10 +275,13 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
             families.setdefault(_but_for_strength(row.first), []).append(row)
     dropped: list[Row] = []
     sign = 1 if table.better[metric] == "higher" else -1
-    for rows in families.values():
+    for family in families.values():
+        # a strength at which any run diverged is none to pick
+        rows = [row for row in family if not row.diverged]
+        dropped += [row for row in family if row.diverged and rows]
         if len(rows) < 2:
             continue
-        seeds = sorted(set.intersection(*(set(row.seeds) for row in rows)))
+        seeds = sorted(set.intersection(*(_measured(row, metric) for row in rows)))
         some = [s for s in seeds if s in pick_on] if pick_on else seeds[: len(seeds) // 2]
         rest = [s for s in seeds if s not in some]
         if not some or not rest or [s for s in pick_on if s not in seeds]:
@@ -289,16 +298,18 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
                 f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; expected at least 2, better 6"
             )
 
-        def mean(row: Row, some: list[int] = some) -> float:
-            return float(np.mean([m.numbers[metric] for m in row.measurements if m.seed in some]))
-
-        best = max(rows, key=lambda row: sign * mean(row))
+        means = {
+            row.label: mean([m.numbers[metric] for m in row.measurements if m.seed in some])
+            for row in rows
+        }
+        finite = [row for row in rows if math.isfinite(means[row.label])]
+        best = max(finite or rows, key=lambda row: sign * means[row.label])
         for row in rows:
             table.candidates.append(
                 {
                     "label": row.label,
                     "metric": metric,
-                    "mean": mean(row),
+                    "mean": means[row.label],
                     "seeds": some,
                     "picked": row is best,
                 }
@@ -315,6 +326,11 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
         if row.baseline and not {m.seed for m in row.measurements} <= used:
             row.measurements = [m for m in row.measurements if m.seed not in used]
     table.rows = [row for row in table.rows if row not in dropped]
+
+
+def _measured(row: Row, metric: str) -> set[int]:
+    """The seeds that have the number."""
+    return {m.seed for m in row.measurements if m.seed is not None and metric in m.numbers}
 
 
 def _but_for_strength(m: Measurement) -> str:
@@ -363,8 +379,8 @@ def difference_notes(rows: list[Row], shown: set[str]) -> list[str]:
 
 
 def _statistics_notes(table: Table, picked: bool) -> list[str]:
-    notes: list[str] = []
-    counts = [len(cell.values) for row in table.rows for cell in row.cells.values()]
+    notes = diverged_notes(table.rows)
+    counts = [len(found.values) for row in table.rows for found in row.estimates.values()]
     if any(n >= FEWEST for n in counts):
         notes.append("mean ± half the 95 % interval (Student) over seeds")
     if any(1 <= n < FEWEST for n in counts) and any(row.seeds for row in table.rows):
@@ -380,10 +396,10 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
                 f"{', '.join(map(str, row.seeds))}"
             )
     comparisons = [
-        (row, name, cell.comparison)
+        (row, name, found.comparison)
         for row in table.rows
-        for name, cell in row.cells.items()
-        if cell.comparison
+        for name, found in row.estimates.items()
+        if found.comparison
     ]
     tested = [c for _, _, c in comparisons if c.p is not None]
     if not comparisons and len(table.rows) > len(table.steps):
@@ -403,19 +419,12 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
             notes.append(f"* a difference that is significant at 5 %: {family}")
         else:
             notes.append(f"no difference is significant at 5 %: {family}")
+    if any(c.verdict == "not finite" for _, _, c in comparisons):
+        notes.append("numbers that are not finite have no mean, no change and no test")
     if any(c.verdict == "constant" for _, _, c in comparisons):
         notes.append("= the same difference at every seed: nothing to test against")
-    blind: dict[str, float] = {}
-    for _, name, c in comparisons:
-        if c.detectable is not None:
-            blind[name] = min(blind.get(name, math.inf), c.detectable)
-    if blind:
-        seeds = sorted({c.n for _, _, c in comparisons if c.detectable is not None})
-        limits = ", ".join(f"{name} {limit:.2g}" for name, limit in blind.items())
-        notes.append(
-            f"with {' or '.join(map(str, seeds))} seeds differences under these could not be "
-            f"seen: {limits}"
-        )
+    if power := power_note([(name, c) for _, name, c in comparisons]):
+        notes.append(power)
     if not picked and len(
         {_but_for_strength(r.first) for r in table.rows if r.first.components}
     ) < len([r for r in table.rows if r.first.components]):
@@ -424,3 +433,40 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
             "noisereg eval --pick METRIC picks on some seeds and reports on the others"
         )
     return notes
+
+
+def diverged_notes(rows: Sequence[Row]) -> list[str]:
+    """A line for each row in which training diverged."""
+    notes = []
+    for row in rows:
+        if not row.diverged:
+            continue
+        which = [f"seed {m.seed}" for m in row.diverged if m.seed is not None]
+        reasons = "; ".join(dict.fromkeys(m.diverged for m in row.diverged))
+        rest = len(row.measurements) - len(row.diverged)
+        said = f"{row.label} diverged"
+        said += f" ({', '.join(which)}): {reasons}" if which else f": {reasons}"
+        said += f"; its numbers are over the {rest} that did not" if rest else ""
+        notes.append(said)
+    return notes
+
+
+def power_note(comparisons: Sequence[tuple[str, Comparison]]) -> str:
+    """The true difference that would be found in 80 % of cases, by metric, from the row that
+    spreads least to the one that spreads most.
+    """
+    found: dict[str, list[float]] = {}
+    for name, c in comparisons:
+        if c.found_with_power is not None:
+            found.setdefault(name, []).append(c.found_with_power)
+    if not found:
+        return ""
+    counts = sorted({c.n for _, c in comparisons if c.found_with_power is not None})
+    sizes = []
+    for name, differences in found.items():
+        low, high = (f"{bound:.2g}" for bound in (min(differences), max(differences)))
+        sizes.append(f"{name} {low}" + (f" to {high}" if low != high else ""))
+    return (
+        f"with {' or '.join(map(str, counts))} seeds a true difference of this size is found in "
+        f"{100 * POWER:.0f} % of cases (by row): {', '.join(sizes)}"
+    )

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-import numpy as np
 
 from noisereg.errors import NoiseregError
-from noisereg.tables.ablation import comparison_of, difference_notes
+from noisereg.tables.ablation import compare, difference_notes, estimate, power_note
 from noisereg.tables.naming import Words
-from noisereg.tables.statistics import ALPHA, FEWEST, Test, difference_test, half_width, holm
-from noisereg.tables.table import Cell, Measurement, Row, Table
+from noisereg.tables.significance import ALPHA, FEWEST, Test, difference_test
+from noisereg.tables.table import Measurement, Row, Table
 
 Values = Mapping[str, float]
 """By seed."""
@@ -57,19 +54,14 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
         used += same
         grid = {(words.of(row.first, keys[0]), words.of(row.first, keys[1])): row for row in same}
         for label, signs in _contrasts(list(grid), *(words.of(base.first, key) for key in keys)):
-            cells = [(sign, grid[place]) for place, sign in signs.items()]
+            parts = [(sign, grid[place]) for place, sign in signs.items()]
             effect = Row(label, [Measurement(source=label, numbers={}, steps=steps)])
             for name in table.metrics:
-                if all(name in row.cells for _, row in cells):
-                    values = _contrast([(sign, row.cells[name].values) for sign, row in cells])
-                    if values:
-                        numbers = list(values.values())
-                        effect.cells[name] = Cell(
-                            values, float(np.mean(numbers)), half_width(numbers)
-                        )
-                        size = max(
-                            abs(v) for _, row in cells for v in row.cells[name].values.values()
-                        )
+                if all(name in row.estimates for _, row in parts):
+                    by_seed = [(sign, row.estimates[name].values) for sign, row in parts]
+                    if values := _contrast(by_seed):
+                        effect.estimates[name] = estimate(values)
+                        size = max(abs(v) for _, own in by_seed for v in own.values())
                         tests[len(rows), name] = difference_test(
                             values, dict.fromkeys(values, 0.0), size
                         )
@@ -78,24 +70,20 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
         raise NoiseregError(
             f"`effects={','.join(keys)}`: no row differs from the baseline in these alone"
         )
-    family = {place: t.p for place, t in tests.items() if t.p is not None}
-    adjusted = dict(zip(family, holm(list(family.values())), strict=True))
-    for (k, name), t in tests.items():
-        compared = comparison_of(
-            t, {}, {}, table.better[name], adjusted.get((k, name)), len(family)
-        )
-        rows[k].cells[name] = replace(rows[k].cells[name], comparison=compared)
-    return Table(
+    made = Table(
         table.metrics,
         table.better,
         rows,
-        context=[f"effects of {keys[0]} and {keys[1]}", *table.context],
-        notes=[*difference_notes(used, set(keys)), *_notes(rows, len(family), left_out)],
+        context=[f"effects of {keys[0]} and {keys[1]}", *table.head],
         remarks=table.remarks,
         provenance=table.provenance,
         effects=True,
         name=table.name,
     )
+    compare(made, tests)
+    family = sum(t.p is not None for t in tests.values())
+    made.notes = [*difference_notes(used, set(keys)), *_notes(rows, family, left_out)]
+    return made
 
 
 def check_factors(keys: Sequence[str], words: Words) -> None:
@@ -160,7 +148,8 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
         "a difference to the baseline, paired over seeds; ×: what both do beyond the sum of what "
         "each does alone"
     ]
-    counts = [len(cell.values) for row in rows for cell in row.cells.values()]
+    found = [each for row in rows for each in row.estimates.values()]
+    counts = [len(each.values) for each in found]
     if any(n >= FEWEST for n in counts):
         notes.append(
             f"mean ± half the {100 * (1 - ALPHA):.0f} % interval (Student), each for itself"
@@ -171,32 +160,35 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
                 else ""
             )
         )
-        stars = any(
-            c.comparison and c.comparison.verdict in ("better", "worse")
-            for r in rows
-            for c in r.cells.values()
-        )
+        verdicts = {each.comparison.verdict for each in found if each.comparison}
+        stars = bool(verdicts & {"better", "worse"})
         marked = "* significant at 5 %" if stars else "none is significant at 5 %"
         if family:
             notes.append(
                 f"{marked}: {family} paired t test{'s' * (family != 1)} with Holm's correction"
             )
-        if any(
-            c.comparison and c.comparison.verdict == "constant"
-            for r in rows
-            for c in r.cells.values()
-        ):
+        if "constant" in verdicts:
             notes.append("= the same at every seed: nothing to test against")
+        compared = [
+            (name, each.comparison)
+            for row in rows
+            for name, each in row.estimates.items()
+            if each.comparison
+        ]
+        if power := power_note(compared):
+            notes.append(power)
     if any(n < FEWEST for n in counts):
         notes.append(
             "too few seeds for an interval or a test in some rows: every seed's value, from "
             f"{FEWEST} on a mean"
         )
     if fewer := [
-        row.label for row in rows if any(len(c.values) < max(counts) for c in row.cells.values())
+        row.label
+        for row in rows
+        if any(len(each.values) < max(counts) for each in row.estimates.values())
     ]:
         notes.append(f"on fewer seeds than the others: {'; '.join(dict.fromkeys(fewer))}")
-    if none := [row.label for row in rows if not row.cells]:
+    if none := [row.label for row in rows if not row.estimates]:
         notes.append(f"no seed that all its cells share: {'; '.join(dict.fromkeys(none))}")
     if left_out:
         notes.append(

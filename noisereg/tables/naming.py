@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
+from noisereg.api import RegularizerParams
 from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.spec import KEY, Spec, flatten
 from noisereg.tables.table import SECTIONS, Measurement, Row
@@ -23,6 +26,24 @@ def text_of(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(text_of, value))
     return "none" if value is None else str(value)
+
+
+def declared_strengths(params: type[BaseModel]) -> tuple[str, ...]:
+    """The parameters that a component declares to be strengths, by ``json_schema_extra={"strength":
+    True}`` of their fields: tables always show them, and draw numbers over them.
+    """
+    extras = {name: field.json_schema_extra for name, field in params.model_fields.items()}
+    return tuple(
+        n for n, extra in extras.items() if isinstance(extra, dict) and extra.get("strength")
+    )
+
+
+def strengths_of(m: Measurement, section: str, spec: Spec) -> Sequence[str]:
+    """A component's strengths: those it was recorded with, or for a regularizer those that all
+    have.
+    """
+    every = declared_strengths(RegularizerParams) if section == "reg" else ()
+    return m.strengths.get(spec.name, every)
 
 
 def varying_params(specs: Iterable[Sequence[Spec]]) -> dict[str, set[str]]:
@@ -54,12 +75,8 @@ def _telling(uses: Sequence[dict[str, str]]) -> set[str]:
 
 
 def spec_label(spec: Spec, shown: set[str]) -> str:
-    """``isotropy(weight=0.1)``: the name and some of its parameters; a strength always."""
-    params = {
-        k: v
-        for k, v in flatten(spec.params).items()
-        if (k in shown or k == "weight") and v is not None
-    }
+    """``isotropy(weight=0.1)``: the name and some of its parameters."""
+    params = {k: v for k, v in flatten(spec.params).items() if k in shown and v is not None}
     inside = ", ".join(f"{k}={text_of(v)}" for k, v in params.items())
     return f"{spec.name}({inside})" if inside else spec.name
 
@@ -81,7 +98,16 @@ class Words:
             for s, v in self.sections.items()
             if len({json.dumps([x.model_dump() for x in u]) for u in v}) > 1
         ]
-        self.varying = {s: varying_params(specs) for s, specs in self.sections.items()}
+        self.shown = {s: varying_params(specs) for s, specs in self.sections.items()}
+        """By section, by component name: the parameters that its label shows."""
+        self.strengths: dict[str, dict[str, set[str]]] = {s: {} for s in self.sections}
+        """By section, by component name: the parameters that are strengths."""
+        for m in trained:
+            for section in self.sections:
+                for spec in m.components.get(section, ()):
+                    strengths = strengths_of(m, section, spec)
+                    self.strengths[section].setdefault(spec.name, set()).update(strengths)
+                    self.shown[section].setdefault(spec.name, set()).update(strengths)
 
     def has(self, key: str) -> bool:
         return key.partition(".")[0] in self.sections or key in self.keys
@@ -106,7 +132,7 @@ class Words:
             return f"{rest}={'+'.join(text_of(flatten(s.params).get(rest)) for s in specs)}"
         names = [s for s in specs if s.name != "none"]
         return (
-            " + ".join(spec_label(s, self.varying[section].get(s.name, set())) for s in names)
+            " + ".join(spec_label(s, self.shown[section].get(s.name, set())) for s in names)
             or "none"
         )
 

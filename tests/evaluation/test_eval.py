@@ -611,8 +611,9 @@ def test_mistakes_about_stored_tables_are_one_line(
         json.dumps({"tables": [{**whole["tables"][0], **part}]})
         for part in ({"rows": []}, {"better": {}})
     ]
+    (tmp_path / "broken.json").write_text("{")
+    assert "broken.json, line 1: expecting" in mistake(capsys, tmp_path / "broken.json")
     for text in (
-        "{",
         "[]",
         '{"tables": [{}]}',
         '{"tables": 1}',

@@ -10,15 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import Spec
 from noisereg.tables import formats
 from noisereg.tables.ablation import build, rebuild
+from noisereg.tables.latex import latex
 from noisereg.tables.naming import spec_label, where
-from noisereg.tables.statistics import holm
-from noisereg.tables.table import Measurement, Table
+from noisereg.tables.significance import holm, noncentrality
+from noisereg.tables.table import Measurement, Table, TablesFile
 
 HIGHER = {"precision": "higher", "recall": "higher", "fid": "lower"}
 
@@ -205,7 +206,7 @@ def test_each_number_of_sampling_steps_has_its_own_baseline() -> None:
         ]
     ]
     table = build(runs, HIGHER, baseline="noise=white")
-    changes = {(r.label, r.first.steps): r.cells["fid"].comparison for r in table.rows}
+    changes = {(r.label, r.first.steps): r.estimates["fid"].comparison for r in table.rows}
     assert changes["blue", 10].change_percent == -50
     assert changes["blue", 50].verdict == "identical"
     assert changes["white", 10] is None
@@ -216,7 +217,7 @@ def test_each_number_of_sampling_steps_has_its_own_baseline() -> None:
 
 def test_the_interval_is_students() -> None:
     values = [0.91, 0.94, 0.96, 0.93]
-    cell = table_of({"white|none": values}).rows[0].cells["precision"]
+    cell = table_of({"white|none": values}).rows[0].estimates["precision"]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     assert (cell.mean - cell.half_width, cell.mean + cell.half_width) == pytest.approx(
         (low, high), rel=1e-12
@@ -225,7 +226,7 @@ def test_the_interval_is_students() -> None:
 
 def test_two_seeds_show_both_values_and_no_test() -> None:
     table = table_of({"white|none": [0.5, 0.6], "blue|none": [0.7, 0.8]})
-    cell = table.rows[1].cells["precision"]
+    cell = table.rows[1].estimates["precision"]
     assert cell.half_width is None
     assert cell.comparison.verdict == "too few seeds"
     assert cell.comparison.p is None
@@ -237,11 +238,10 @@ def test_the_p_value_is_scipys_paired_t_test_and_the_change_is_of_shared_seeds()
     rng = np.random.default_rng(0)
     base, row = rng.normal(1, 0.1, 5), rng.normal(1.1, 0.1, 6)
     table = table_of({"white|none": base, "blue|none": row})
-    c = table.rows[1].cells["precision"].comparison
+    c = table.rows[1].estimates["precision"].comparison
     assert c.p == pytest.approx(stats.ttest_rel(row[:5], base).pvalue, rel=1e-9)
     assert (c.n, c.paired) == (5, True)
     assert c.change_percent == pytest.approx(100 * (row[:5].mean() / base.mean() - 1))
-    assert c.detectable is None
 
 
 def test_rows_that_share_no_seed_are_compared_by_welchs_test() -> None:
@@ -251,7 +251,7 @@ def test_rows_that_share_no_seed_are_compared_by_welchs_test() -> None:
         run("blue", seed=9 + s, fid=v) for s, v in enumerate(b)
     ]
     table = build(runs, HIGHER)
-    c = table.rows[1].cells["fid"].comparison
+    c = table.rows[1].estimates["fid"].comparison
     assert c.p == pytest.approx(stats.ttest_ind(b, a, equal_var=False).pvalue, rel=1e-9)
     assert (c.n, c.paired) == (3, False)
     assert any("Welch" in note for note in table.notes)
@@ -267,7 +267,7 @@ def test_zero_variance_is_said_to_be_identical_or_constant() -> None:
     table = table_of(
         {"white|none": [0.3, 0.5, 0.4], "blue|none": [0.3, 0.5, 0.4], "red|none": [0.4, 0.6, 0.5]}
     )
-    same, shifted = (row.cells["precision"].comparison for row in table.rows[1:])
+    same, shifted = (row.estimates["precision"].comparison for row in table.rows[1:])
     assert (same.verdict, same.p) == ("identical", None)
     assert (shifted.verdict, shifted.p) == ("constant", None)
     text = formats.terminal(table)
@@ -288,7 +288,7 @@ def test_the_mark_is_there_only_where_the_corrected_test_supports_it_and_says_th
         "pink|none": base + 50 * jitter,
     }
     table = table_of(rows, metric="fid")
-    verdicts = [row.cells["fid"].comparison.verdict for row in table.rows[1:]]
+    verdicts = [row.estimates["fid"].comparison.verdict for row in table.rows[1:]]
     assert verdicts == ["better", "worse", "none"]  # lower is better
     shown = [line.cells[0].change for line in formats.layout(table).lines]
     assert [text.endswith("*") for text in shown] == [False, True, True, False]
@@ -298,18 +298,40 @@ def test_the_mark_is_there_only_where_the_corrected_test_supports_it_and_says_th
     )
 
 
-def test_below_five_seeds_the_smallest_detectable_difference_is_given() -> None:
+def test_the_power_is_that_of_the_noncentral_t_distribution() -> None:
+    """P(|t'| > c) with t' = (z + δ)/√(χ²/ν), integrated over χ² by itself; for Welch's degrees of
+    freedom, which are no whole number, and for the small α of a large table too.
+    """
+    for freedom, family in ((2, 1), (2, 180), (4, 12), (4.7, 1), (9, 2000)):
+        delta = noncentrality(freedom, family)
+        critical = stats.t.isf(0.05 / (2 * family), freedom)
+
+        def beyond(q: float, c: float = critical, d: float = delta, v: float = freedom) -> float:
+            scale = np.sqrt(stats.chi2.isf(q, v) / v)
+            return float(stats.norm.sf(c * scale - d) + stats.norm.cdf(-c * scale - d))
+
+        assert integrate.quad(beyond, 0, 1, limit=200)[0] == pytest.approx(0.8, abs=1e-4)
+
+
+def test_the_difference_that_is_named_is_found_in_80_percent_of_cases() -> None:
+    """2,000 draws of 4 paired differences of that size: 80 % ± 3 % are significant (99.9 %)."""
+    rng = np.random.default_rng(0)
+    d = noncentrality(3, 1) / 2 + rng.normal(size=(2000, 4))  # the standard error is 1/√4
+    rejected = stats.ttest_1samp(d, 0, axis=1).pvalue < 0.05
+    assert abs(rejected.mean() - 0.8) < 0.03
+
+
+def test_the_table_names_the_difference_from_its_own_spread_and_number_of_tests() -> None:
     base, row = np.array([1.0, 1.1, 0.9]), np.array([1.02, 1.09, 0.96])
-    c = table_of({"white|none": base, "blue|none": row}).rows[1].cells["precision"].comparison
-    d = row - base
-    limit = c.detectable
-    assert limit == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(d))
-    shifted = d - d.mean() + limit * np.array(1.001)
-    assert (
-        stats.ttest_1samp(shifted, 0).pvalue
-        < 0.05
-        < stats.ttest_1samp(shifted - 0.002 * limit, 0).pvalue
-    )
+    rows = {"white|none": base, "blue|none": row, "red|none": base + (row - base) * [3, 3, -3]}
+    table = table_of(rows)
+    error = stats.sem(row - base)
+    c = table.rows[1].estimates["precision"].comparison
+    assert c.found_with_power == pytest.approx(noncentrality(2, 2) * error)
+    (note,) = [n for n in table.notes if "80 %" in n]
+    low, high = (r.estimates["precision"].comparison.found_with_power for r in table.rows[1:])
+    assert note.startswith("with 3 seeds a true difference of this size is found in 80 % of cases")
+    assert note.endswith(f"precision {low:.2g} to {high:.2g}")
 
 
 def rejections(draw: Callable[[np.random.Generator], Table], tables: int, seed: int = 0) -> float:
@@ -318,7 +340,7 @@ def rejections(draw: Callable[[np.random.Generator], Table], tables: int, seed: 
     for _ in range(tables):
         table = draw(rng)
         marks = [
-            c.comparison.verdict for r in table.rows for c in r.cells.values() if c.comparison
+            c.comparison.verdict for r in table.rows for c in r.estimates.values() if c.comparison
         ]
         found += any(verdict in ("better", "worse") for verdict in marks)
     return found / tables
@@ -326,7 +348,7 @@ def rejections(draw: Callable[[np.random.Generator], Table], tables: int, seed: 
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_test_is_calibrated_on_null_tables(seeds: int) -> None:
-    """2,000 tables whose two rows differ in nothing: 5 % ± 1.3 % reject (99.2 % of a binomial with
+    """1,000 tables whose two rows differ in nothing: 5 % ± 1.8 % reject (99.2 % of a binomial with
     p = .05).
     """
 
@@ -337,7 +359,7 @@ def test_the_test_is_calibrated_on_null_tables(seeds: int) -> None:
             {k: common + rng.normal(0.8, 0.1, seeds) for k in ("white|none", "blue|none")}
         )
 
-    assert abs(rejections(null, 2000, seed=seeds) - 0.05) <= 0.013
+    assert abs(rejections(null, 1000, seed=seeds) - 0.05) <= 0.018
 
 
 def test_disjoint_seeds_are_calibrated_too() -> None:
@@ -351,12 +373,12 @@ def test_disjoint_seeds_are_calibrated_too() -> None:
         ]
         return build(runs, HIGHER)
 
-    assert abs(rejections(null, 2000, seed=1) - 0.05) <= 0.013
+    assert abs(rejections(null, 1000, seed=1) - 0.05) <= 0.018
 
 
 def test_holm_keeps_a_whole_table_at_five_percent() -> None:
     """Three rows against a baseline by two numbers, six tests: at least one rejects in at most 5 %
-    + 1.3 % of tables.
+    + 2.6 % of tables.
     """
 
     def null(rng: np.random.Generator) -> Table:
@@ -367,11 +389,11 @@ def test_holm_keeps_a_whole_table_at_five_percent() -> None:
         ]
         return build(runs, HIGHER)
 
-    assert 0.02 <= rejections(null, 1000) <= 0.063
+    assert 0.02 <= rejections(null, 500) <= 0.076
 
 
 def test_a_shift_of_two_standard_deviations_is_found_with_five_seeds() -> None:
-    """Of the paired differences; the power is 91 %, and 500 tables put it above 80 % with all but
+    """Of the paired differences; the power is 91 %, and 200 tables put it above 80 % with all but
     certainty.
     """
 
@@ -379,7 +401,7 @@ def test_a_shift_of_two_standard_deviations_is_found_with_five_seeds() -> None:
         base = rng.normal(0, 1, 5)
         return table_of({"white|none": base, "blue|none": base + rng.normal(2, 1, 5)})
 
-    assert rejections(shifted, 500) > 0.80
+    assert rejections(shifted, 200) > 0.80
 
 
 # Picking
@@ -401,7 +423,7 @@ def test_a_strength_picked_on_half_the_seeds_is_reported_on_the_rest() -> None:
     assert (
         picked.seeds == table.rows[0].seeds == [3, 4, 5, 6]
     )  # the baseline stands beside it on the same
-    assert picked.cells["precision"].comparison.n == 4
+    assert picked.estimates["precision"].comparison.n == 4
     assert [c["picked"] for c in table.candidates] == [False, True, False, False]
     assert any(
         "picked on seeds 0, 1, 2 and is reported on 3, 4, 5, 6" in note for note in table.notes
@@ -409,11 +431,11 @@ def test_a_strength_picked_on_half_the_seeds_is_reported_on_the_rest() -> None:
 
 
 def test_picking_does_not_flatter() -> None:
-    """1,000 tables of four strengths that do nothing: the picked one is significant in 5 % ± 2.1 %
+    """600 tables of four strengths that do nothing: the picked one is significant in 5 % ± 2.7 %
     (99.8 %).
     """
-    rate = rejections(lambda rng: lambdas(rng, 8, (0, 0, 0, 0)), 1000)
-    assert abs(rate - 0.05) <= 0.021
+    rate = rejections(lambda rng: lambdas(rng, 8, (0, 0, 0, 0)), 600)
+    assert abs(rate - 0.05) <= 0.027
 
 
 def test_picking_needs_strengths_and_seeds() -> None:
@@ -481,16 +503,11 @@ def test_colour_marks_only_what_is_significant() -> None:
 def test_every_format_shows_the_same_numbers(example: Table) -> None:
     shape = formats.layout(example)
     md = formats.markdown(example)
-    tex = formats.latex(example)
     for line in shape.lines:
         for cell in line.cells:
             assert cell.value in md
-            assert formats.latex_text(cell.value) in tex
     assert md.count("\n| ") == 5
     assert md.splitlines()[2] == "| | precision ↑ | fid ↓ |"
-    assert tex.count(r"\\") == 5
-    assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption"))
-    assert all(ord(c) < 128 for c in tex)
 
     (data,) = json.loads(formats.json_text([example]))["tables"]
     assert [row["label"] for row in data["rows"]] == labels(example)
@@ -510,8 +527,8 @@ def test_names_cannot_break_a_format() -> None:
     nasty = r"a|b_<script>&%$#{}~^\ *"
     table = build([Measurement(nasty, {"fid": 1.0}, name=nasty)], HIGHER)
     assert r"a\|b\_\<script\>" in formats.markdown(table)
-    row = next(line for line in formats.latex(table).splitlines() if line.startswith("a"))
-    assert row.startswith(
+    row = next(line for line in latex(table).splitlines() if line.startswith("a"))
+    assert row.replace(r"\allowbreak{}", "").startswith(
         r"a\textbar{}b\_\textless{}script\textgreater{}\&\%\$\#\{\}\textasciitilde{}\textasciicircum{}"
     )
     assert json.loads(formats.json_text([table]))["tables"][0]["rows"][0]["label"] == nasty
@@ -533,7 +550,7 @@ def test_numbers_without_a_zero_before_the_point() -> None:
 
 
 def again(table: Table) -> Table:
-    return Table.of_json(json.loads(formats.json_text([table]))["tables"][0])
+    return TablesFile.model_validate_json(formats.json_text([table])).tables[0].table()
 
 
 def test_a_table_that_is_read_keeps_its_baseline_labels_and_columns() -> None:
