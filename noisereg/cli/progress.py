@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from noisereg.cli.flags import flagged
@@ -55,10 +56,26 @@ class ConsoleReporter(Reporter):
 
     def _print(self, text: str) -> None:
         text = printable(text)
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with self._heard():
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def _heard(self) -> Iterator[None]:
+        """What cannot be said (a full disk, a closed pipe) ends no run; but one that nobody can
+        hear any more is asked to stop.
+        """
+        try:
+            yield
+        except BrokenPipeError:
+            self.gone = True
+            # Or the interpreter complains at its end of what it could not flush.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        except OSError:
+            pass
 
     def fact(self, name: str, text: str) -> None:
         if not self._quiet:
@@ -96,7 +113,8 @@ class ConsoleReporter(Reporter):
             left = f"{duration((now - self._began) / (done - self._from) * (self._total - done))} left"
         if self._bar is not None:
             fields = {"columns": _columns(metrics)} if metrics else {}
-            self._bar.update(self._task, completed=done, left=left, **fields)
+            with self._heard():
+                self._bar.update(self._task, completed=done, left=left, **fields)
         elif left and not self._quiet and now - self._told >= self._seconds:
             self._told = now
             columns = f"  {_columns(metrics)}" if metrics else ""
@@ -104,5 +122,6 @@ class ConsoleReporter(Reporter):
 
     def end(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with self._heard():
+                self._bar.stop()
             self._bar = None

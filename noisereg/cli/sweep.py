@@ -220,11 +220,13 @@ def _train(
         raise typer.Exit(128 + stopped.signum) from None
     if as_json:
         done = [cell.name for cell in outcome.finished]
-        print(json.dumps({"sweep": str(sweep.path), "finished": done, "failed": outcome.failed}))
+        found = {"sweep": str(sweep.path), "finished": done, "failed": outcome.failed}
+        print(json.dumps({**found, "diverged": outcome.diverged}))
     else:
         print(f"{len(outcome.finished)} of {len(cells)} cells finished · {sweep.path}")
         for name, said in outcome.failed.items():
-            print(f"  failed: {name}: {said} ({sweep.path / 'cells' / name}.log)")
+            what = "diverged" if name in outcome.diverged else "failed"
+            print(f"  {what}: {name}: {said} ({sweep.path / 'cells' / name}.log)")
         print(f"  noisereg eval {sweep.path}")
     if outcome.failed:
         raise typer.Exit(1)

@@ -78,6 +78,14 @@ def train(
             metavar="DIR", help="Start from a pretrained diffusers U-Net, or a pipeline's folder."
         ),
     ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN[@STEP]",
+            help="A new run from another run's weights, with its settings but for those given.",
+        ),
+    ] = None,
     log: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="A logger; repeat for several.")
     ] = None,
@@ -118,6 +126,10 @@ def train(
         raise typer.Exit
     if init is not None:
         flags["init"] = {"path": str(init)}
+    if parent is not None:
+        if init is not None:
+            raise NoiseregError("--from and --init both name weights to start from; expected one")
+        flags["parent"] = parent
     if train_flags := component_flags(steps=steps, batch_size=batch_size):
         flags["train"] = train_flags
     if accept_data and not resume:
@@ -130,6 +142,10 @@ def train(
         from noisereg.runs.config import read_config
 
         base = read_config(str(out / "config.yaml"))
+    elif parent is not None:
+        from noisereg.runs.parentage import base_of
+
+        base = base_of(parent, set(flags))
     full = make_config(registry, flags, config, sets, plugin, base)
     if dry_run:
         _dry_run(full, registry, as_json)
@@ -178,12 +194,14 @@ def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.exchange.from_diffusers import initialise
     from noisereg.runs.build import assemble
     from noisereg.runs.config import write_yaml
+    from noisereg.runs.parentage import start
     from noisereg.runs.runtime import Runtime
 
     runtime = Runtime.start(config.runtime)
     parts = assemble(config, registry, runtime)
-    parts.notes += initialise(parts)
     reporter = ConsoleReporter()
+    parts.notes += initialise(parts)
+    start(parts, reporter.note)
     for name, text in parts.lines.items():
         reporter.fact(name, text)
     for text in parts.notes:

@@ -16,7 +16,7 @@ from noisereg.diffusion.sampler import check, default_grid
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import conditions, draws
-from noisereg.runs.config import Config, complete, data_spec
+from noisereg.runs.config import Config, complete, data_spec, horizon
 from noisereg.runs.draws import Stream
 from noisereg.runs.objective import Objective, Weighted
 from noisereg.runs.runtime import Runtime
@@ -139,7 +139,7 @@ def assemble(
         name = spec.name.rpartition("/")[2]
         if name in (r.name for r in regularizers):
             name = f"{name}.{number}"
-        schedule = Schedule(spec.params["schedule"], spec.params["warmup"], config.train.steps)
+        schedule = Schedule(spec.params["schedule"], spec.params["warmup"], horizon(config))
         term = build("regularizer", spec, ctx)
         regularizers.append(Weighted(name, float(spec.params["weight"]), term, schedule))
     pairing: Pairing | None = None

@@ -1,7 +1,7 @@
 """Checkpoints: written beside and renamed, each file's SHA-256 in state.json, no pickled code.
 
 STEP/model.safetensors   the weights       STEP/optimizer.pt   read with weights_only
-STEP/ema.safetensors     their average     STEP/state.json     the step, the digests
+STEP/ema.safetensors     their average     STEP/state.json     the run, the step, the digests
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from noisereg.errors import NoiseregError
+from noisereg.runs import checkpoint_files
+from noisereg.runs.checkpoint_files import STATE, name_of
 from noisereg.runs.objective import Objective
 
 
@@ -113,12 +115,19 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save(
-    folder: Path, step: int, objective: Objective, ema: EMA, optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    objective: Objective,
+    ema: EMA,
+    optimizer: torch.optim.Optimizer,
+    run: str,
 ) -> Path:
-    """Write ``folder/STEP``; a kill at any instant leaves it whole or absent.
+    """Write ``folder/STEP`` of the ``run`` of that identity; a kill at any instant leaves it whole
+    or absent. It is read back before it counts.
 
     Raises:
-        NoiseregError: if it cannot be written (no space left); nothing half-written stays.
+        NoiseregError: if it cannot be written (no space left), nothing half-written stays then;
+        or if what is read back is not what was written.
     """
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
@@ -127,49 +136,40 @@ def save(
         "ema.safetensors": save_tensors(_contiguous(ema.tensors(objective))),
         "optimizer.pt": buffer.getvalue(),
     }
-    state = {
-        "step": step,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-    }
-    contents["state.json"] = (json.dumps(state, indent=1) + "\n").encode()
-    final, temporary = folder / f"{step:06d}", folder / f".{step:06d}.{os.getpid()}"
+    state = checkpoint_files.make_state(run, step, contents)
+    contents[STATE] = (json.dumps(state, indent=1) + "\n").encode()
+    final = folder / name_of(step)
+    temporary = folder / f".{name_of(step)}.{os.getpid()}"
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, data in contents.items():
-            with (temporary / name).open("wb") as file:
+            with (temporary / name).open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         if final.exists():  # a step reached again after an older, damaged checkpoint of it
-            shutil.rmtree(final)
+            checkpoint_files.remove(final)
         os.replace(temporary, final)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise NoiseregError(
-            f"cannot write the checkpoint of step {step}: {error.strerror} ({folder}); the one before it stays, "
-            "and the same command with `resume` goes on from there"
+            f"cannot write the checkpoint of step {step}: {error.strerror} ({folder}); the one "
+            "before it stays, and the same command with `resume` goes on from there"
         ) from error
+    try:
+        checkpoint_files.verify(final)
+    except NoiseregError as error:
+        raise NoiseregError(
+            f"the checkpoint of step {step} is not what was written ({error}); the disk or its "
+            "driver is at fault. Those before it stay"
+        ) from None
     return final
-
-
-def steps_in(folder: Path) -> list[int]:
-    """The steps there are checkpoints of, ascending."""
-    return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.is_dir() and p.name.isdigit())
-
-
-def prune(folder: Path, keep_last: int, keep_every: int | None) -> None:
-    """Remove all but the last ``keep_last`` and the multiples of ``keep_every``, and leftovers of killed writes."""
-    steps = steps_in(folder)
-    for step in steps[:-keep_last]:
-        if not (keep_every and step % keep_every == 0):
-            shutil.rmtree(folder / f"{step:06d}", ignore_errors=True)
-    for leftover in folder.glob(".[0-9]*"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint whose digests have been verified; its files are read when asked for."""
+    """One checkpoint whose digests have been verified, and are again when a file is read."""
 
     path: Path
     step: int
@@ -179,54 +179,43 @@ class Checkpoint:
     def open(cls, path: Path) -> Checkpoint:
         """
         Raises:
-            NoiseregError: if a file is missing, cut short or changed.
+            NoiseregError: if a file is missing, cut short or changed, or is not this run's.
         """
+        found = checkpoint_files.verify(path)
+        return cls(found.path, found.step, found.sha256)
+
+    def _read(self, name: str) -> bytes:
         try:
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            step, digests = int(state["step"]), dict(state["sha256"])
-            if step != int(path.name) or set(digests) != {
-                "model.safetensors",
-                "ema.safetensors",
-                "optimizer.pt",
-            }:
-                raise ValueError
+            data = (self.path / name).read_bytes()
         except OSError as error:
-            raise NoiseregError(f"{path}: state.json cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError):
-            raise NoiseregError(f"{path}: state.json is damaged") from None
-        for name, digest in digests.items():
-            try:
-                found = hashlib.sha256((path / name).read_bytes()).hexdigest()
-            except OSError as error:
-                raise NoiseregError(f"{path}: {name} cannot be read ({error.strerror})") from None
-            if found != digest:
-                raise NoiseregError(
-                    f"{path}: {name} is damaged (its SHA-256 is not the recorded one)"
-                )
-        return cls(path, step, digests)
+            raise NoiseregError(f"{self.path}: {name} cannot be read ({error.strerror})") from None
+        if hashlib.sha256(data).hexdigest() != self.sha256[name]:
+            raise NoiseregError(f"{self.path}: {name} has changed since it was looked at")
+        return data
 
     def weights(self, ema: bool = True) -> dict[str, Tensor]:
-        return load_tensors(
-            (self.path / ("ema.safetensors" if ema else "model.safetensors")).read_bytes()
-        )
+        """
+        Raises:
+            NoiseregError: if they have changed.
+        """
+        return load_tensors(self._read("ema.safetensors" if ema else "model.safetensors"))
 
     def optimizer(self, device: torch.device) -> dict[str, Any]:
-        return torch.load(self.path / "optimizer.pt", map_location=device, weights_only=True)
+        """
+        Raises:
+            NoiseregError: if it has changed.
+        """
+        data = io.BytesIO(self._read("optimizer.pt"))
+        return torch.load(data, map_location=device, weights_only=True)
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint; each damaged one passed over is said in a line, with what is
-    used in its place.
-    """
-    damaged: list[str] = []
-    found = None
-    for step in reversed(steps_in(folder)):
-        try:
-            found = Checkpoint.open(folder / f"{step:06d}")
-            break
-        except NoiseregError as error:
-            damaged.append(str(error))
-    for text in damaged:
-        used = f"using the checkpoint of step {found.step}" if found else "no other one is whole"
-        warn(f"{text}; {used}")
-    return found
+    """The newest whole checkpoint; see :func:`noisereg.runs.checkpoint_files.latest`."""
+    found = checkpoint_files.latest(folder, warn)
+    return None if found is None else Checkpoint(found.path, found.step, found.sha256)
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number is infinite or nan; waits for the device once."""
+    found = [torch.isfinite(v.detach()).all() for v in tensors if v.is_floating_point()]
+    return not found or bool(torch.stack([f.to(found[0].device) for f in found]).all())

@@ -92,6 +92,25 @@ class InitRecord(Section):
         return {"path": value} if isinstance(value, str | Path) else value
 
 
+class ParentRecord(Section):
+    """The run whose weights a run starts from (``train --from RUN[@STEP]``)."""
+
+    path: Path = Field(description="folder of the run")
+    step: int | None = Field(None, ge=0, description="of its checkpoint; null: the newest")
+    sha256: str = Field("", description="of its weights; empty: as they are")
+    updates: int = Field(
+        0, ge=0, description="optimiser steps behind the averaged weights it starts with"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            return value
+        path, at, step = str(value).rpartition("@")
+        return {"path": path, "step": int(step)} if at and step.isdecimal() else {"path": value}
+
+
 class TrainConfig(Section):
     steps: int = Field(4000, ge=1, description="optimiser steps")
     batch_size: int = Field(
@@ -133,8 +152,20 @@ class OptimConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="of the denoiser's weights")
     warmup: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
     schedule: Literal["constant", "cosine", "linear"] = Field(
-        "constant", description="of the rate after the warm-up, to 0 at the last step"
+        "constant", description="of the rate after the warm-up, to 0 at the horizon"
     )
+    horizon: Literal["auto"] | int | None = Field(
+        "auto",
+        description="the step at which the schedules of the rate and of regularizers' weights "
+        "reach 0; auto: train.steps when the run is started, null where none has one",
+    )
+
+    @field_validator("horizon")
+    @classmethod
+    def _ahead(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected a number of steps from 1, or auto")
+        return value
 
     @field_validator("lr")
     @classmethod
@@ -211,6 +242,7 @@ class Config(Section):
     process: Spec = Spec(name="ddpm")
     denoiser: Spec = Spec(name="auto")
     init: InitRecord | None = None
+    parent: ParentRecord | None = None
     task: Spec = Spec(name="unconditional")
     train: TrainConfig = TrainConfig()
     optim: OptimConfig = OptimConfig()
@@ -490,7 +522,31 @@ def complete(config: Config, registry: Registry) -> Config:
         *config.plugins,
         *(PluginRecord(**r) for r in records(used) if r["source"] not in known),
     ]
+    filled["optim"] = _with_horizon(config, filled["reg"])
     return config.model_copy(update=filled)
+
+
+def _with_horizon(config: Config, regularizers: list[Spec]) -> OptimConfig:
+    optim, steps = config.optim, config.train.steps
+    schedules = [
+        optim.schedule,
+        *(spec.params.get("schedule", "constant") for spec in regularizers),
+    ]
+    if optim.horizon == "auto":
+        scheduled = any(kind != "constant" for kind in schedules)
+        optim = optim.model_copy(update={"horizon": steps if scheduled else None})
+    if optim.schedule != "constant" and isinstance(optim.horizon, int) and optim.horizon < steps:
+        raise NoiseregError(
+            f"optim.horizon {optim.horizon}: under the {optim.schedule} schedule the rate would be "
+            f"0 from there to train.steps {steps}; expected at least {steps}, or fewer steps"
+        )
+    return optim
+
+
+def horizon(config: Config) -> int:
+    """The step at which schedules reach 0."""
+    value = config.optim.horizon
+    return value if isinstance(value, int) else config.train.steps
 
 
 MAY_DIFFER = (

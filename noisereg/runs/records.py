@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from noisereg.errors import NoiseregError
 from noisereg.reading import checked, read_json
+from noisereg.runs import checkpoint_files
 
 
 class _Record(BaseModel):
@@ -36,8 +37,9 @@ class Status(_Record):
     """status.json: how far a run is."""
 
     status: Literal["running", "stopped", "finished", "failed"]
-    step: int = Field(ge=0)
-    error: str = ""
+    step: int = Field(ge=0, description="of the newest checkpoint")
+    error: str = Field("", description="why it failed")
+    diverged: bool = Field(False, description="it failed because a number was not finite")
 
 
 def read_environment(run: Path) -> dict[str, Any]:
@@ -64,3 +66,16 @@ def read_status(run: Path) -> Status:
         NoiseregError: if status.json is missing or damaged.
     """
     return checked(Status, read_json(run / "status.json"), str(run / "status.json"))
+
+
+def status_of(run: Path, steps: int) -> tuple[Status, str]:
+    """How far a run of ``steps`` is: what status.json says or, where that is missing or damaged,
+    what the checkpoints show, and then also what is wrong with it.
+    """
+    try:
+        return read_status(run), ""
+    except NoiseregError as error:
+        found = checkpoint_files.latest(run / "checkpoints", lambda _: None)
+        step = found.step if found else 0
+        state = "finished" if step >= steps else "stopped"
+        return Status(status=state, step=step), str(error)

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 class Reporter:
     """Receives lines and progress; this one drops them."""
 
+    gone: bool = False
+    """Nobody can read it any more (``noisereg train 2>&1 | head``): a run saves and stops."""
+
     def fact(self, name: str, text: str) -> None:
         """One line of what a run is made of."""
 

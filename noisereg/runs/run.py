@@ -17,13 +17,13 @@ from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.reading import read_yaml
-from noisereg.runs import checkpoint, conditions, draws
+from noisereg.runs import checkpoint, checkpoint_files, conditions, draws
 from noisereg.runs.build import Parts, assemble
 from noisereg.runs.config import Config, RuntimeConfig, SampleConfig, validate
 from noisereg.runs.draws import Stream
 from noisereg.runs.objective import as_model
-from noisereg.runs.output import check_num, picture, to_uint8
-from noisereg.runs.records import read_environment, read_status
+from noisereg.runs.output import check_finite, check_num, picture, to_uint8
+from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
 from noisereg.store import write_atomically
@@ -104,9 +104,15 @@ def draw(
 def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What a user gets, on the CPU: uint8 images (N, C, H, W), float32 points (N, D), or what the
     data's ``decode`` makes.
+
+    Raises:
+        NoiseregError: if a number is not finite.
     """
+    check_finite(x)
     if decode is not None:
-        return decode(x).cpu()
+        x = decode(x)
+        check_finite(x)
+        return x.cpu()
     return to_uint8(x).cpu() if x.ndim == 4 else x.float().cpu()
 
 
@@ -172,7 +178,8 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return read_status(self.path).model_dump()
+        """How far it is; where status.json is damaged, as its checkpoints show."""
+        return status_of(self.path, self.config.train.steps)[0].model_dump()
 
     def checkpoint(
         self, step: int | None = None, reporter: Reporter | None = None
@@ -184,8 +191,8 @@ class Run:
         """
         folder = self.path / "checkpoints"
         if step is not None:
-            if step not in checkpoint.steps_in(folder):
-                have = ", ".join(map(str, checkpoint.steps_in(folder))) or "none"
+            if step not in checkpoint_files.steps_in(folder):
+                have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
                 raise NoiseregError(
                     f"{self.path} has no checkpoint of step {step}; there are: {have}"
                 )
@@ -212,7 +219,21 @@ class Run:
         runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
         found = self.checkpoint(step, reporter)
         parts = assemble(self.config, self.registry, runtime, shape=self.shape)
-        checkpoint.restore(parts.objective, found.weights(ema))
+        weights = found.weights(ema)
+        if not checkpoint.finite(weights.values()):
+            others = [
+                str(s) for s in checkpoint_files.steps_in(found.path.parent) if s != found.step
+            ]
+            raise NoiseregError(
+                f"{shown(self.path)}: the {'averaged ' * ema}weights of step {found.step} are not "
+                "finite, so nothing can be drawn from them; "
+                + (
+                    f"give `checkpoint={others[-1]}`"
+                    if others
+                    else "train it again at a lower rate"
+                )
+            )
+        checkpoint.restore(parts.objective, weights)
         parts.objective.eval()
         return parts
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Schedule:
     """A factor: up from 0 over ``warmup`` steps, then constant, or down to 0 after the last of
-    ``steps``.
+    ``steps``, and 0 from there.
     """
 
     kind: str = "constant"
@@ -23,7 +23,7 @@ class Schedule:
             return (step + 1) / self.warmup
         if self.kind == "constant":
             return 1.0
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         return 1 - done if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import signal
 import sys
@@ -31,7 +32,7 @@ from noisereg.exchange.from_diffusers import continued, initialise
 from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
 from noisereg.reading import read_yaml
-from noisereg.runs import checkpoint, draws
+from noisereg.runs import checkpoint, checkpoint_files, draws, parentage
 from noisereg.runs.build import (
     Parts,
     assemble,
@@ -41,10 +42,12 @@ from noisereg.runs.build import (
     component_records,
 )
 from noisereg.runs.checkpoint import EMA
-from noisereg.runs.config import Config, resume_difference, validate, write_yaml
+from noisereg.runs.checkpoint_files import run_of
+from noisereg.runs.config import Config, horizon, resume_difference, validate, write_yaml
 from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
-from noisereg.runs.records import read_environment
+from noisereg.runs.output import NotFinite
+from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, default_out, shown
 from noisereg.runs.runtime import Runtime
@@ -65,12 +68,12 @@ class Interrupted(Exception):
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 after
-    the last step.
+    """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 at the
+    horizon.
     """
     optim = config.optim
     assert optim.lr != "auto"  # assemble resolved it
-    return optim.lr * Schedule(optim.schedule, optim.warmup, config.train.steps)(step)
+    return optim.lr * Schedule(optim.schedule, optim.warmup, horizon(config))(step)
 
 
 def learners(parts: Parts) -> list[Any]:
@@ -133,8 +136,12 @@ class Meter:
         return dict(zip(names, values.tolist(), strict=True))
 
 
+STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
+"""What terminals and schedulers send before they kill."""
+
+
 class StopRequest:
-    """SIGTERM and Ctrl-C ask for a checkpoint; a second Ctrl-C does not wait for it."""
+    """A signal of :data:`STOPPING` asks for a checkpoint; a second Ctrl-C does not wait for it."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -142,8 +149,11 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._old[signum] = signal.signal(signum, self._ask)
+            for name in STOPPING:
+                signum = getattr(signal, name, None)  # Windows has two of them
+                # nohup has a run ignore SIGHUP, and means it.
+                if signum is not None and signal.getsignal(signum) != signal.SIG_IGN:
+                    self._old[signum] = signal.signal(signum, self._ask)
         return self
 
     def _ask(self, signum: int, frame: Any) -> None:
@@ -199,11 +209,14 @@ def fit_noise(noise: Noise, parts: Parts, runtime: Runtime) -> None:
         noise.load_state_dict(box[0])  # type: ignore[attr-defined]
 
 
-def environment(parts: Parts, registry: Registry, runtime: Runtime) -> dict[str, Any]:
-    """What a run depends on beside its configuration."""
+def environment(parts: Parts, registry: Registry, runtime: Runtime, run: str) -> dict[str, Any]:
+    """What the ``run`` of that identity depends on beside its configuration."""
     import numpy
 
+    parent = parts.config.parent
     return {
+        "run": run,
+        "parent": None if parent is None else parent.model_dump(mode="json"),
         "noisereg": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -231,8 +244,9 @@ def prepare(
     reporter: Reporter,
     runtime: Runtime,
     accept_data: bool = False,
-) -> tuple[Parts, checkpoint.Checkpoint | None]:
-    """Build the parts and find where to go on; nothing is written.
+) -> tuple[Parts, checkpoint.Checkpoint | None, checkpoint.Checkpoint | None]:
+    """Build the parts and find where to go on, and what to start from if the run is new and has a
+    parent; nothing is written.
 
     Raises:
         NoiseregError: for a folder that holds a run (without ``resume``), another configuration or
@@ -261,7 +275,8 @@ def prepare(
     old = None
     if exists:
         old = validate(read_yaml(out / "config.yaml"))
-        config = continued(config, old)
+        config = parentage.continued(continued(config, old), old)
+        config = _with_old_horizon(config, old, out)
     with rank_zero_first(runtime):
         dataset = build_dataset(config, registry, runtime)
         parts = assemble(config, registry, runtime, dataset=dataset)
@@ -270,8 +285,9 @@ def prepare(
     if old is not None:
         if difference := resume_difference(old, parts.config):
             raise NoiseregError(
-                f"{out} was started with another configuration: {difference}; start another run "
-                "for that"
+                f"{out} was started with another configuration: {difference}; that needs another "
+                f"run: noisereg train --from {shown(out)} --out NEW and the setting starts one from "
+                "these weights"
             )
         recorded = read_environment(out)
         check_revisions(recorded["components"], component_records(parts.config, registry))
@@ -285,9 +301,36 @@ def prepare(
             )
         for text in damaged:
             reporter.note(text)
+        if found is not None and found.step > parts.config.train.steps:
+            raise NoiseregError(
+                f"train.steps {parts.config.train.steps:,}: {out} is trained to step "
+                f"{found.step:,}; expected at least that (noisereg sample and eval take an earlier "
+                "one with --checkpoint)"
+            )
+    parent = None
     if found is None:
         parts.notes += initialise(parts)
-    return parts, found
+        parent = parentage.start(parts, reporter.note)
+    return parts, found, parent
+
+
+def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:
+    """The schedules of a resumed run are those that it was started with.
+
+    Raises:
+        NoiseregError: for more steps than the schedule of the rate has.
+    """
+    had = old.optim.horizon
+    if config.optim.horizon != "auto" or had == "auto":
+        return config
+    if had is not None and old.optim.schedule != "constant" and config.train.steps > had:
+        raise NoiseregError(
+            f"train.steps {config.train.steps:,}: under the {old.optim.schedule} schedule the rate "
+            f"of {out} reaches 0 at step {had:,} (optim.horizon), and what is trained cannot be "
+            "trained again at another; to go on under a new schedule: noisereg train --from "
+            f"{shown(out)} --steps {config.train.steps - had} --out NEW"
+        )
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"horizon": had})})
 
 
 def _check_data(
@@ -395,8 +438,10 @@ def train(
     if not runtime.main:
         reporter = Reporter()
     with run_folder(config, out, runtime, reporter) as folder:
-        parts, found = prepare(config, folder, resume, registry, reporter, runtime, accept_data)
-        return _Training(parts, folder, found, registry, reporter, runtime).go()
+        parts, found, parent = prepare(
+            config, folder, resume, registry, reporter, runtime, accept_data
+        )
+        return _Training(parts, folder, found, parent, registry, reporter, runtime).go()
 
 
 class _Training:
@@ -407,6 +452,7 @@ class _Training:
         parts: Parts,
         out: Path,
         found: checkpoint.Checkpoint | None,
+        parent: checkpoint.Checkpoint | None,
         registry: Registry,
         reporter: Reporter,
         runtime: Runtime,
@@ -421,8 +467,12 @@ class _Training:
         self.config = parts.config
         self.objective = parts.objective
         self.start = found.step if found else 0
+        self.run = ""
+        self.known: set[int] = set()
+        """Steps whose checkpoints have been verified."""
         if found:
             checkpoint.restore(self.objective, found.weights(ema=False))
+            self.known.add(found.step)
         else:
             fit_noise(parts.noise, parts, runtime)
         self.ema = EMA(self.objective, self.config.ema.decay, self.config.ema.warmup)
@@ -430,6 +480,10 @@ class _Training:
         if found:
             self.ema.load(found.weights(ema=True))
             self.optimizer.load_state_dict(found.optimizer(runtime.device))
+        elif parent:
+            self.ema.load(parentage.averages(parent, self.ema.shadow))
+        self.updates = self.config.parent.updates if self.config.parent else 0
+        """Behind the averages before the first step."""
         self.model: nn.Module = self.objective
         if runtime.compile:
             self.objective.denoiser.compile()
@@ -455,32 +509,40 @@ class _Training:
             [self.registry.build("logger", s.name, s.params, context) for s in named], reporter
         )
         self._announce()
-        if runtime.main:
-            self._write_folder()
-        loggers.call("run_started", self.out, config.dump())
-        self._status("running", self.start)
         step = self.start
         error: BaseException | None = None
-        reporter.begin("train", steps, self.start)
-        try:
-            with StopRequest() as stop:
+        with StopRequest() as stop:
+            if runtime.main:
+                self._write_folder()
+            loggers.call("run_started", self.out, config.dump())
+            self._status("running", self.start)
+            reporter.begin("train", steps, self.start)
+            try:
                 step = self._loop(stop, loggers)
-        except BaseException as caught:
-            error = caught
-            step = caught.step if isinstance(caught, Interrupted) else step
-            state = "stopped" if isinstance(caught, Interrupted | KeyboardInterrupt) else "failed"
-            with contextlib.suppress(NoiseregError):  # a full disk must not hide what happened
-                self._status(state, max(self.saved, 0), "" if state == "stopped" else str(caught))
-            raise
-        finally:
-            reporter.end()
-            loggers.call("run_ended", error)
-        self._status("finished", step)
+            except BaseException as caught:
+                error = caught
+                self._failed(caught)
+                raise
+            finally:
+                reporter.end()
+                loggers.call("run_ended", error)
+            self._status("finished", step)
         return (
             Run.open(self.out, self.registry)
             if runtime.main
             else Run(self.out, config, self.parts.shape)
         )
+
+    def _failed(self, error: BaseException) -> None:
+        """What status.json says of a run that was stopped, or could not go on."""
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        with contextlib.suppress(NoiseregError):  # a full disk must not hide what happened
+            self._status(
+                "stopped" if stopped else "failed",
+                max(self.saved, 0),
+                "" if stopped else str(error) or type(error).__name__,
+                isinstance(error, NotFinite),
+            )
 
     def _loop(self, stop: StopRequest, loggers: Loggers) -> int:
         config, runtime = self.config, self.runtime
@@ -501,6 +563,8 @@ class _Training:
         began, seen = time.monotonic(), self.start
         every = 1 if runtime.world == 1 else min(10, train.log_every)
         hooks = [c.after_step for c in learners(self.parts) if hasattr(c, "after_step")]
+        if self.start and self._grid_due(self.start) and self._picture(self.start) is None:
+            self._grid(self.start)  # a kill came between the checkpoint and its picture
         self.objective.train()
         for step in range(self.start, steps):
             # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
@@ -520,16 +584,18 @@ class _Training:
             self.optimizer.zero_grad(set_to_none=True)
             for after_step in hooks:
                 after_step()
-            self.ema.update(step + 1)
+            self.ema.update(self.updates + step + 1)
             done = step + 1
             due = done % train.checkpoint_every == 0 or done == steps
-            grid = (
-                bool(train.sample_every) and done % (train.sample_every or 1) == 0 and done < steps
-            )
-            asked = done % every == 0 and runtime.any(bool(stop.signum))
+            asked = done % every == 0 and runtime.any(bool(stop.signum) or self.reporter.gone)
             if done % train.log_every == 0 or due or asked:
                 if (bad := meter.first_bad_step(runtime)) is not None:
-                    raise NoiseregError(self._not_finite(bad))
+                    at = f"at step {bad + 1}" if bad >= 0 else "on another rank"
+                    raise NotFinite(self._not_finite(f"the loss is not finite {at}"))
+                if runtime.any(not checkpoint.finite(self.objective.parameters())):
+                    raise NotFinite(
+                        self._not_finite(f"the weights are not finite after step {done}")
+                    )
                 now = time.monotonic()
                 speed = (done - seen) * train.batch_size / max(now - began, 1e-9)
                 began, seen = now, done
@@ -547,8 +613,9 @@ class _Training:
                 self._save(done)
             if asked and done < steps:
                 micro_batches.close()
-                raise Interrupted(stop.signum or signal.SIGTERM, done, self.out)
-            if grid or done == steps:
+                signum = stop.signum or (signal.SIGPIPE if self.reporter.gone else signal.SIGTERM)
+                raise Interrupted(signum, done, self.out)
+            if self._grid_due(done):
                 self._grid(done)
                 began = time.monotonic()
         return steps
@@ -567,18 +634,25 @@ class _Training:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def _not_finite(self, bad: int) -> str:
-        at = f"at step {bad + 1}" if bad >= 0 else "on another rank"
-        kept = (
-            f"the checkpoint of step {self.saved} is kept"
-            if self.saved > 0
-            else "there is no checkpoint yet"
-        )
-        return (
-            f"the loss is not finite {at}; {kept}. Try a lower "
-            f"`optim.lr={self.config.optim.lr:g}`, "
-            "train.clip=1, a smaller regularizer weight, or `runtime.precision=float32`"
-        )
+    def _not_finite(self, what: str) -> str:
+        """What happened, what is left, and what to type: a rate below the one that failed."""
+        optim, runtime = self.config.optim, self.runtime
+        assert optim.lr != "auto"
+        own = float(getattr(self.parts.denoiser, "default_lr", optim.lr))
+        settings = [f"--set optim.lr={float(f'{min(optim.lr / 3, own):.1g}'):g}"]
+        if self.config.train.clip is None:
+            settings.append("--set train.clip=1")
+        if runtime.bf16:
+            settings.append("--set runtime.precision=float32")
+        if self.saved > 0:
+            kept = f"the checkpoint of step {self.saved} is kept"
+            command = f"noisereg train --from {shown(self.out)}@{self.saved}"
+        else:
+            kept = "there is no checkpoint yet"
+            command = f"noisereg train --config {shown(self.out / 'config.yaml')}"
+        smaller = ", with a smaller regularizer weight if that fails too" * bool(self.config.reg)
+        typed = " ".join([command, *settings, "--out NEW"])
+        return f"{what}; {kept}. Try: {typed}{smaller}"
 
     def _announce(self) -> None:
         config, runtime, reporter = self.config, self.runtime, self.reporter
@@ -602,7 +676,9 @@ class _Training:
         """config.yaml last: a folder without one is no run, so a kill in between leaves nothing
         that looks like one.
         """
-        records = environment(self.parts, self.registry, self.runtime)
+        self._mend()
+        self.run = (run_of(self.out) if self.saved >= 0 else "") or secrets.token_hex(8)
+        records = environment(self.parts, self.registry, self.runtime, self.run)
         clear_leftovers(self.out, "|".join(map(re.escape, OWN)))
         clear_leftovers(self.out / "checkpoints", r"\d{6,}")
         clear_leftovers(self.out / "samples", r"\d{6,}\.(png|npz)")
@@ -617,29 +693,74 @@ class _Training:
         write_atomically(metrics, "".join(f"{line}\n" for line in kept).encode())
         write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
 
-    def _status(self, status: str, step: int, error: str = "") -> None:
-        if self.runtime.main:
-            record = {"status": status, "step": step, "steps": self.config.train.steps} | (
-                {"error": error} if error else {}
-            )
-            write_atomically(self.out / "status.json", (json.dumps(record) + "\n").encode())
+    def _mend(self) -> None:
+        """Say what is wrong with status.json and metrics.jsonl, which are written anew; a folder in
+        their place is put aside.
+        """
+        if self.saved >= 0:
+            _, wrong = status_of(self.out, self.config.train.steps)
+            if wrong:
+                self.reporter.note(f"{wrong}; it is written anew")
+        for name in ("status.json", "metrics.jsonl"):
+            path = self.out / name
+            if path.is_dir():
+                aside = _unused(self.out, name + ".{}")
+                path.rename(aside)
+                self.reporter.note(f"{path} is a folder; it is now {aside.name}")
+
+    def _status(self, status: str, step: int, error: str = "", diverged: bool = False) -> None:
+        if not self.runtime.main:
+            return
+        record: dict[str, Any] = {"status": status, "step": step, "steps": self.config.train.steps}
+        record |= {"error": error} if error else {}
+        record |= {"diverged": True} if diverged else {}
+        path, data = self.out / "status.json", (json.dumps(record) + "\n").encode()
+        try:
+            write_atomically(path, data)
+        except NoiseregError:
+            # On a full disk: in the place that the file has already.
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                file.write(data)
+                file.truncate()
+                return
+            raise
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(
-                json.dumps({"step": step, **{k: float(f"{v:.6g}") for k, v in metrics.items()}})
-                + "\n"
-            )
+        line = json.dumps({"step": step, **{k: float(f"{v:.6g}") for k, v in metrics.items()}})
+        path = self.out / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise NoiseregError(
+                f"cannot write {path}: {error.strerror}; the checkpoint of step "
+                f"{max(self.saved, 0)} is kept, and the same command with `resume` goes on from it"
+            ) from error
 
     def _save(self, step: int) -> None:
         if step == self.saved:
             return
         if self.runtime.main:
             folder = self.out / "checkpoints"
-            checkpoint.save(folder, step, self.objective, self.ema, self.optimizer)
-            checkpoint.prune(folder, self.config.train.keep_last, self.config.train.keep_every)
+            if not checkpoint.finite(self.ema.shadow.values()):
+                raise NotFinite(
+                    self._not_finite(f"the averaged weights are not finite after step {step}")
+                )
+            checkpoint.save(folder, step, self.objective, self.ema, self.optimizer, self.run)
+            self.known.add(step)
+            train = self.config.train
+            checkpoint_files.prune(folder, train.keep_last, train.keep_every, self.known)
             self._status("running", step)
         self.saved = step
+
+    def _grid_due(self, step: int) -> bool:
+        every = self.config.train.sample_every
+        return step == self.config.train.steps or (every is not None and step % every == 0)
+
+    def _picture(self, step: int) -> Path | None:
+        """The picture of the samples of a step, if it is there."""
+        path = self.out / "samples" / f"{step:06d}.png"
+        return path if path.is_file() and path.stat().st_size else None
 
     def _grid(self, step: int) -> None:
         """samples/STEP.png (.npz beside it for points), from the averaged weights, on rank 0."""
@@ -647,8 +768,13 @@ class _Training:
             from noisereg.runs.run import draw_grid
 
             self.reporter.end()
-            with self.ema.applied():
-                draw_grid(self.parts, self.out / "samples" / f"{step:06d}.png", self.reporter)
+            try:
+                with self.ema.applied():
+                    draw_grid(self.parts, self.out / "samples" / f"{step:06d}.png", self.reporter)
+            except NotFinite as error:
+                if step == self.config.train.steps:
+                    raise NotFinite(self._not_finite(str(error).partition(":")[0])) from None
+                self.reporter.note(f"no picture of step {step}: {error}")
             self.objective.train()
             if step < self.config.train.steps:
                 self.reporter.begin("train", self.config.train.steps, step)

@@ -26,6 +26,7 @@ from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml
+from noisereg.runs.checkpoint_files import name_of, whole
 from noisereg.runs.config import (
     Config,
     apply_set,
@@ -34,7 +35,7 @@ from noisereg.runs.config import (
     validate,
     write_yaml,
 )
-from noisereg.runs.records import read_status
+from noisereg.runs.records import Status, status_of
 from noisereg.store import write_atomically
 
 SWEEP_FILE = "sweep.yaml"
@@ -206,28 +207,32 @@ class Sweep:
     def lock_of(self, cell: Cell) -> Path:
         return self.path / "cells" / f".{cell.name}.lock"
 
-    def progress(self, cell: Cell) -> tuple[str, int]:
-        """What its run's status.json says, and the step; ``("not started", 0)`` without one."""
-        try:
-            status = read_status(self.path_of(cell))
-            return status.status, status.step
-        except NoiseregError:
-            return "not started", 0
+    def status(self, cell: Cell) -> Status | None:
+        """How far its run is; None before it is started."""
+        if not (self.path_of(cell) / "config.yaml").is_file():
+            return None
+        return status_of(self.path_of(cell), cell.config.train.steps)[0]
 
     def finished(self, cell: Cell) -> bool:
-        status, step = self.progress(cell)
-        return status == "finished" and step >= cell.config.train.steps
+        """Whether it is trained to the end, and the checkpoint that says so is whole."""
+        status, steps = self.status(cell), cell.config.train.steps
+        if status is None or status.status != "finished" or status.step < steps:
+            return False
+        return whole(self.path_of(cell) / "checkpoints" / name_of(status.step))
 
     def state(self, cell: Cell) -> str:
         """``finished``, or a phrase on how far it is."""
+        status = self.status(cell)
+        if status is None:
+            return "not started"
         if self.finished(cell):
             return "finished"
-        status, step = self.progress(cell)
-        return (
-            status
-            if status == "not started"
-            else f"{status}, step {step:,} of {cell.config.train.steps:,}"
-        )
+        steps = cell.config.train.steps
+        if status.diverged:
+            return f"diverged, with a checkpoint of step {status.step:,} of {steps:,}"
+        if status.status == "finished" and status.step >= steps:
+            return f"its checkpoint of step {status.step:,} is damaged"
+        return f"{status.status}, step {status.step:,} of {steps:,}"
 
     def command(self, cell: Cell) -> list[str]:
         """The arguments of ``noisereg`` that train a cell, or go on with it."""

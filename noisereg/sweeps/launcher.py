@@ -15,11 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from noisereg.errors import NoiseregError
 from noisereg.plugins import trust
 from noisereg.runs.reporter import Reporter
 from noisereg.sweeps.grid import Cell, Sweep
 
 POLL_SECONDS = 0.1
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+"""As in training; the cells are told by SIGTERM."""
 
 
 class Stopped(Exception):
@@ -35,6 +38,8 @@ class Outcome:
     finished: list[Cell] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """By cell: the last thing it said."""
+    diverged: list[str] = field(default_factory=list)
+    """Of those that failed: the cells in which a number was not finite."""
 
 
 def _lock(path: Path) -> IO[Any] | None:
@@ -42,10 +47,14 @@ def _lock(path: Path) -> IO[Any] | None:
     it.
 
     The child keeps it when the sweep itself is killed, so a sweep that is started again waits for
-    it rather than training the same cell twice.
+    it rather than training the same cell twice. (So it is not filelock's, which no child inherits.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise NoiseregError(f"{path} cannot be a lock: {error.strerror}") from None
+    file = os.fdopen(descriptor, "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -89,7 +98,11 @@ class Launcher:
         children: list[_Child] = []
         elsewhere: set[str] = set()
         self.reporter.begin("sweep", len(cells), len(outcome.finished))
-        handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {
+            s: signal.signal(s, self._ask)
+            for s in STOPPING
+            if signal.getsignal(s) != signal.SIG_IGN
+        }
         try:
             while waiting or children:
                 for child in [c for c in children if c.process.poll() is not None]:
@@ -154,7 +167,12 @@ class Launcher:
         elif not self._signum:
             said = self._last_words(child.cell) or f"exit code {child.process.returncode}"
             outcome.failed[child.cell.name] = said
-            self.reporter.note(f"{child.cell.name} failed after {seconds:,.0f} s: {said}")
+            status = self.sweep.status(child.cell)
+            what = "failed"
+            if status is not None and status.diverged:
+                what = "diverged"
+                outcome.diverged.append(child.cell.name)
+            self.reporter.note(f"{child.cell.name} {what} after {seconds:,.0f} s: {said}")
 
     def _last_words(self, cell: Cell) -> str:
         try:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from noisereg import python as noisereg
-from noisereg.runs.checkpoint import steps_in
+from noisereg.runs.checkpoint_files import steps_in
 
 VARIANTS = [
     f"isotropy:weight=1,mean={mean},level={level},space={space},bins=3"

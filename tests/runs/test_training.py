@@ -14,7 +14,7 @@ import torch
 from noisereg import python as noisereg
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import flatten
-from noisereg.runs import checkpoint
+from noisereg.runs import checkpoint_files
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.train import learning_rate
 
@@ -94,12 +94,14 @@ def test_killed_by_9_it_goes_on_bit_for_bit(tmp_path):
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while not checkpoint.steps_in(tmp_path / "run/checkpoints") and time.monotonic() < deadline:
+    while (
+        not checkpoint_files.steps_in(tmp_path / "run/checkpoints") and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    reached = checkpoint.steps_in(tmp_path / "run/checkpoints")[-1]
+    reached = checkpoint_files.steps_in(tmp_path / "run/checkpoints")[-1]
     goal = reached + 17
     more = {
         "reg": [],
@@ -263,7 +265,7 @@ def test_keep_every_keeps_multiples(tmp_path):
     run = train(
         tmp_path / "run", 6, train={"checkpoint_every": 1, "keep_last": 1, "keep_every": 2}
     )
-    assert checkpoint.steps_in(run.path / "checkpoints") == [2, 4, 6]
+    assert checkpoint_files.steps_in(run.path / "checkpoints") == [2, 4, 6]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path):

@@ -23,6 +23,7 @@ from noisereg.cli.progress import ConsoleReporter
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.reading import read_yaml
+from noisereg.runs.checkpoint_files import CONTENTS, make_state, name_of
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
@@ -68,6 +69,19 @@ def mistake(capsys: Capture, *arguments: object) -> str:
 
 def names(grid: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]:
     return [cell.name for cell in make_cells(base or {}, read_grid(grid))]
+
+
+def finish(folder: Path, step: int = 4000) -> None:
+    """What tells a sweep that a cell is trained: a status, and a checkpoint that is whole."""
+    checkpoint = folder / "checkpoints" / name_of(step)
+    checkpoint.mkdir(parents=True)
+    contents = dict.fromkeys(CONTENTS, b"weights")
+    files = {**contents, "state.json": json.dumps(make_state("a run", step, contents)).encode()}
+    for name, data in files.items():
+        (checkpoint / name).write_bytes(data)
+    (folder / "environment.json").write_text('{"run": "a run"}')
+    (folder / "config.yaml").touch()
+    (folder / "status.json").write_text(json.dumps({"status": "finished", "step": step}))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
@@ -484,6 +498,62 @@ def test_a_sweep_killed_midway_ends_with_the_table_of_one_that_ran_through(
     assert rows(tmp_path / "killed") == rows(through.path)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "another"])
+def test_a_finished_cell_counts_only_while_its_checkpoint_is_whole(
+    name: str, damage: str, tmp_path: Path
+) -> None:
+    grid = Grid(noise=["white"], seeds=2)
+    sweep = write(tmp_path / "S", {}, grid, make_cells({}, grid))
+    for cell in sweep.cells:
+        finish(sweep.path_of(cell))
+        assert sweep.state(cell) == "finished"
+    folder = sweep.path_of(sweep.cells[0]) / "checkpoints/004000"
+    data = (folder / name).read_bytes()
+    spoilt = {
+        "flip": bytes([data[0] ^ 1]) + data[1:],
+        "cut": data[:3],
+        "empty": b"",
+        "another": b"another",
+    }
+    (folder / name).write_bytes(spoilt[damage])
+    assert sweep.state(sweep.cells[0]) == "its checkpoint of step 4,000 is damaged"
+    assert sweep.state(sweep.cells[1]) == "finished"
+
+
+def test_a_cell_that_diverges_is_one_line_of_the_report_and_the_others_go_on(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes are stand-ins: one diverges, one is finished."""
+
+    class Process:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            out = Path(command[command.index("--out") + 1])
+            self.returncode = 2 if "lr=3e+38" in out.name else 0
+            finish(out, 6)
+            if self.returncode:
+                status = {"status": "failed", "step": 5, "error": "the loss…", "diverged": True}
+                (out / "status.json").write_text(json.dumps(status))
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    code, out, err = call(
+        capsys,
+        *("--data", "swiss-roll:n=200", "--axis", "optim.lr=1e-3", "--axis", "optim.lr=3e38"),
+        *("--steps", 6, *FAST, "--out", tmp_path / "S"),
+    )
+    assert code == 1, err
+    assert "1 of 2 cells finished" in out
+    assert sum("diverged: lr=3e+38_s0: " in line for line in out.splitlines()) == 1
+    sweep = Sweep.open(tmp_path / "S")
+    assert [sweep.state(cell) for cell in sweep.cells] == [
+        "finished",
+        "diverged, with a checkpoint of step 5 of 6",
+    ]
+
+
 def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,15 +563,12 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     held = launcher._lock(sweep.lock_of(cells[0]))
     assert held is not None
 
-    def finish() -> None:
-        sweep.path_of(cells[0]).mkdir()
-        (sweep.path_of(cells[0]) / "status.json").write_text(
-            '{"status": "finished", "step": 4000}'
-        )
+    def let_go() -> None:
+        finish(sweep.path_of(cells[0]))
         held.close()
 
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
-    timer = threading.Timer(0.5, finish)
+    timer = threading.Timer(0.5, let_go)
     timer.start()
     outcome = launcher.Launcher(sweep, 1, [], ConsoleReporter()).run(cells)
     timer.join()
@@ -542,8 +609,7 @@ def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Pa
     grid = Grid(noise=["white"], seeds=2)
     sweep = write(tmp_path / "S", {}, grid, make_cells({}, grid))
     for cell in sweep.cells:
-        sweep.path_of(cell).mkdir()
-        (sweep.path_of(cell) / "status.json").write_text('{"status": "finished", "step": 4000}')
+        finish(sweep.path_of(cell))
     begun: list[tuple[str, int, int]] = []
 
     class Recorder(Reporter):
@@ -575,8 +641,8 @@ def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.Monke
         def poll(self) -> int | None:
             if len(started) < 3:
                 return None
-            self.out.mkdir(exist_ok=True)
-            (self.out / "status.json").write_text('{"status": "finished", "step": 4000}')
+            if not self.out.exists():
+                finish(self.out)
             return 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)

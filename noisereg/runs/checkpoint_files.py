@@ -1,0 +1,178 @@
+"""The folders of checkpoints: which there are, which are whole, which stay. Imports no torch.
+
+``checkpoints/STEP/state.json`` holds the step, the run (as environment.json names it), each file's
+SHA-256, and a digest over all of that: so a file that was changed, and one that is another step's
+or another run's, are told from the right one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noisereg.errors import NoiseregError
+from noisereg.reading import read_json
+
+STATE = "state.json"
+CONTENTS = ("model.safetensors", "ema.safetensors", "optimizer.pt")
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps there are folders of, ascending, whole or not."""
+    if not folder.is_dir():
+        return []
+    named = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
+    return sorted(int(p.name) for p in named if p.name == name_of(int(p.name)))
+
+
+def name_of(step: int) -> str:
+    return f"{step:06d}"
+
+
+def make_state(run: str, step: int, contents: dict[str, bytes]) -> dict[str, Any]:
+    """What state.json holds of a checkpoint with these files."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    state = {"run": run, "step": step, "sha256": digests}
+    return {**state, "digest": _digest(state)}
+
+
+def _digest(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def run_of(folder: Path) -> str:
+    """The identity of the run in ``folder``, drawn when it was started; empty where there is none.
+
+    Raises:
+        NoiseregError: if environment.json cannot be read.
+    """
+    records = read_json(folder / "environment.json")
+    return str(records.get("run", "")) if isinstance(records, dict) else ""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A checkpoint whose files have been found to be those that were written."""
+
+    path: Path
+    step: int
+    sha256: dict[str, str]
+    """By file."""
+
+
+def verify(path: Path) -> Verified:
+    """
+    Raises:
+        NoiseregError: if a file is missing, cut short or changed, or is another step's or run's.
+    """
+    state = _read_state(path)
+    digests = state["sha256"]
+    for name in CONTENTS:
+        if _sha256(path / name) != digests[name]:
+            raise NoiseregError(f"{path}: {name} is damaged (its SHA-256 is not the recorded one)")
+    return Verified(path, state["step"], digests)
+
+
+def whole(path: Path) -> bool:
+    """:func:`verify` as a question. What has not been touched since it was asked last is not read
+    again.
+    """
+    try:
+        files = [path / STATE, *(path / name for name in CONTENTS)]
+        touched = tuple((f.stat().st_mtime_ns, f.stat().st_size, f.stat().st_ino) for f in files)
+    except OSError:
+        return False
+    return _whole(path, touched)
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole(path: Path, touched: tuple[tuple[int, ...], ...]) -> bool:
+    try:
+        verify(path)
+    except NoiseregError:
+        return False
+    return True
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    damaged = NoiseregError(f"{path}: {STATE} is damaged")
+    if path.is_symlink() or not (path / STATE).is_file():
+        raise NoiseregError(f"{path}: {STATE} is missing")
+    try:
+        state = read_json(path / STATE)
+    except NoiseregError:
+        raise damaged from None
+    if not isinstance(state, dict) or set(state) != {"run", "step", "sha256", "digest"}:
+        raise damaged
+    if state.pop("digest") != _digest(state) or set(state["sha256"]) != set(CONTENTS):
+        raise damaged
+    if name_of(state["step"]) != path.name:
+        raise NoiseregError(f"{path} is the checkpoint of step {state['step']} under another name")
+    if state["run"] != run_of(path.parent.parent):
+        raise NoiseregError(f"{path} is a checkpoint of another run")
+    return state
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise NoiseregError(
+            f"{file.parent}: {file.name} cannot be read ({error.strerror})"
+        ) from None
+    return digest.hexdigest()
+
+
+def latest(folder: Path, warn: Callable[[str], None]) -> Verified | None:
+    """The newest whole checkpoint; each damaged one passed over is said in a line, with what is
+    used in its place.
+    """
+    damaged: list[str] = []
+    found = None
+    for step in reversed(steps_in(folder)):
+        try:
+            found = verify(folder / name_of(step))
+            break
+        except NoiseregError as error:
+            damaged.append(str(error))
+    for text in damaged:
+        used = f"using the checkpoint of step {found.step}" if found else "no other one is whole"
+        warn(f"{text}; {used}")
+    return found
+
+
+def prune(folder: Path, keep_last: int, keep_every: int | None, known: set[int]) -> None:
+    """Remove all but the last ``keep_last`` whole checkpoints and the multiples of ``keep_every``.
+
+    ``known`` are steps that need no verifying again; those found whole are added.
+    """
+    there = steps_in(folder)
+    for step in there:
+        if step not in known:
+            try:
+                verify(folder / name_of(step))
+                known.add(step)
+            except NoiseregError:
+                pass
+    whole = [step for step in there if step in known]
+    kept = {*whole[-keep_last:], *(s for s in whole if keep_every and s % keep_every == 0)}
+    for step in there:
+        if step not in kept:
+            remove(folder / name_of(step))
+            known.discard(step)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, whole or not; a folder that holds anything else is left alone."""
+    ours = not path.is_symlink() and {p.name for p in path.iterdir()} <= {STATE, *CONTENTS}
+    if ours:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,168 @@
+"""A new run from another run's weights (``train --from RUN[@STEP]``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from noisereg.errors import NoiseregError
+from noisereg.reading import read_yaml
+from noisereg.runs import checkpoint, checkpoint_files
+from noisereg.runs.build import Parts
+from noisereg.runs.checkpoint import Checkpoint
+from noisereg.runs.checkpoint_files import name_of
+from noisereg.runs.config import Config, ParentRecord, read_config, validate
+from noisereg.runs.objective import Objective
+from noisereg.runs.run import shown
+
+
+def continued(config: Config, old: Config) -> Config:
+    """A resumed run's configuration with the parent that it recorded, so that the parent's folder
+    is not needed again.
+    """
+    asked, had = config.parent, old.parent
+    if asked is None or had is None or asked.path != had.path:
+        return config
+    same_step = asked.step in (None, had.step)
+    return config.model_copy(update={"parent": had}) if same_step else config
+
+
+def start(parts: Parts, note: Callable[[str], None]) -> Checkpoint | None:
+    """Give a new run the weights that its configuration's ``parent`` names, and record which they
+    were; the parent's checkpoint, None for a run without one.
+
+    Raises:
+        NoiseregError: as :func:`open_parent` and :func:`inherit`.
+    """
+    if parts.config.parent is None:
+        return None
+    record, config, found = open_parent(parts.config.parent, note)
+    parts.notes += inherit(parts.objective, parts.config, config, found)
+    parts.config = parts.config.model_copy(update={"parent": record})
+    parts.lines["weights"] = f"of {shown(record.path)}, step {found.step:,}"
+    return found
+
+
+def open_parent(
+    record: ParentRecord, note: Callable[[str], None]
+) -> tuple[ParentRecord, Config, Checkpoint]:
+    """The parent's checkpoint and configuration, and the record with its step and digest.
+
+    Raises:
+        NoiseregError: for a folder that holds no run, a step it has no whole checkpoint of, or one
+        that has changed since it was recorded.
+    """
+    path = record.path.expanduser()
+    if not (path / "config.yaml").is_file():
+        raise NoiseregError(f"`parent={path}` holds no run; expected the folder of one")
+    config = validate(read_yaml(path / "config.yaml"))
+    folder = path / "checkpoints"
+    if record.step is None:
+        found = checkpoint.latest(folder, note)
+    elif record.step in checkpoint_files.steps_in(folder):
+        found = Checkpoint.open(folder / name_of(record.step))
+    else:
+        found = None
+    if found is None:
+        have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
+        asked = "whole checkpoint" if record.step is None else f"checkpoint of step {record.step}"
+        raise NoiseregError(f"`parent={path}` has no {asked}; there are: {have}")
+    digest = found.sha256["model.safetensors"]
+    if record.sha256 and record.sha256 != digest:
+        raise NoiseregError(
+            f"`parent={path}@{found.step}` has changed since this configuration recorded it (its "
+            f"SHA-256 was {record.sha256[:12]}… and is {digest[:12]}…); take parent.sha256 out of "
+            "the configuration to start from what it is"
+        )
+    before = config.parent.updates if config.parent else 0
+    resolved = ParentRecord(
+        path=path.absolute(), step=found.step, sha256=digest, updates=before + found.step
+    )
+    return resolved, config, found
+
+
+def inherit(objective: Objective, config: Config, parent: Config, found: Checkpoint) -> list[str]:
+    """Put a parent's weights into a new run: the network's, and what the components have learned
+    that are the same in both. Returns what the user should know.
+
+    Raises:
+        NoiseregError: if the network is of other sizes, or its weights are not finite.
+    """
+    own, theirs = checkpoint.tensors_of(objective), found.weights(ema=False)
+    network = {name for name in {*own, *theirs} if name.startswith("denoiser.")}
+    for name in sorted(network):
+        sizes = [tuple(side[name].shape) if name in side else "absent" for side in (theirs, own)]
+        if sizes[0] != sizes[1]:
+            raise NoiseregError(
+                f"`parent={found.path.parent.parent}`: {name} is {sizes[0]} there and {sizes[1]} "
+                "here; keep what sizes the network: the denoiser, the data's shape, the task, and "
+                "heads of the noise or the process"
+            )
+    taken = _shared(theirs, own, config, parent)
+    if not checkpoint.finite(taken.values()):
+        raise NoiseregError(
+            f"`parent={found.path.parent.parent}`: the weights of step {found.step} are not finite; "
+            "give an earlier one: RUN@STEP"
+        )
+    checkpoint.restore(objective, {**own, **taken})
+    fresh = sorted({_section(name) for name in theirs} - {_section(name) for name in taken})
+    return [f"the {name} is another than the parent's and starts anew" for name in fresh]
+
+
+def averages(found: Checkpoint, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parent's averaged weights where the new run has weights of that name and size, else the
+    new run's own.
+    """
+    theirs = found.weights(ema=True)
+    return {
+        name: theirs[name].to(value.device)
+        if name in theirs and theirs[name].shape == value.shape
+        else value
+        for name, value in taken.items()
+    }
+
+
+def _section(name: str) -> str:
+    found = re.search(r"(?:^|\.)(denoiser|noise|process|pairing)\.", name)
+    return found[1] if found else "reg"
+
+
+def _shared(
+    theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], config: Config, parent: Config
+) -> dict[str, Tensor]:
+    """Of the parent's tensors, the network's and those of components that are the same here."""
+    same = {s for s in ("noise", "process", "pairing", "reg") if _of(config, s) == _of(parent, s)}
+    same.add("denoiser")
+    return {
+        name: value
+        for name, value in theirs.items()
+        if _section(name) in same and name in own and own[name].shape == value.shape
+    }
+
+
+def _of(config: Config, section: str) -> Any:
+    value = getattr(config, section)
+    return [spec.name for spec in value] if isinstance(value, list) else value
+
+
+def base_of(parent: str, changed: set[str]) -> dict[str, Any]:
+    """The configuration that a new run starts from: the parent's, without what was its own past.
+    What was resolved to go with its components is resolved anew where one of them is ``changed``.
+
+    Raises:
+        NoiseregError: if there is no run.
+    """
+    path = ParentRecord.model_validate(parent).path.expanduser()
+    if not (path / "config.yaml").is_file():
+        raise NoiseregError(f"`parent={parent}`: {path} holds no run; expected the folder of one")
+    values = read_config(str(path / "config.yaml"))
+    for key in ("init", "parent"):
+        values.pop(key, None)
+    values.get("optim", {}).pop("horizon", None)
+    if changed & {"noise", "process", "pairing"}:
+        for key in ("eta", "grid"):
+            values.get("sample", {}).pop(key, None)
+    return values
