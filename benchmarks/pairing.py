@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 
 import noisereg
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.runs.config import validate
-from noisereg.runs.objective import Objective
 
 SHAPES = ((2,), (1, 8, 8), (3, 32, 32), (3, 64, 64))
 PAIRINGS = ("greedy", "optimal", "greedy:cost=noised", "optimal:cost=noised")
@@ -55,14 +55,14 @@ def step_ms(shape: tuple[int, ...], batch: int, repeat: int) -> float:
     noise = noisereg.build("noise", "white", shape=shape)
     process = noisereg.build("process", validate({}).process.name, shape=shape, noise=noise)
     network = noisereg.build("denoiser", name, shape=shape, noise=noise, process=process)
-    objective = Objective(network, noise, process)
+    diffusion = Diffusion(shape, process, noise)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
     size = min(batch, STEP_BATCH) if name == "unet" else batch
     x0, z = torch.randn(size, *shape), torch.randn(size, *shape)
     t = torch.rand(size, dtype=torch.float64)
 
     def step() -> None:
-        loss, _ = objective(x0, {"z": z}, t, None, 0)
+        loss, _ = diffusion.loss(network, x0, latents=z, t=t)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

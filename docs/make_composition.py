@@ -26,14 +26,15 @@ import torch
 
 import noisereg
 from noisereg.errors import NoiseregError
-from noisereg.exchange.from_diffusers import initialise
 from noisereg.exchange.to_diffusers import pipeline_of
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import flatten
 from noisereg.runs import conditions
-from noisereg.runs.build import Parts, assemble
+from noisereg.runs.build import Parts, build_parts
 from noisereg.runs.config import layer, validate
 from noisereg.runs.feed import Feed
+from noisereg.runs.model import RunModel
+from noisereg.runs.pretrained import initialise
 from noisereg.runs.run import draw
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.train import learners, make_optimizer
@@ -91,7 +92,11 @@ def measured(name: str) -> Callable[[Parts], None]:
 
     def use(parts: Parts) -> None:
         metric = noisereg.build("metric", name, shape=parts.shape)
-        assert all(math.isfinite(value) for value in metric.of_run(parts, parts.dataset).values())
+        parts.objective.eval()
+        model = RunModel(parts, parts.config.sample, registry(), 0)
+        assert all(
+            math.isfinite(value) for value in metric.of_model(model, parts.dataset).values()
+        )
 
     return use
 
@@ -276,7 +281,7 @@ class Bench:
         key = config.data.label()
         if key not in self.datasets:
             self.datasets[key] = noisereg.build("dataset", sections.get("data", "digits"))
-        parts = assemble(config, self.registry, self.runtime, dataset=self.datasets[key])
+        parts = build_parts(config, self.registry, self.runtime, dataset=self.datasets[key])
         initialise(parts)
         split = parts.dataset.split("train")  # type: ignore[union-attr]
         feed = Feed(
@@ -286,7 +291,7 @@ class Bench:
             False,
             parts.task,
             parts.noise,
-            parts.process.T,
+            parts.process,
             self.runtime,
         )
         optimizer = make_optimizer(parts.config, parts)
@@ -299,11 +304,11 @@ class Bench:
             optimizer.step()
             optimizer.zero_grad()
             for component in learners(parts):
-                if hasattr(component, "after_step"):
-                    component.after_step()
+                component.after_step()
         indices = range(SAMPLES)
+        model = RunModel(parts, parts.config.sample, self.registry, 0)
         cond = conditions.heldout(parts.task, parts.dataset, SAMPLES).of(indices)  # type: ignore[arg-type]
-        assert torch.isfinite(draw(parts, parts.config.sample, 0, indices, cond)).all()
+        assert torch.isfinite(draw(model, indices, cond)).all()
         return parts
 
 

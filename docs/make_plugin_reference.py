@@ -23,10 +23,12 @@ PROTOCOLS = {
     "regularizer": ("RegularizerParams", "Regularizer", "TrainStep"),
     "pairing": ("Pairing",),
     "process": ("Process",),
+    "solver": ("Solver", "SampleStep", "Prediction"),
+    "grid": ("Grid",),
     "denoiser": ("Denoiser",),
     "dataset": ("Dataset", "Split", "Batch"),
     "task": ("Task",),
-    "metric": ("Metric",),
+    "metric": ("Metric", "Model"),
     "features": ("Features",),
     "logger": ("Logger",),
 }

@@ -4,6 +4,12 @@
     run = noisereg.train(noise="blue-tv", reg=["isotropy:weight=0.1"], out="runs/a")
     images = run.sample(64, steps=50, seed=0)
 
+In one's own training loop, around any network:
+
+    diffusion = noisereg.Diffusion(shape=(3, 64, 64), noise="blue-tv", reg=["isotropy"])
+    loss, parts = diffusion.loss(net, x0)
+    images = diffusion.sample(net, 16)
+
 Names are imported when first used, so ``import noisereg`` costs nothing.
 """
 
@@ -13,11 +19,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Config",
+    "Diffusion",
     "NoiseregError",
     "Run",
     "__version__",
     "build",
     "evaluate",
+    "isotropy",
     "load",
     "register",
     "train",
@@ -25,15 +33,18 @@ __all__ = [
 
 if TYPE_CHECKING:
     from noisereg.errors import NoiseregError
-    from noisereg.python import build, evaluate, load, register, train
+    from noisereg.python import Diffusion, build, evaluate, load, register, train
+    from noisereg.regularizers.isotropy import isotropy
     from noisereg.runs.config import Config
     from noisereg.runs.run import Run
 
 _HOMES = {
     "Config": "noisereg.runs.config",
+    "Diffusion": "noisereg.python",
     "NoiseregError": "noisereg.errors",
     "Run": "noisereg.runs.run",
     "build": "noisereg.python",
+    "isotropy": "noisereg.regularizers.isotropy",
     "evaluate": "noisereg.python",
     "load": "noisereg.python",
     "register": "noisereg.python",

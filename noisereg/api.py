@@ -3,8 +3,8 @@
 Importing this module imports no torch, so a plugin's descriptors cost nothing until one of them is
 built.
 
-A *component* is anything that a run names: a noise, a regularizer, a pairing, a process, a
-denoiser, a data set, a task, a metric, a feature extractor, a logger. A plugin yields
+A *component* is anything that a run names: a noise, a regularizer, a pairing, a process, a solver,
+a grid, a denoiser, a data set, a task, a metric, a feature extractor, a logger. A plugin yields
 :class:`Component` descriptors from the hooks in :mod:`noisereg.plugins.hookspecs`; the one that
 was asked for is built as ``Class(params, ctx)``. The base classes below are the protocols: they
 hold the defaults, and their docstrings are the reference.
@@ -19,8 +19,9 @@ numbers.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, get_origin
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from noisereg.runs.build import Parts
 
 __all__ = [
     "API_VERSION",
@@ -46,18 +46,25 @@ __all__ = [
     "Denoiser",
     "Features",
     "Field",
+    "Grid",
     "Logger",
     "Metric",
+    "Model",
     "Noise",
     "NoiseregError",
     "Pairing",
     "Params",
+    "Prediction",
     "Process",
     "Regularizer",
     "RegularizerParams",
+    "SampleStep",
+    "Solver",
     "Split",
     "Task",
+    "TimeInput",
     "TrainStep",
+    "check_times",
     "hookimpl",
     "per_sample",
 ]
@@ -66,6 +73,9 @@ API_VERSION = 1
 
 hookimpl = pluggy.HookimplMarker("noisereg")
 """Marks a plugin's function as the implementation of the hook of the same name."""
+
+TimeInput = Literal["index", "step", "unit"]
+"""What a network is told for t: 1000t − 1 (DDPM's index from 0), 1000t, or t itself."""
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 IMPL = re.compile(r"\w+(\.\w+)*:\w+")
@@ -205,11 +215,59 @@ def per_sample(v: Tensor, like: Tensor) -> Tensor:
     return v.to(device=like.device, dtype=like.dtype).reshape(-1, *([1] * (like.ndim - 1)))
 
 
+def check_times(t: Tensor, by_value: bool = True) -> None:
+    """
+    Raises:
+        NoiseregError: for integer times, and with ``by_value`` for times outside [0, 1]: a loop's
+            steps, which must be divided by their number. (Noise seen at such a t would be white in
+            silence.)
+    """
+    if not t.is_floating_point():
+        raise NoiseregError(
+            f"times are {str(t.dtype).removeprefix('torch.')}: expected t in [0, 1], 0 = data; "
+            "divide steps by their number, t = (k + 1)/1000 for k = 0 … 999, or give T=1000"
+        )
+    if by_value and bool(((t < 0) | (t > 1)).any()):
+        raise NoiseregError(
+            f"a time is {float(t.max() if t.max() > 1 else t.min()):g}: expected t in [0, 1], "
+            "0 = data; divide steps by their number, t = (k + 1)/1000 for k = 0 … 999"
+        )
+
+
 class _Built:
-    """What the bases below share: a component with nothing to set up needs no ``__init__``."""
+    """What the bases below share: a component with nothing to set up needs no ``__init__``.
+
+    A component that learns is a ``torch.nn.Module`` too: it is moved, saved, synchronised over
+    ranks and optimised.
+    """
+
+    summary: str = ""
+    """What it resolved to, for the start of a run: ``linear, T 1000, target ε``."""
+    params: Any = None
+    """A component that resolves an ``auto`` keeps its resolved parameters here; config.yaml
+    records them."""
+    lr: float | None = None
+    """A learning rate of its own, for a component that learns; None: the denoiser's."""
 
     def __init__(self, params: Params | None = None, ctx: Context | None = None) -> None:
         pass
+
+    def after_step(self) -> None:
+        """Called after each step of the optimiser, to keep parameters within limits; it should not
+        wait for the device.
+        """
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of x_t, each (B, *shape) but for the heads, (B, C·heads, …)."""
+
+    x0_hat: Tensor
+    eps_hat: Tensor
+    heads: Tensor | None = None
+    """The noise's own heads: what :meth:`Noise.basis` is predicted to be."""
+    own: Tensor | None = None
+    """The process's own heads (a learned variance)."""
 
 
 class Noise(_Built):
@@ -219,11 +277,7 @@ class Noise(_Built):
 
     Subclass it (or ``torch.nn.Module`` and it, in that order, for a noise that learns) and write
     :meth:`color` and :meth:`mean_square`; white noise of any linear shape also has :meth:`whiten`.
-    Static noise needs nothing else.
-
-    A component that learns may have ``lr``, its own learning rate, and ``after_step()``, which the
-    trainer calls after each step of the optimiser (to keep parameters within limits; it should not
-    wait for the device).
+    Static noise needs nothing else. In one's own loop :meth:`draw` gives ε_t like a batch.
     """
 
     kind: ClassVar[str] = "noise"
@@ -244,8 +298,18 @@ class Noise(_Built):
     integrated over the width of a grey level."""
     power_floor: float = 1.0
     """The smallest power of ε_1 in any direction over its mean: 1 for white noise. A process that
-    leaves a little signal at t = 1, and a grid uniform in t, go wrong where it is near 0 (DESIGN
-    §2, "Process")."""
+    leaves a little signal at t = 1, and a grid uniform in t, go wrong where it is near 0
+    (docs/theory.md, §5)."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about it as it was built, a line each."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Every noise's ``color`` takes a tensor where it has one latent, and refuses times that
+        are no times: given a loop's steps 0 … 999, blue noise would be white in silence.
+        """
+        super().__init_subclass__(**kwargs)
+        if "color" in cls.__dict__:
+            cls.color = _with_checked_arguments(cls.__dict__["color"])  # type: ignore[method-assign]
 
     def latents(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The latents of one sample of ``shape``, by name; each is drawn from N(0, 1)."""
@@ -254,8 +318,68 @@ class Noise(_Built):
     def color(self, latents: Mapping[str, Tensor], t: Tensor) -> Tensor:
         """ε_t, (B, *shape), from latents (B, …) and t (B,); L_t z for a linear noise. Must not
         draw.
+
+        A noise with one latent can be given that tensor itself.
+
+        Raises:
+            NoiseregError: for integer times, and for times outside [0, 1] (on an accelerator,
+                where looking would wait for the device, at the first call only).
         """
         raise NotImplementedError
+
+    def draw(self, x0: Tensor, t: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """ε_t, (B, *shape), for samples x0 (B, *shape) at t (B,) in [0, 1]: in x0's dtype and on
+        its device, from ``generator`` (torch's default one where it is None).
+        """
+        shape = tuple(x0.shape[1:])
+        return self.color(
+            self.draw_latents(len(x0), shape, generator, x0.device, x0.dtype), t.to(x0.device)
+        )
+
+    def draw_latents(
+        self,
+        count: int,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> dict[str, Tensor]:
+        """The latents of ``count`` samples of ``shape``, each (count, …) N(0, 1), by name. Drawn
+        on the generator's device and moved.
+        """
+        import torch
+
+        source = generator.device if generator is not None else device
+        return {
+            name: torch.randn(count, *size, generator=generator, device=source, dtype=dtype).to(
+                device
+            )
+            for name, size in self.latents(shape).items()
+        }
+
+    def named(
+        self, latents: Tensor | Mapping[str, Tensor], shape: tuple[int, ...]
+    ) -> Mapping[str, Tensor]:
+        """``latents`` by name, where a single tensor stands for the only one there is.
+
+        Raises:
+            NoiseregError: for a single tensor where the noise has several latents.
+        """
+        if isinstance(latents, Mapping):
+            return latents
+        names = list(self.latents(shape))
+        if len(names) != 1:
+            raise NoiseregError(
+                f"{type(self).__name__} has the latents {', '.join(names)}; expected them by name"
+            )
+        return {names[0]: latents}
+
+    def given(self, cond: Tensor | None) -> Noise:
+        """The noise of samples under the condition ``cond`` (B, …), as the task makes it: itself,
+        unless it depends on what the network is told. What is returned must have the same heads,
+        latents and ``power_floor``.
+        """
+        return self
 
     def mean_square(self, t: Tensor) -> Tensor:
         """E‖ε_t‖²/n, (B,), in t's dtype: 1 for white noise."""
@@ -319,10 +443,31 @@ class Noise(_Built):
         """What of its state is worth a column in metrics.jsonl, as scalars on the device."""
         return {}
 
+    def curves(self, t: Tensor) -> dict[str, Tensor]:
+        """What of it changes with t and is worth a picture, by name: each (B,) from t (B,)."""
+        return {}
+
     def fit(self, batches: Iterator[Tensor]) -> None:
         """Learn from the training data, once, on rank 0, before training. What is learnt must be
         in ``state_dict()``.
         """
+
+
+def _with_checked_arguments(color: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(color)
+    def checked(self: Noise, latents: Tensor | Mapping[str, Tensor], t: Tensor) -> Tensor:
+        import torch
+
+        if not torch.compiler.is_compiling():
+            # A device is waited for once; by then a loop that counts steps has been found out.
+            seen = self.__dict__.get("_times_seen", False)
+            check_times(t, by_value=t.device.type == "cpu" or not seen)
+            self.__dict__["_times_seen"] = True
+        if not isinstance(latents, Mapping):
+            latents = self.named(latents, tuple(latents.shape[1:]))
+        return color(self, latents, t)
+
+    return checked
 
 
 class Process(_Built):
@@ -344,16 +489,20 @@ class Process(_Built):
     trains_bound: bool = False
     """True where :meth:`head_loss` is the variational bound, which rests on Gaussian noise that
     can be whitened and is independent of the data: a pairing is then refused."""
-    linear_path: bool = False
-    """True where a = 1 − t and b = t: BNDM's own loss weight belongs to it."""
-    summary: str = ""
-    """What it resolved to, for the start of a run: ``linear, T 1000, target ε``."""
     notes: tuple[str, ...] = ()
-    """What the user should know about this process with this noise, a line each."""
-    params: Params | None = None
-    """A component that resolves an ``auto`` keeps its resolved parameters here; config.yaml
-    records them.
-    """
+    """What the user should know about it as it was built, a line each."""
+    default_grid: str | None = None
+    """The step grid, as a spec, where the run does not say; None: the noise's."""
+
+    def time(self, u: Tensor) -> Tensor:
+        """Training times, (B,) float64, from u (B,) uniform on [0, 1): k/T, k uniform on 1 … T. It
+        must not fall as u rises: antithetic pairs are (u, 1 − u).
+        """
+        return ((u.double() * self.T).floor() + 1).clamp(max=self.T) / self.T
+
+    def input_scale(self, t: Tensor) -> Tensor | None:
+        """What x_t is multiplied by for the network, (B,) float64 (EDM's c_in); None: nothing."""
+        return None
 
     def signal_scale(self, t: Tensor) -> Tensor:
         """a(t), (B,) float64; a(0) = 1."""
@@ -456,6 +605,78 @@ class Regularizer(_Built):
         return {}
 
 
+@dataclass(frozen=True)
+class SampleStep:
+    """One step of sampling, from t to s < t. Tensors are (B, *shape) but for times, (B,)."""
+
+    x_t: Tensor
+    t: Tensor
+    s: Tensor
+    here: Prediction
+    """What the network says of x_t."""
+    history: Sequence[tuple[Tensor, Prediction]]
+    """Earlier times and predictions, the newest last: as many as the solver's ``memory``."""
+    process: Process
+    noise: Noise
+    predict: Callable[[Tensor, Tensor], Prediction]
+    """``predict(x, t)``: the network again, under the same condition."""
+    fresh: Callable[[], Tensor]
+    """ε_s of new latents, color(z', s): what a stochastic step adds."""
+    last: bool
+    """Whether s is 0, where b is."""
+
+    @functools.cached_property
+    def scales(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """a_t, b_t, a_s, b_s, each (B, 1, …) in x_t's dtype."""
+        a, b = self.process.signal_scale, self.process.noise_scale
+        a_t, b_t, a_s, b_s = (
+            per_sample(scale, self.x_t) for scale in (a(self.t), b(self.t), a(self.s), b(self.s))
+        )
+        return a_t, b_t, a_s, b_s
+
+    @functools.cached_property
+    def moved(self) -> Tensor:
+        """ε̂_t carried to s (to t itself on the last step, where it is multiplied by 0)."""
+        if self.last:
+            return self.here.eps_hat
+        return self.noise.transport(self.here.eps_hat, self.here.heads, self.t, self.s)
+
+
+class Solver(_Built):
+    """How sampling goes from x_t to x_s: one step from the history of predictions.
+
+    It must be right for time-varying noise: ``noise.transport`` carries ε̂ between times. The
+    conformance kit holds its output on Gaussian data to the closed form. A parameter called
+    ``eta`` is what ``--eta`` sets.
+    """
+
+    kind: ClassVar[str] = "solver"
+
+    order: int = 1
+    """By what power of the step its error falls, on a smooth path."""
+    deterministic: bool = True
+    """False where it adds fresh noise, which rests on Gaussian noise that is independent of the
+    data."""
+    evaluations: int = 1
+    """Of the network, in a step."""
+    memory: int = 0
+    """How many earlier predictions it looks at."""
+
+    def step(self, s: SampleStep) -> Tensor:
+        """x_s, (B, *shape)."""
+        raise NotImplementedError
+
+
+class Grid(_Built):
+    """The times of sampling's steps."""
+
+    kind: ClassVar[str] = "grid"
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        """Times that fall from 1 to 0, (steps + 1,) float64 on the CPU."""
+        raise NotImplementedError
+
+
 class Pairing(_Built):
     """Which noise goes with which image of a micro-batch. It breaks the independence of x0 and ε
     on which η > 0 and the bound rest, so a run trained with one samples with η = 0."""
@@ -474,16 +695,24 @@ class Pairing(_Built):
         raise NotImplementedError
 
 
-class Denoiser(Protocol):
-    """A ``torch.nn.Module`` built as ``Class(params, ctx)``.
+class Denoiser(_Built):
+    """A network: a ``torch.nn.Module`` (``class Mine(nn.Module, Denoiser)``), built as
+    ``Class(params, ctx)``.
 
     It has ``C·(1 + ctx.process.extra_heads + ctx.noise.extra_heads)`` output channels (or numbers,
-    for points), in that order, and takes the condition that ``ctx.task`` describes.
+    for points), in that order, and takes the condition that ``ctx.task`` describes. Its
+    ``forward(x_t, t, cond=None)`` gives (B, C·(1 + heads), …) from x_t (B, *shape), t (B,) in
+    [0, 1] and ``cond``.
     """
 
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """(B, C·(1 + heads), …) from x_t (B, *shape), t (B,) in [0, 1] and ``cond``."""
-        ...
+    kind: ClassVar[str] = "denoiser"
+
+    default_lr: float = 1e-3
+    """The learning rate where a run does not say."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -528,8 +757,6 @@ class Dataset(_Built):
     other data densities."""
     flip: bool = False
     """Whether the engine mirrors half of the training images left to right."""
-    summary: str = ""
-    """One line for the start of a run: ``1,617 images of 1×8×8 (180 held out), in memory``."""
     notes: tuple[str, ...] = ()
     """What was inferred from the data and what of them is left out, a line each, for the start of
     a run."""
@@ -627,6 +854,59 @@ class Task(_Built):
         raise NotImplementedError
 
 
+class Model(Protocol):
+    """A trained network as a metric sees it: no type of the engine's, no file, no configuration.
+
+    Its weights are loaded and it is in evaluation mode. Draws are counters: what sample i gets at
+    step k depends on i, k and the seed alone.
+    """
+
+    @property
+    def process(self) -> Process: ...
+
+    @property
+    def noise(self) -> Noise: ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def paired(self) -> bool:
+        """Whether it was trained with a pairing, which gave up that noise and data are
+        independent."""
+        ...
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it is sampled, resolved: ``steps``, ``eta``, ``solver``, ``grid`` (as specs),
+        ``guidance``, ``seed``."""
+        ...
+
+    def predict(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """What the network says of x (B, *shape) at t (B,), under ``cond``."""
+        ...
+
+    def latents(self, indices: Sequence[int], step: int) -> Mapping[str, Tensor]:
+        """The latents with which samples ``indices`` are drawn, by name, (B, …): at step 0 those
+        of the start, at k those of the k-th step's fresh noise."""
+        ...
+
+    def times(self, steps: int | None = None, grid: str | None = None) -> Tensor:
+        """The times of sampling, 1 to 0, (steps + 1,) float64: as asked for, or another number of
+        them or another grid."""
+        ...
+
+    def trajectory(self, indices: Sequence[int], cond: Tensor | None = None) -> Iterator[Tensor]:
+        """x of samples ``indices`` at each of :meth:`times`, (B, *shape), from noise to data."""
+        ...
+
+
 class Metric(_Built):
     """Numbers from samples and reference data."""
 
@@ -641,9 +921,9 @@ class Metric(_Built):
     paired: ClassVar[bool] = False
     """True if sample i is compared with reference i, as in super-resolution."""
 
-    needs_run: ClassVar[bool] = False
-    """True if it measures the model itself (a likelihood) and not samples: then :meth:`of_run` is
-    called.
+    needs_model: ClassVar[bool] = False
+    """True if it measures the model itself (a likelihood) and not samples: then :meth:`of_model`
+    is called.
     """
 
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
@@ -655,17 +935,17 @@ class Metric(_Built):
         """
         raise NotImplementedError
 
-    def of_run(self, parts: Parts, dataset: Dataset) -> dict[str, float]:
-        """Named numbers of a run's network, its weights loaded, on the data it was trained on;
-        where ``needs_run``.
+    def of_model(self, model: Model, data: Dataset) -> dict[str, float]:
+        """Named numbers of a trained network, on the data that it was trained on; where
+        ``needs_model``. ``model.sampling`` is what was asked for, not the run's own.
 
         Raises:
-            NoiseregError: where they do not exist for these parts, with the reason.
+            NoiseregError: where they do not exist for this model, with the reason.
         """
         raise NotImplementedError
 
     def notes(self) -> list[str]:
-        """What the last :meth:`compute` or :meth:`of_run` has to say beside its numbers
+        """What the last :meth:`compute` or :meth:`of_model` has to say beside its numbers
         (duplicates, a smaller window), a line each."""
         return []
 

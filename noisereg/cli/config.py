@@ -43,11 +43,11 @@ def show(
     registry = open_registry(no_plugins)
     flags = component_flags(noise=noise, reg=reg, data=data, process=process)
     full = make_config(registry, flags, config, sets, plugin)
-    from noisereg.runs.build import assemble
+    from noisereg.runs.build import build_parts
     from noisereg.runs.config import write_yaml
     from noisereg.runs.runtime import Runtime
 
-    resolved = assemble(full, registry, Runtime.start(full.runtime)).config
+    resolved = build_parts(full, registry, Runtime.start(full.runtime)).config
     sys.stdout.write(
         json.dumps(resolved.dump(), indent=1) + "\n" if as_json else write_yaml(resolved.dump())
     )

@@ -191,14 +191,14 @@ def _train(
 
 def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.cli.progress import ConsoleReporter
-    from noisereg.exchange.from_diffusers import initialise
-    from noisereg.runs.build import assemble
+    from noisereg.runs.build import build_parts
     from noisereg.runs.config import write_yaml
     from noisereg.runs.parentage import start
+    from noisereg.runs.pretrained import initialise
     from noisereg.runs.runtime import Runtime
 
     runtime = Runtime.start(config.runtime)
-    parts = assemble(config, registry, runtime)
+    parts = build_parts(config, registry, runtime)
     reporter = ConsoleReporter()
     parts.notes += initialise(parts)
     start(parts, reporter.note)

@@ -10,11 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator
 
-from noisereg.api import Component, Field, Params, hookimpl
+from noisereg.api import Component, Field, Params, TimeInput, hookimpl
 from noisereg.errors import NoiseregError
 
-TimeInput = Literal["index", "step", "unit"]
-"""What the network is told for t: 1000t − 1 (DDPM's index from 0), 1000t, or t itself."""
 TIME_INPUT = "what the network is told about time: index (1000t − 1), step (1000t) or unit (t)"
 
 

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from noisereg.api import Context
+from noisereg.api import Context, Denoiser
 from noisereg.denoisers import DenseParams
 from noisereg.denoisers.sizes import Sizes
-from noisereg.denoisers.time import Sinusoidal, network_time
+from noisereg.denoisers.time import Sinusoidal
+from noisereg.diffusion.law import network_time
 from noisereg.errors import NoiseregError
 
 
@@ -27,7 +28,7 @@ class TimedLayer(nn.Module):
         return self.linear(x) + self.time(embedded)
 
 
-class Dense(nn.Module):
+class Dense(nn.Module, Denoiser):
     """ReLU between :class:`TimedLayer`\\ s of widths D-128-128-128-D·(1 + heads); none after the
     last.
 

@@ -12,10 +12,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from noisereg.api import Context
+from noisereg.api import Context, Denoiser
 from noisereg.denoisers import MLPParams
 from noisereg.denoisers.sizes import Sizes
-from noisereg.denoisers.time import Sinusoidal, network_time
+from noisereg.denoisers.time import Sinusoidal
+from noisereg.diffusion.law import network_time
 from noisereg.errors import NoiseregError
 
 
@@ -39,7 +40,7 @@ class Block(nn.Module):
         return x + gate * self.second(self.dropout(hidden))
 
 
-class MLP(nn.Module):
+class MLP(nn.Module, Denoiser):
     """The pixels as one vector through residual blocks; the output layer starts at zero."""
 
     default_lr = 1e-3

@@ -7,20 +7,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from noisereg.denoisers import TimeInput
-
-
-def network_time(t: Tensor, time_input: TimeInput) -> Tensor:
-    """t in [0, 1], (B,), as the network counts it, float32: ``index`` 1000t − 1, ``step`` 1000t,
-    ``unit`` t.
-
-    Computed in float64, so that t = k/1000 gives exactly k − 1 and k.
-    """
-    t = t.double()
-    if time_input == "unit":
-        return t.float()
-    return (1000 * t - 1 if time_input == "index" else 1000 * t).float()
-
 
 class Sinusoidal(nn.Module):
     """(sin ω₀t, cos ω₀t, sin ω₁t, …), ω_i = 10000^(−2i/length): (B,) to (B, length)."""

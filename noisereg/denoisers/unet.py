@@ -13,10 +13,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from noisereg.api import Context
+from noisereg.api import Context, Denoiser
 from noisereg.denoisers import Preset, TimeInput, UNetParams
 from noisereg.denoisers.sizes import Sizes
-from noisereg.denoisers.time import network_time
+from noisereg.diffusion.law import network_time
 from noisereg.errors import NoiseregError
 
 
@@ -32,7 +32,7 @@ def require_images(ctx: Context, name: str) -> None:
         )
 
 
-class PaddedUNet(nn.Module):
+class PaddedUNet(nn.Module, Denoiser):
     """diffusers' ``UNet2DModel``, as ``unet``, for images of any height and width: what the levels
     do not divide is padded with zeros and cut off again."""
 

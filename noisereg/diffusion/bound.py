@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Process, per_sample
+from noisereg.diffusion.law import posterior
 
 
 def step_kl(u: Tensor, log_ratio: Tensor) -> Tensor:
@@ -48,23 +49,6 @@ def discretised_nll(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) -> Te
     return -torch.where(x.abs() > 1 - half, outer, inside).flatten(1).sum(1)
 
 
-def forward_variance(process: Process, t: Tensor, s: Tensor) -> Tensor:
-    """β_{t|s} = b_t² − (a_t/a_s)²·b_s², (B,) float64."""
-    a_t, a_s = process.signal_scale(t), process.signal_scale(s)
-    return (process.noise_scale(t) ** 2 - (a_t / a_s) ** 2 * process.noise_scale(s) ** 2).clamp(
-        min=0
-    )
-
-
-def posterior(process: Process, t: Tensor, s: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor]:
-    """(σ, √(b_s² − σ²)) of the step from t to s, each (B,) float64: its noise, and how much of ε_s
-    its mean keeps.
-    """
-    b_s = process.noise_scale(s)
-    sigma = eta * forward_variance(process, t, s).sqrt() * b_s / process.noise_scale(t)
-    return sigma, (b_s**2 - sigma**2).clamp(min=0).sqrt()
-
-
 def decoder_log_std(
     process: Process, before: Tensor, t: Tensor, fraction: Tensor | float
 ) -> Tensor:
@@ -75,8 +59,10 @@ def decoder_log_std(
     there is no step before it, and it is b_t. Shape (B, 1, …), or the fraction's.
     """
     b_t = process.noise_scale(t)
-    posterior = forward_variance(process, before, t).sqrt() * b_t / process.noise_scale(before)
-    low = torch.where(before > t, posterior, b_t).log()
+    b_before = process.noise_scale(before)
+    a_before, a_t = process.signal_scale(before), process.signal_scale(t)
+    sigma, _ = posterior(a_before, b_before, a_t, b_t)
+    low = torch.where(before > t, sigma, b_t).log()
     if isinstance(fraction, Tensor):
         return per_sample(low, fraction) + fraction * per_sample(b_t.log() - low, fraction)
     return low + fraction * (b_t.log() - low)

@@ -28,8 +28,8 @@ from noisereg.evaluation.subjects import Images, Targets
 from noisereg.features.spaces import Pixels, Space
 from noisereg.plugins.registry import Entry, Registry, registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs.build import Parts
 from noisereg.runs.config import RuntimeConfig, data_spec, validate
+from noisereg.runs.model import RunModel
 from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
@@ -302,7 +302,7 @@ def _groups(
                 reference(dataset, data.name, _reference_name(options.reference), options.num),
             )
     kinds = {m: reg.find("metric", Spec.parse(m).name).implementation() for m in metrics}
-    needs_samples = not all(kind.needs_run for kind in kinds.values())
+    needs_samples = not all(kind.needs_model for kind in kinds.values())
     paired = next((m for m, kind in kinds.items() if kind.paired), None)
     groups: dict[str, _Group] = {}
     for data in filter(None, specs):
@@ -476,7 +476,7 @@ def _cached(
     subject: Subject, one: _Asked, real: Reference, dataset: Dataset, read: Callable[[], Tensor]
 ) -> dict[str, Any]:
     """A metric's result, computed where it is not on disk."""
-    if one.metric.needs_run and subject.run is None:
+    if one.metric.needs_model and subject.run is None:
         raise NoiseregError(
             f"{one.spec.name} is measured on a model, and {subject.source} is a folder of images"
         )
@@ -500,8 +500,8 @@ def _cached(
 
     def result() -> dict[str, Any]:
         try:
-            if one.metric.needs_run:
-                numbers = one.metric.of_run(_parts(subject), dataset)
+            if one.metric.needs_model:
+                numbers = one.metric.of_model(_model(subject), dataset)
             else:
                 numbers = one.metric.compute(
                     read(), real.x[: subject.n] if one.metric.paired else real.x, one.space
@@ -518,14 +518,12 @@ def _cached(
     return subject.store.cached(name, record, JSON, result)
 
 
-def _parts(subject: Subject) -> Parts:
-    """The subject's network, with the weights that its samples are drawn from."""
+def _model(subject: Subject) -> RunModel:
+    """The subject's network, with the weights and the sampling that its samples are drawn by."""
     assert subject.run is not None
     assert subject.sampling is not None
     runtime = Runtime.start(subject.run.config.runtime.model_copy(update={"device": "auto"}))
-    return subject.run.load(
-        subject.sampling.checkpoint, subject.sampling.weights == "EMA", runtime
-    )
+    return subject.sampling.model(runtime)
 
 
 def _direction(one: _Asked, name: str) -> str:
@@ -598,7 +596,7 @@ def _context(
         used = drawn if all(one.metric.paired for one in asked) else f"{len(real.x):,}"
         phrases.append(f"{drawn} samples against {used} of {real.name}")
         phrases.append(
-            ", ".join(dict.fromkeys(one.space.name for one in asked if not one.metric.needs_run))
+            ", ".join(dict.fromkeys(one.space.name for one in asked if not one.metric.needs_model))
         )
     for one in asked:
         if "k" in one.params:
@@ -609,7 +607,7 @@ def _context(
         eta, weights = _one([r["eta"] for r in records]), _one([r["weights"] for r in records])
         words = [f"{', '.join(map(str, steps))} steps"]
         words += [f"η {eta:g}"] if eta is not None else []
-        words += [r["solver"] for r in records[:1] if r["solver"] != "euler"]
+        words += [r["solver"] for r in records[:1] if r["solver"] != "ddim"]
         words += (
             [f"{grid} grid"]
             if (grid := _one([r["grid"] for r in records])) not in (None, "uniform")

@@ -17,10 +17,12 @@ from noisereg.api import Dataset, Task
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import MOST, spaced
 from noisereg.plugins.spec import Spec
-from noisereg.runs.config import SECTION_KIND, SampleConfig, validate
+from noisereg.runs.config import SECTION_KIND, SampleConfig
+from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, as_output, draw
 from noisereg.runs.runtime import Runtime
+from noisereg.runs.sampling import override
 from noisereg.store import ARRAY, Store, cache_dir, say_once
 
 SHARD = 500
@@ -49,8 +51,8 @@ class Sampling:
             "checkpoint": self.checkpoint,
             "weights": self.weights,
             "sha256": self.sha256,
-            "solver": s.solver,
-            "grid": s.grid,
+            "solver": s.solver.label(),
+            "grid": s.grid.label(),
             "steps": s.steps,
             "eta": s.eta,
             "guidance": s.guidance,
@@ -58,6 +60,12 @@ class Sampling:
             "bf16": self.bf16,
             "condition": self.condition,
         }
+
+    def model(self, runtime: Runtime, reporter: Reporter | None = None) -> RunModel:
+        """The run's network, sampled so."""
+        parts = self.run.load(self.checkpoint, self.weights == "EMA", runtime, reporter)
+        assert self.run.registry is not None
+        return RunModel(parts, self.settings, self.run.registry, self.seed)
 
     def key(self) -> dict[str, Any]:
         """All that the samples are made from."""
@@ -107,14 +115,16 @@ def plan(
     Raises:
         NoiseregError: for a value out of range, or a run without a whole checkpoint.
     """
-    given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "guidance": guidance}
-    values = run.config.sample.model_dump() | {k: v for k, v in given.items() if v is not None}
-    if solver == "heun" and eta is None:
-        values["eta"] = 0.0
+    assert run.registry is not None
+    given: dict[str, Any] = {"steps": steps, "eta": eta, "solver": solver, "grid": grid}
+    given["guidance"] = guidance
+    settings = override(run.config.sample, run.registry, **given)
+    if settings.eta == "auto" or settings.grid.name == "auto":  # what only built parts can say
+        settings = run.model(**given, checkpoint=checkpoint, ema=ema, runtime=runtime).settings
     found = run.checkpoint(checkpoint, reporter)
     return Sampling(
         run=run,
-        settings=validate({"sample": values}).sample,
+        settings=settings,
         seed=run.config.seed + seed,
         checkpoint=found.step,
         weights="EMA" if ema else "raw",
@@ -152,19 +162,7 @@ def draw_samples(
     runtime.barrier()  # no rank writes before all have looked
     own = missing[runtime.rank :: runtime.world]
     if own:
-        parts = sampling.run.load(
-            sampling.checkpoint, sampling.weights == "EMA", runtime, reporter
-        )
-        s = sampling.settings
-        settings = sampling.run.settings(
-            parts,
-            steps=s.steps,
-            eta=None if s.eta == "auto" else s.eta,
-            solver=s.solver,
-            grid=s.grid,
-            batch_size=s.batch_size,
-            guidance=s.guidance,
-        )
+        model = sampling.model(runtime, reporter)
         reporter.begin(f"sample {sampling.run.path.name}", sum(len(rows) for _, rows in own))
         done = 0
         try:
@@ -175,12 +173,12 @@ def draw_samples(
                     left = rows[len(held) :]
                     if left:
                         cond = (
-                            reference_condition(parts.task, *condition, torch.tensor(left))
+                            reference_condition(model.task, *condition, torch.tensor(left))
                             if condition
                             else None
                         )
-                        drawn = draw(parts, settings, sampling.seed, left, cond, reporter, done)
-                        x = as_output(drawn, parts.decode).numpy()
+                        drawn = draw(model, left, cond, reporter, done)
+                        x = as_output(drawn, model.parts.decode).numpy()
                         whole = np.concatenate([held, x]) if len(held) else x
                         sampling.store.put(name, sampling.key(), whole, ARRAY)
                 done += len(rows)

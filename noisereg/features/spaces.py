@@ -243,9 +243,9 @@ class Space(Features):
         self._keys = {key: value for key, value in self._keys.items() if key == id(x)}
 
     @property
-    def summary(self) -> str:
+    def summary(self) -> str:  # type: ignore[override]
         """What else is to be recorded with its numbers: a classifier's accuracy."""
-        return getattr(self.inner, "summary", "")
+        return self.inner.summary
 
 
 def register(features: Features, name: str) -> str:

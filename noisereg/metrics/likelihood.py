@@ -16,22 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisereg.api import Context, Dataset, Metric, Noise, Process, per_sample
+from noisereg.api import Context, Dataset, Metric, Model, Noise, Prediction, Process, per_sample
 from noisereg.diffusion.bound import (
     decoder_log_std,
     discretised_nll,
     gaussian_nll,
-    posterior,
     step_kl,
 )
-from noisereg.diffusion.sampler import Model, Prediction, Source, time_grid
+from noisereg.diffusion.law import add_noise, posterior
+from noisereg.diffusion.sample import Predict, Source
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import spaced
 from noisereg.metrics import NllParams
 from noisereg.runs import draws
-from noisereg.runs.build import Parts
 from noisereg.runs.draws import Stream
-from noisereg.runs.objective import as_model
 
 # The variational bound
 
@@ -55,7 +53,7 @@ class Bound:
 
 @torch.no_grad()
 def variational_bound(
-    model: Model,
+    predict: Predict,
     process: Process,
     noise: Noise,
     x0: Tensor,
@@ -86,14 +84,17 @@ def variational_bound(
     for k, (t, s) in enumerate(pairwise(map(at, times))):
         latents = source(k)
         eps = noise.color(latents, t)
-        x_t = (
-            per_sample(process.signal_scale(t), x0) * x0
-            + per_sample(process.noise_scale(t), x0) * eps
-        )
-        here = model(x_t, t)
+        x_t = add_noise(process, x0, eps, t)
+        here = predict(x_t, t)
         fraction = process.variance_fraction(here.own)
         if k < len(times) - 2:
-            sigma, kept = posterior(process, t, s, eta)
+            sigma, kept = posterior(
+                process.signal_scale(t),
+                process.noise_scale(t),
+                process.signal_scale(s),
+                process.noise_scale(s),
+                eta,
+            )
             eps_hat = noise.transport(here.eps_hat, here.heads, t, s)
             difference = per_sample(process.signal_scale(s), x0) * (x0 - here.x0_hat)
             difference = difference + per_sample(kept, x0) * (noise.color(latents, s) - eps_hat)
@@ -121,7 +122,7 @@ def variational_bound(
 
 
 def velocity(
-    model: Model,
+    predict: Predict,
     process: Process,
     noise: Noise,
     x: Tensor,
@@ -132,7 +133,7 @@ def velocity(
     """dx/dt = a'x̂0 + b'ε̂ + b·∂ε̂_s/∂s of the deterministic path, (B, *shape), for a' and b'
     (B,).
     """
-    here = model(x, t)
+    here = predict(x, t)
     moving = noise.transport_rate(here.eps_hat, here.heads, t)
     return (
         per_sample(signal_rate, x) * here.x0_hat
@@ -167,7 +168,7 @@ def divergence(
 
 
 def flow_nll(
-    model: Model,
+    predict: Predict,
     process: Process,
     noise: Noise,
     x: Tensor,
@@ -194,7 +195,7 @@ def flow_nll(
             (scale(end) - scale(begin)) / (end - begin)
             for scale in (process.signal_scale, process.noise_scale)
         )
-        return divergence(lambda y: velocity(model, process, noise, y, t, a, b), x, probes)
+        return divergence(lambda y: velocity(predict, process, noise, y, t, a, b), x, probes)
 
     for t, s in pairwise(nodes):
         span = float(s[0] - t[0])
@@ -218,19 +219,18 @@ def flow_nll(
 # The metric
 
 
-def in_float64(parts: Parts, cond: Tensor | None) -> Model:
+def in_float64(model: Model, cond: Tensor | None) -> Predict:
     """The network as it is (float32, never bf16), its states and predictions in float64.
 
     Below t = 1/T, where it was not trained, it is asked as at 1/T.
     """
-    network = as_model(parts.denoiser, parts.process, parts.noise, cond)
 
-    def model(x: Tensor, t: Tensor) -> Prediction:
-        p = network(x.float(), t.clamp(min=1 / parts.process.T))
+    def predict(x: Tensor, t: Tensor) -> Prediction:
+        p = model.predict(x.float(), t.clamp(min=1 / model.process.T), cond)
         heads, own = (None if h is None else h.double() for h in (p.heads, p.own))
         return Prediction(p.x0_hat.double(), p.eps_hat.double(), heads, own)
 
-    return model
+    return predict
 
 
 def _refusal(check: Callable[[], object]) -> str:
@@ -241,37 +241,37 @@ def _refusal(check: Callable[[], object]) -> str:
     return ""
 
 
-def bound_refusal(parts: Parts) -> str:
-    """Why there is no variational bound for these parts; empty if there is one."""
-    if parts.pairing is not None:
+def bound_refusal(model: Model) -> str:
+    """Why there is no variational bound for this model; empty if there is one."""
+    if model.paired:
         return "the bound rests on noise independent of the data, which this run's pairing gave up"
-    if not parts.noise.gaussian:
+    if not model.noise.gaussian:
         return "the bound's terms are KL divergences of Gaussians, and this noise is not Gaussian"
-    device = next(parts.denoiser.parameters()).device
+    device = model.device
 
     def invertible() -> None:
-        for time in (0.0, 1 / parts.process.T, 1.0):
+        for time in (0.0, 1 / model.process.T, 1.0):
             t = torch.full((1,), time, dtype=torch.float64, device=device)
-            parts.noise.whiten(torch.zeros(1, *parts.shape, dtype=torch.float64, device=device), t)
-            if not parts.noise.diagonal:
-                parts.noise.log_det(t, parts.shape)
+            model.noise.whiten(torch.zeros(1, *model.shape, dtype=torch.float64, device=device), t)
+            if not model.noise.diagonal:
+                model.noise.log_det(t, model.shape)
 
     return _refusal(invertible)
 
 
-def flow_refusal(parts: Parts) -> str:
-    """Why the flow gives no density for these parts; empty if it does."""
-    if not parts.noise.gaussian:
+def flow_refusal(model: Model) -> str:
+    """Why the flow gives no density for this model; empty if it does."""
+    if not model.noise.gaussian:
         return "the flow starts from this noise, whose density is not known"
-    device = next(parts.denoiser.parameters()).device
+    device = model.device
 
     def has_density() -> None:
         one = torch.ones(1, dtype=torch.float64, device=device)
-        zeros = torch.zeros(1, *parts.shape, dtype=torch.float64, device=device)
-        parts.noise.whiten(zeros, one)
-        parts.noise.log_det(one, parts.shape)
-        if not parts.noise.extra_heads:
-            parts.noise.transport_rate(zeros, None, 0 * one)
+        zeros = torch.zeros(1, *model.shape, dtype=torch.float64, device=device)
+        model.noise.whiten(zeros, one)
+        model.noise.log_det(one, model.shape)
+        if not model.noise.extra_heads:
+            model.noise.transport_rate(zeros, None, 0 * one)
 
     return _refusal(has_density)
 
@@ -291,7 +291,7 @@ class NegativeLogLikelihood(Metric):
     better = dict.fromkeys(
         ("nll-bound", "nll-ode", *(f"nll-bound-{part}" for part in TERMS)), "lower"
     )
-    needs_run = True
+    needs_model = True
 
     def __init__(self, params: NllParams, ctx: Context) -> None:
         self.params = params
@@ -300,7 +300,7 @@ class NegativeLogLikelihood(Metric):
     def notes(self) -> list[str]:
         return self._notes
 
-    def of_run(self, parts: Parts, dataset: Dataset) -> dict[str, float]:
+    def of_model(self, model: Model, data: Dataset) -> dict[str, float]:
         """
         Raises:
             NoiseregError: for data without the split, and for what was asked for and does not
@@ -308,30 +308,26 @@ class NegativeLogLikelihood(Metric):
         """
         self._notes = []
         p = self.params
-        split = dataset.split(p.split)
+        split = data.split(p.split)
         if not len(split):
             raise NoiseregError(f"nll: the data have no {p.split} split; give nll:split=train")
-        refused = {"bound": bound_refusal(parts), "ode": flow_refusal(parts)}
+        refused = {"bound": bound_refusal(model), "ode": flow_refusal(model)}
         wanted = ["bound", "ode"] if p.by == "auto" else [p.by]
         kinds = [kind for kind in wanted if not refused[kind]]
         if not kinds:
             raise NoiseregError(f"nll: {'; '.join(refused[kind] for kind in wanted)}")
         self._notes += [f"nll: no {kind}: {refused[kind]}" for kind in wanted if refused[kind]]
         indices = spaced(len(split), p.num)
-        parts.objective.eval()
         rows: dict[str, list[Tensor]] = {}
         for places in torch.arange(len(indices)).split(p.batch_size):
             batch = split.batch(indices[places])
-            device = next(parts.denoiser.parameters()).device
-            cond = parts.task.cond(batch)
-            x0, model = (
-                batch.x.to(device).double(),
-                in_float64(parts, None if cond is None else cond.to(device)),
-            )
+            cond = model.task.cond(batch)
+            x0 = batch.x.to(model.device).double()
+            predict = in_float64(model, None if cond is None else cond.to(model.device))
             for kind in kinds:
                 measure = self._bound if kind == "bound" else self._flow
                 for name, bits in measure(
-                    parts, model, x0, places.tolist(), dataset.levels
+                    model, predict, x0, places.tolist(), data.levels
                 ).items():
                     rows.setdefault(name, []).append(bits)
         values = {name: torch.cat(bits) for name, bits in rows.items()}
@@ -340,22 +336,22 @@ class NegativeLogLikelihood(Metric):
         return {name: float(v.mean()) for name, v in values.items() if name in shown}
 
     def _bound(
-        self, parts: Parts, model: Model, x0: Tensor, places: list[int], levels: int
+        self, model: Model, predict: Predict, x0: Tensor, places: list[int], levels: int
     ) -> dict[str, Tensor]:
-        steps = self.params.steps or parts.process.T
-        times = time_grid(parts.process, steps, self._grid(parts))
-        discretised = levels if parts.noise.diagonal else 0
+        steps = self.params.steps or model.process.T
+        times = model.times(steps, self._grid())
+        discretised = levels if model.noise.diagonal else 0
         width = 0 if discretised else levels
-        data = self._dequantised(x0, places, width)
+        x = self._dequantised(x0, places, width)
 
         def source(k: int) -> dict[str, Tensor]:
             seed = self.params.seed
             return draws.double(
-                draws.latents(parts.noise, parts.shape, seed, Stream.BOUND, places, k, x0.device)
+                draws.latents(model.noise, model.shape, seed, Stream.BOUND, places, k, x0.device)
             )
 
         bound = variational_bound(
-            model, parts.process, parts.noise, data, source, times, self.params.eta, discretised
+            predict, model.process, model.noise, x, source, times, self.params.eta, discretised
         )
         named = {
             "": bound.total,
@@ -367,22 +363,22 @@ class NegativeLogLikelihood(Metric):
         return {f"nll-bound{k}": bits_per_dim(v, x0, extra.get(k, 0)) for k, v in named.items()}
 
     def _flow(
-        self, parts: Parts, model: Model, x0: Tensor, places: list[int], levels: int
+        self, model: Model, predict: Predict, x0: Tensor, places: list[int], levels: int
     ) -> dict[str, Tensor]:
         p = self.params
-        times = time_grid(parts.process, p.ode_steps, self._grid(parts)).flip(0)
-        data = self._dequantised(x0, places, levels)
+        times = model.times(p.ode_steps, self._grid()).flip(0)
+        x = self._dequantised(x0, places, levels)
         probes = None
         if p.probes:
             drawn = [
-                draws.generator(p.seed, Stream.PROBES, i, k).integers(0, 2, parts.shape)
+                draws.generator(p.seed, Stream.PROBES, i, k).integers(0, 2, model.shape)
                 for k in range(p.probes)
                 for i in places
             ]
             probes = torch.tensor(np.stack(drawn), dtype=x0.dtype, device=x0.device) * 2 - 1
             probes = probes.reshape(p.probes, *x0.shape)
         fine, coarse = (
-            flow_nll(model, parts.process, parts.noise, data, some, probes)
+            flow_nll(predict, model.process, model.noise, x, some, probes)
             for some in (times, times[::2])
         )
         return {
@@ -390,8 +386,8 @@ class NegativeLogLikelihood(Metric):
             "difference": bits_per_dim(fine - coarse, x0, 0),
         }
 
-    def _grid(self, parts: Parts) -> str:
-        return parts.config.sample.grid if self.params.grid == "auto" else self.params.grid
+    def _grid(self) -> str | None:
+        return None if self.params.grid == "auto" else self.params.grid
 
     def _dequantised(self, x0: Tensor, places: list[int], levels: int) -> Tensor:
         """x0 + u, u uniform on the width of a grey level."""

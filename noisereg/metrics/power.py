@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisereg.api import Context, Dataset, Metric, Noise, Process, per_sample
+from noisereg.api import Context, Dataset, Metric, Model, Noise, Process
+from noisereg.diffusion.law import add_noise
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import spaced
 from noisereg.metrics import IsotropyGapParams
 from noisereg.noises.matrix import noise_matrix
 from noisereg.runs import draws
-from noisereg.runs.build import Parts, batches
+from noisereg.runs.build import batches
 from noisereg.runs.draws import Stream
-from noisereg.runs.objective import as_model
 
 LARGEST = 3072
 """Numbers a sample (3×32×32) up to which a dense covariance is taken."""
@@ -67,20 +67,20 @@ def gaussian_optimum(
     return Optimum(power, error)
 
 
-def optimum(parts: Parts, dataset: Dataset, times: Tensor) -> Optimum | None:
+def optimum(model: Model, data: Dataset, times: Tensor) -> Optimum | None:
     """With the covariance of the data that the run was trained on.
 
     None for a noise that is not linear and Gaussian, and for samples of more than 3,072 numbers.
     """
-    known = parts.noise.linear and parts.noise.gaussian and math.prod(parts.shape) <= LARGEST
+    known = model.noise.linear and model.noise.gaussian and math.prod(model.shape) <= LARGEST
     if not known:
         return None
     noise = (
-        copy.deepcopy(parts.noise).cpu()
-        if isinstance(parts.noise, torch.nn.Module)
-        else parts.noise
+        copy.deepcopy(model.noise).cpu()
+        if isinstance(model.noise, torch.nn.Module)
+        else model.noise
     )
-    return gaussian_optimum(parts.process, noise, parts.shape, covariance(dataset), times)
+    return gaussian_optimum(model.process, noise, model.shape, covariance(data), times)
 
 
 class PredictedPower(Metric):
@@ -94,7 +94,7 @@ class PredictedPower(Metric):
     """
 
     better = dict.fromkeys(("isotropy-gap", "eps-mse", "gap-gaussian"), "lower")
-    needs_run = True
+    needs_model = True
 
     def __init__(self, params: IsotropyGapParams, ctx: Context) -> None:
         self.params = params
@@ -104,15 +104,15 @@ class PredictedPower(Metric):
         return self._notes
 
     @torch.inference_mode()
-    def of_run(self, parts: Parts, dataset: Dataset) -> dict[str, float]:
+    def of_model(self, model: Model, data: Dataset) -> dict[str, float]:
         """
         Raises:
             NoiseregError: for data without the split.
         """
         from noisereg.regularizers.isotropy import MAX_GAIN
 
-        p, process, noise = self.params, parts.process, parts.noise
-        split = dataset.split(p.split)
+        p, process, noise = self.params, model.process, model.noise
+        split = data.split(p.split)
         if not len(split):
             raise NoiseregError(
                 f"isotropy: the data have no {p.split} split; give isotropy:split=train"
@@ -120,26 +120,20 @@ class PredictedPower(Metric):
         times = torch.arange(1, p.times + 1, dtype=torch.float64) / p.times
         times = times[process.noise_gain(times) <= MAX_GAIN]
         indices = spaced(len(split), p.num)
-        parts.objective.eval()
-        device = next(parts.denoiser.parameters()).device
+        device = model.device
         powers, errors = torch.zeros(len(times)).double(), torch.zeros(len(times)).double()
         for places in torch.arange(len(indices)).split(p.batch_size):
             batch = split.batch(indices[places])
-            x0, cond = batch.x.to(device), parts.task.cond(batch)
-            model = as_model(
-                parts.denoiser, process, noise, None if cond is None else cond.to(device)
-            )
+            x0, cond = batch.x.to(device), model.task.cond(batch)
+            cond = None if cond is None else cond.to(device)
             for k, time in enumerate(times):
                 t = time.to(device).expand(len(x0))
                 drawn = draws.latents(
-                    noise, parts.shape, p.seed, Stream.BOUND, places.tolist(), k, device
+                    noise, model.shape, p.seed, Stream.BOUND, places.tolist(), k, device
                 )
                 eps = noise.color(drawn, t)
-                x_t = (
-                    per_sample(process.signal_scale(t), x0) * x0
-                    + per_sample(process.noise_scale(t), x0) * eps
-                )
-                eps_hat = model(x_t, t).eps_hat
+                x_t = add_noise(process, x0, eps, t)
+                eps_hat = model.predict(x_t, t, cond).eps_hat
                 powers[k] += eps_hat.double().square().flatten(1).mean(1).sum().cpu()
                 errors[k] += (eps_hat - eps).double().square().flatten(1).mean(1).sum().cpu()
         level = noise.mean_square(times.to(device)).double().cpu()
@@ -147,7 +141,7 @@ class PredictedPower(Metric):
             "isotropy-gap": float((powers / len(indices) - level).abs().mean()),
             "eps-mse": float(errors.mean() / len(indices)),
         }
-        best = optimum(parts, dataset, times)
+        best = optimum(model, data, times)
         if best is not None:
             numbers["gap-gaussian"] = sum(best.error) / len(times)
         self._notes = [

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Process, per_sample
+from noisereg.diffusion import law
 from noisereg.noises import TimeVaryingParams
 from noisereg.noises.blue import MAX_ROUNDING, ColouredNoise
 from noisereg.noises.colours import blue, red
@@ -127,7 +128,7 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         (dγ/dt)·b²/c² (ours).
         """
         gamma = self.gamma(t)
-        if process.linear_path:
+        if law.is_linear(process):
             before = (t.double() - 1 / process.T).clamp(min=0)
             weight = before**2 * (gamma - self.gamma(before)) * process.T
         else:

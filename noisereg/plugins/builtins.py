@@ -7,6 +7,8 @@ MODULES = (
     "noisereg.regularizers",
     "noisereg.pairings",
     "noisereg.processes",
+    "noisereg.solvers",
+    "noisereg.grids",
     "noisereg.datasets",
     "noisereg.denoisers",
     "noisereg.tasks",

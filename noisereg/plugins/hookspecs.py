@@ -1,7 +1,9 @@
-"""The pluggy hooks. A plugin implements those it has something for, each yielding :class:`noisereg.api.Component`\\ s.
+"""The pluggy hooks. A plugin implements those it has something for, each yielding
+:class:`noisereg.api.Component`\\ s.
 
-Implementations are called one by one, each on its own: one that raises marks its plugin broken and stops nothing else.
-The examples below are whole plugins but for ``from noisereg.api import …``; tests run the conformance kit on them.
+Implementations are called one by one, each on its own: one that raises marks its plugin broken and
+stops nothing else. The examples below are whole plugins but for ``from noisereg.api import …``;
+tests run the conformance kit on them.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def noisereg_noises() -> Iterable[Component]:
 
 @hookspec
 def noisereg_regularizers() -> Iterable[Component]:
-    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend ``RegularizerParams``.
+    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend
+    ``RegularizerParams``.
 
     Example:
 
@@ -49,7 +52,8 @@ def noisereg_regularizers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_regularizers():
-            yield Component(name="centred", impl=Centred, params=RegularizerParams, summary="(E[mean of ε̂])²", api=1)
+            yield Component(name="centred", impl=Centred, params=RegularizerParams,
+            summary="(E[mean of ε̂])²", api=1)
     """
     return []
 
@@ -67,20 +71,20 @@ def noisereg_pairings() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_pairings():
-            yield Component(name="by-brightness", impl=ByBrightness, summary="bright noise to bright images", api=1)
+            yield Component(name="by-brightness", impl=ByBrightness, summary="bright noise to
+            bright images", api=1)
     """
     return []
 
 
 @hookspec
 def noisereg_processes() -> Iterable[Component]:
-    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be run with.
+    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be
+    run with.
 
     Example:
 
         class Straight(Process):
-            linear_path = True
-
             def signal_scale(self, t):
                 return 1 - t.double()
 
@@ -105,8 +109,46 @@ def noisereg_processes() -> Iterable[Component]:
 
 
 @hookspec
+def noisereg_solvers() -> Iterable[Component]:
+    """How sampling steps: :class:`noisereg.api.Solver`, for ``--solver``.
+
+    Example:
+
+        class Euler(Solver):
+            def step(self, s):
+                a_t, b_t, a_s, b_s = s.scales
+                return a_s * s.here.x0_hat + b_s * s.moved
+
+        @hookimpl
+        def noisereg_solvers():
+            yield Component(name="euler", impl=Euler, summary="first order, deterministic", api=1)
+    """
+    return []
+
+
+@hookspec
+def noisereg_grids() -> Iterable[Component]:
+    """The times of sampling's steps: :class:`noisereg.api.Grid`, for ``--grid``.
+
+    Example:
+
+        class Squared(Grid):
+            def times(self, process, steps):
+                import torch
+
+                return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 2
+
+        @hookimpl
+        def noisereg_grids():
+            yield Component(name="squared", impl=Squared, summary="closer towards the data", api=1)
+    """
+    return []
+
+
+@hookspec
 def noisereg_denoisers() -> Iterable[Component]:
-    """Networks: :class:`noisereg.api.Denoiser`; ``ctx.noise``, ``ctx.process`` and ``ctx.task`` size their output and input.
+    """Networks: :class:`noisereg.api.Denoiser`; ``ctx.noise``, ``ctx.process`` and ``ctx.task``
+    size their output and input.
 
     Example:
 
@@ -114,8 +156,9 @@ def noisereg_denoisers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_denoisers():
-            # impl as text: torch is imported when the network is built
-            yield Component(name="my-mlp", impl="noisereg.denoisers.mlp:MLP", params=MLPParams, summary="an MLP", api=1)
+            # impl as text: torch is imported when the network is built yield
+            Component(name="my-mlp", impl="noisereg.denoisers.mlp:MLP", params=MLPParams,
+            summary="an MLP", api=1)
     """
     return []
 
@@ -130,8 +173,8 @@ def noisereg_datasets() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_datasets():
-            impl = "noisereg.datasets.toy2d:SwissRoll"
-            yield Component(name="my-roll", impl=impl, params=PointsParams, summary="2-D: a spiral", api=1)
+            impl = "noisereg.datasets.toy2d:SwissRoll" yield Component(name="my-roll", impl=impl,
+            params=PointsParams, summary="2-D: a spiral", api=1)
     """
     return []
 
@@ -171,7 +214,8 @@ def noisereg_metrics() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_metrics():
-            yield Component(name="mean-gap", impl=MeanGap, summary="distance of the features' means", api=1)
+            yield Component(name="mean-gap", impl=MeanGap, summary="distance of the features'
+            means", api=1)
     """
     return []
 
@@ -190,7 +234,8 @@ def noisereg_features() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_features():
-            yield Component(name="every-second", impl=EverySecond, summary="every second column of pixels", api=1)
+            yield Component(name="every-second", impl=EverySecond, summary="every second column of
+            pixels", api=1)
     """
     return []
 
@@ -211,6 +256,7 @@ def noisereg_loggers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_loggers():
-            yield Component(name="lines", impl=Lines, summary="the loss, a line each, in RUN/lines.txt", api=1)
+            yield Component(name="lines", impl=Lines, summary="the loss, a line each, in
+            RUN/lines.txt", api=1)
     """
     return []

@@ -10,20 +10,16 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
+from noisereg.diffusion import compatible
 from noisereg.diffusion.bound import (
     decoder_log_std,
     discretised_nll,
     gaussian_nll,
-    posterior,
     step_kl,
 )
+from noisereg.diffusion.law import posterior
 from noisereg.processes import DDPMParams
 from noisereg.processes.weighting import loss_weight
-
-NEEDS_ZERO_SNR = 0.1
-"""Noise whose weakest direction has less than this share of the mean power cannot hide a signal
-left at t = 1.
-"""
 
 
 def linear_betas(T: int) -> Tensor:
@@ -66,7 +62,7 @@ class DDPM(Process):
     params: DDPMParams
 
     def __init__(self, params: DDPMParams, ctx: Context) -> None:
-        weak = ctx.noise is not None and ctx.noise.power_floor < NEEDS_ZERO_SNR
+        weak = compatible.is_weak(ctx.noise)
         self.params = self._resolve(params, weak)
         self.T = self.params.T
         self.prediction = self.params.target
@@ -91,23 +87,21 @@ class DDPM(Process):
         self.diagonal = ctx.noise is None or ctx.noise.diagonal
         if learned:
             self.extra_heads, self.trains_bound = 1, True
-            self._check_bound(ctx)
+            if ctx.noise is not None:
+                compatible.check_bound(
+                    ctx.noise,
+                    ctx.shape,
+                    "ddpm: variance=learned, trained by the variational bound,",
+                    "give variance=beta-tilde",
+                )
         if weak and params.zero_terminal_snr == "auto" and self.params.zero_terminal_snr:
             self.notes = (
                 "this noise has almost no power in some directions, where a signal left at t = 1 "
-                "would stay: "
-                f"schedule {self.params.schedule} with zero_terminal_snr, target "
-                f"{self.params.target} (DESIGN §2)",
+                f"would stay: schedule {self.params.schedule} with zero_terminal_snr, target "
+                f"{self.params.target}",
             )
-        elif weak and not self.params.zero_terminal_snr and ctx.noise is not None:
-            self.notes = (
-                f"the cosine schedule leaves a signal of {math.cos(self.angle[-1]):.1e} at t = 1, "
-                "and this noise's "
-                f"weakest direction has amplitude {math.sqrt(max(ctx.noise.power_floor, 0)):.1e}: "
-                "the covariance of "
-                "sampled Gaussian data keeps an error of under 0.2 % at jitter 1e-3, of 2 % at "
-                "1e-6 (grid=logsnr)",
-            )
+        if ctx.noise is not None:
+            compatible.check_path(self, ctx.noise)
 
     @staticmethod
     def _resolve(params: DDPMParams, weak: bool) -> DDPMParams:
@@ -115,12 +109,6 @@ class DDPM(Process):
         zero = params.zero_terminal_snr
         if zero == "auto":
             zero = weak and schedule == "linear"
-        if weak and schedule == "linear" and not zero:
-            raise NoiseregError(
-                "ddpm's linear schedule leaves a signal at t = 1 that static coloured noise "
-                "cannot hide; "
-                "give zero_terminal_snr=true, or leave it on auto"
-            )
         target = params.target
         if target == "auto":
             target = "v" if zero or weak else "eps"
@@ -133,27 +121,6 @@ class DDPM(Process):
         return params.model_copy(
             update={"schedule": schedule, "zero_terminal_snr": zero, "target": target}
         )
-
-    @staticmethod
-    def _check_bound(ctx: Context) -> None:
-        """The head is trained by the bound, which needs a Gaussian noise and L⁻¹ at every t."""
-        if ctx.noise is None:
-            return
-        if not ctx.noise.gaussian:
-            raise NoiseregError(
-                "ddpm: variance=learned is trained by the variational bound, which needs Gaussian "
-                "noise; "
-                "give variance=beta-tilde"
-            )
-        try:
-            zero = torch.zeros(1, dtype=torch.float64)
-            ctx.noise.whiten(torch.zeros(1, *ctx.shape), zero)
-            ctx.noise.log_det(zero, ctx.shape)
-        except NoiseregError as error:
-            raise NoiseregError(
-                f"ddpm: variance=learned is trained by the variational bound: {error}; or give "
-                "variance=beta-tilde"
-            ) from None
 
     def _angle(self, t: Tensor) -> Tensor:
         angle = self.angle.to(t.device)
@@ -218,7 +185,9 @@ class DDPM(Process):
         before = torch.where(last, 0.0, before)
         n = s.x0[0].numel()
         with torch.no_grad():
-            sigma, kept = posterior(self, t, before)
+            a_t, b_t = self.signal_scale(t), self.noise_scale(t)
+            a_s, b_s = self.signal_scale(before), self.noise_scale(before)
+            sigma, kept = posterior(a_t, b_t, a_s, b_s)
             log_ratio = (
                 self.noise_scale(t) / torch.where(last, 1.0, self.noise_scale(before))
             ).log()

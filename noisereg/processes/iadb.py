@@ -13,7 +13,6 @@ class IADB(Process):
     """Iterative α-(de)blending, with α = 1 at the noise as in BNDM: a = 1 − t, b = t."""
 
     default_eta = 0.0
-    linear_path = True
 
     def __init__(self, params: IADBParams, ctx: Context) -> None:
         self.params: IADBParams = params

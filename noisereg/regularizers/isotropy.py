@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from noisereg.api import Context, Noise, NoiseregError, Regularizer, TrainStep, per_sample
+from noisereg.api import (
+    Context,
+    Noise,
+    NoiseregError,
+    Regularizer,
+    TrainStep,
+    check_times,
+    per_sample,
+)
+from noisereg.diffusion import compatible
+from noisereg.diffusion.loss import mean_over_ranks
 from noisereg.regularizers import IsotropyParams
 
 MAX_GAIN = 5.0
@@ -34,6 +45,60 @@ def _still(noise: Noise) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def isotropy(
+    eps_hat: Tensor,
+    t: Tensor | None = None,
+    noise: Noise | None = None,
+    *,
+    level: Literal["noise", "one"] = "noise",
+    space: Literal["plain", "whitened"] = "plain",
+    mean: Callable[[Tensor], Tensor] = mean_over_ranks,
+) -> Tensor:
+    """(E[‖ε̂‖²/n] − m)², a scalar in float32: Iso-Diffusion's eq. 28, to be multiplied by λ and
+    added to one's own loss.
+
+    ``eps_hat``: the predicted noise (B, *shape), whatever the network's target is. m is the
+    ``noise``'s own mean square at ``t``, (B,) in [0, 1], 1 without a noise (white) or with
+    ``level="one"``. E is over the batch of all ranks.
+
+    Raises:
+        NoiseregError: for a noise without times, and ``space="whitened"`` without a linear noise.
+    """
+    if noise is None:
+        if space == "whitened":
+            raise NoiseregError("space=whitened needs the noise; give noise= and t=")
+        return (mean(_square(eps_hat)) - 1).square()
+    if t is None:
+        raise NoiseregError("isotropy under a noise needs its times; give t=, (B,) in [0, 1]")
+    compatible.check_whitening(noise, space, "isotropy:space=whitened", "use space=plain")
+    check_times(t, by_value=t.device.type == "cpu")
+    power, wanted = power_and_level(eps_hat, t, noise, level, space)
+    return mean(power - wanted).square()
+
+
+def power_and_level(
+    eps_hat: Tensor, t: Tensor, noise: Noise, level: str, space: str
+) -> tuple[Tensor, Tensor]:
+    """‖ε̂‖²/n, of ε̂ or of L_t⁻¹ε̂, and what it is held to, each (B,) in float32 (float64 if ε̂
+    is).
+    """
+    if space == "whitened":
+        precise = eps_hat if eps_hat.dtype == torch.float64 else eps_hat.float()
+        with _still(noise):
+            total, count = noise.whitened_power(precise, t)
+        return total / count.to(total), torch.ones_like(total)
+    power = _square(eps_hat)
+    if level == "one":
+        return power, torch.ones_like(power)
+    return power, noise.mean_square(t).detach().to(power)
+
+
+def _square(eps_hat: Tensor) -> Tensor:
+    """‖ε̂‖²/n, (B,), in float32 (float64 if ε̂ is)."""
+    precise = eps_hat if eps_hat.dtype == torch.float64 else eps_hat.float()
+    return precise.flatten(1).square().mean(1)
+
+
 class Isotropy(Regularizer):
     """Iso-Diffusion's eq. 28, for noise of any power: (E[‖ε̂‖²/n] − m)².
 
@@ -43,8 +108,10 @@ class Isotropy(Regularizer):
 
     def __init__(self, params: IsotropyParams, ctx: Context) -> None:
         self.params = params
-        if params.space == "whitened" and ctx.noise is not None and not ctx.noise.linear:
-            raise NoiseregError("isotropy:space=whitened needs a linear noise; use space=plain")
+        if ctx.noise is not None:
+            compatible.check_whitening(
+                ctx.noise, params.space, "isotropy:space=whitened", "use space=plain"
+            )
         self._logs: dict[str, Tensor] = {}
 
     def __call__(self, s: TrainStep) -> Tensor:
@@ -75,16 +142,7 @@ class Isotropy(Regularizer):
         return self._logs
 
     def _power(self, s: TrainStep) -> tuple[Tensor, Tensor]:
-        """‖ε̂‖²/n and what it is held to, each (B,) in float32 (float64 if ε̂ is)."""
-        eps_hat = s.eps_hat if s.eps_hat.dtype == torch.float64 else s.eps_hat.float()
-        if self.params.space == "whitened":
-            with _still(s.noise):
-                total, count = s.noise.whitened_power(eps_hat, s.t)
-            return total / count.to(total), torch.ones_like(total)
-        power = eps_hat.flatten(1).square().mean(1)
-        if self.params.level == "one":
-            return power, torch.ones_like(power)
-        return power, s.noise.mean_square(s.t).detach().to(power)
+        return power_and_level(s.eps_hat, s.t, s.noise, self.params.level, self.params.space)
 
     @staticmethod
     def _squared_mean(s: TrainStep, excess: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from noisereg.metrics.power import optimum
 from noisereg.runs import draws
 from noisereg.runs.build import Parts
 from noisereg.runs.draws import Stream
-from noisereg.runs.objective import as_model
+from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
@@ -77,15 +77,20 @@ def curves(
     }
 
     def measured() -> dict[str, Any]:
-        parts = run.load(sampling.checkpoint, sampling.weights == "EMA", runtime, reporter)
-        return asdict(measure(parts, run, real, dataset, sampling, runtime))
+        model = sampling.model(runtime, reporter)
+        return asdict(measure(model, run, real, dataset, sampling, runtime))
 
     return Curves(**sampling.store.cached("curves/curves", key, JSON, measured))
 
 
 @torch.inference_mode()
 def measure(
-    parts: Parts, run: Run, real: Reference, dataset: Dataset, sampling: Sampling, runtime: Runtime
+    model: RunModel,
+    run: Run,
+    real: Reference,
+    dataset: Dataset,
+    sampling: Sampling,
+    runtime: Runtime,
 ) -> Curves:
     chosen = spaced(len(real.x), IMAGES if real.x.ndim == 4 else POINTS)
     if real.name == "fresh":
@@ -95,12 +100,11 @@ def measure(
         x0 = split.batch(spaced(len(split), MOST)[chosen]).x.to(runtime.device)
     cond: Tensor | None = None
     if sampling.condition:
-        cond = reference_condition(parts.task, dataset, real.name, chosen)
+        cond = reference_condition(model.task, dataset, real.name, chosen)
         cond = None if cond is None else cond.to(runtime.device)
-    model = as_model(parts.denoiser, parts.process, parts.noise, cond, parts.objective.bf16)
     latents = draws.latents(
-        parts.noise,
-        parts.shape,
+        model.noise,
+        model.shape,
         run.config.seed,
         Stream.SAMPLE_LATENTS,
         range(len(x0)),
@@ -113,21 +117,21 @@ def measure(
     }
     for time in times:
         t = time.to(runtime.device).expand(len(x0))
-        a, b = parts.process.signal_scale(t), parts.process.noise_scale(t)
-        eps = parts.noise.color(latents, t)
+        a, b = model.process.signal_scale(t), model.process.noise_scale(t)
+        eps = model.noise.color(latents, t)
         x_t = per_sample(a, x0) * x0 + per_sample(b, x0) * eps
-        columns["predicted"].append(power(model(x_t, t).eps_hat))
-        columns["level"].append(float(parts.noise.mean_square(t)[0]))
+        columns["predicted"].append(power(model.predict(x_t, t, cond).eps_hat))
+        columns["level"].append(float(model.noise.mean_square(t)[0]))
         columns["signal"].append(float(a[0]))
         columns["noise"].append(float(b[0]))
         columns["x_power"].append(power(x_t))
-    best = optimum(parts, dataset, times)
+    best = optimum(model, dataset, times)
     return Curves(
         t=times.tolist(),
         optimum=best.power if best else [],
         x0_power=power(x0),
-        gamma=_learned_gamma(parts, times),
-        spectra=_spectra(parts, run, runtime),
+        gamma=_learned_gamma(model.parts, times),
+        spectra=_spectra(model.parts, run, runtime),
         **columns,
     )
 

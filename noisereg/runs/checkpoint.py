@@ -30,12 +30,13 @@ from noisereg.runs.objective import Objective
 
 def _stateful(objective: Objective) -> dict[str, Any]:
     """Components that are no modules and yet have a state (a fitted noise)."""
+    diffusion = objective.diffusion
     parts: dict[str, Any] = {
-        "noise": objective.noise,
-        "process": objective.process,
-        "pairing": objective.pairing,
+        "noise": diffusion.noise,
+        "process": diffusion.process,
+        "pairing": diffusion.pairing,
     }
-    parts |= {f"regularizers.{i}": r.term for i, r in enumerate(objective.regularizers)}
+    parts |= {f"regularizers.{i}": r.term for i, r in enumerate(diffusion.regularizers)}
     return {
         name: part
         for name, part in parts.items()
@@ -73,7 +74,8 @@ def restore(objective: Objective, tensors: dict[str, Tensor]) -> None:
 class EMA:
     """Exponential moving average of the trainable weights, in their own dtype.
 
-    Decay min(decay, (1 + n)/(10 + n)) after n updates where ``warmup``, so that early weights are forgotten.
+    Decay min(decay, (1 + n)/(10 + n)) after n updates where ``warmup``, so that early weights are
+    forgotten.
     """
 
     def __init__(self, objective: Objective, decay: float, warmup: bool) -> None:

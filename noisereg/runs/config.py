@@ -188,11 +188,9 @@ class SampleConfig(Section):
     eta: Literal["auto"] | float = Field(
         "auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's"
     )
-    solver: Literal["euler", "heun"] = Field(
-        "euler", description="heun: second order, two evaluations a step, η 0"
-    )
-    grid: Literal["auto", "uniform", "logsnr", "edm"] = Field(
-        "auto",
+    solver: Spec = Field(Spec(name="ddim"), description="ddim, heun, dpmpp-2m or a plugin's")
+    grid: Spec = Field(
+        Spec(name="auto"),
         description="of the steps; auto is uniform in t, and uniform in log(a/b) for static "
         "coloured noise",
     )
@@ -494,8 +492,8 @@ def complete(config: Config, registry: Registry) -> Config:
     """
 
     def fill(kind: Kind, spec: Spec) -> Spec:
-        if spec.name == "none" or (spec.name == "auto" and kind == "denoiser"):
-            if kind not in ("pairing", "denoiser"):
+        if spec.name == "none" or (spec.name == "auto" and kind in ("denoiser", "grid")):
+            if kind not in ("pairing", "denoiser", "grid"):
                 raise NoiseregError(f"{kind} cannot be 'none'")
             if spec.params:
                 raise NoiseregError(
@@ -517,6 +515,12 @@ def complete(config: Config, registry: Registry) -> Config:
         filled[section] = (
             [fill(kind, spec) for spec in value] if section in LISTS else fill(kind, value)
         )
+    filled["sample"] = config.sample.model_copy(
+        update={
+            "solver": fill("solver", config.sample.solver),
+            "grid": fill("grid", config.sample.grid),
+        }
+    )
     known = {record.source for record in config.plugins}
     filled["plugins"] = [
         *config.plugins,

@@ -8,7 +8,8 @@ run was interrupted; and no two of them ever share a number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from noisereg.api import Noise
+    from noisereg.api import Noise, Process
 
 
 class Stream(IntEnum):
@@ -42,6 +43,17 @@ def generator(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.ra
     return np.random.Generator(
         np.random.Philox(key=[seed, int(stream)], counter=[0, 0, index, step])
     )
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """torch's global generators start from ``seed`` in the block, and are the caller's after
+    it.
+    """
+    cuda = torch.device(device).type == "cuda"
+    with torch.random.fork_rng([torch.device(device)] if cuda else []):
+        torch.manual_seed(seed) if cuda else torch.default_generator.manual_seed(seed)
+        yield
 
 
 def torch_seed(seed: int, stream: Stream, index: int = 0, step: int = 0) -> int:
@@ -73,19 +85,24 @@ def latents(
     }
 
 
-def times(seed: int, step: int, size: int, T: int, antithetic: bool = False) -> Tensor:
-    """Training times k/T of a whole batch, (size,) float64, k uniform on 1 … T.
+def times(seed: int, step: int, size: int, process: Process, antithetic: bool = False) -> Tensor:
+    """Training times of a whole batch, (size,) float64, by the process's own law.
 
-    ``antithetic``: neighbours are (k, T − k + 1), as in BNDM's training, so that each pair covers
-    both ends.
+    It is given u = (k − 1 + v)/T, k uniform on 1 … T and v on (0, 1), so that its default is k/T.
+    ``antithetic``: neighbours are (u, 1 − u), as in BNDM's training, so that each pair covers both
+    ends.
     """
+    T = process.T
     source = generator(seed, Stream.TIMES, step=step)
+    count = size // 2 if antithetic else size
+    k = source.integers(1, T + 1, size=count)
+    v = 0.5 + (source.random(count) - 0.5) * (
+        1 - 2.0**-20
+    )  # so that rounding cannot leave k's cell
+    u = (k - 1 + v) / T
     if antithetic:
-        k = source.integers(1, T + 1, size=size // 2)
-        k = np.stack([k, T - k + 1], axis=1).reshape(-1)
-    else:
-        k = source.integers(1, T + 1, size=size)
-    return torch.from_numpy(k).double() / T
+        u = np.stack([u, 1 - u], axis=1).reshape(-1)
+    return process.time(torch.from_numpy(u))
 
 
 class Order:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisereg.api import Noise, Split, Task
+from noisereg.api import Noise, Process, Split, Task
 from noisereg.runs import draws
 from noisereg.runs.config import Config
 from noisereg.runs.draws import Stream
@@ -38,7 +38,7 @@ class Feed:
     flip: bool
     task: Task
     noise: Noise
-    T: int
+    process: Process
     runtime: Runtime
 
     def __post_init__(self) -> None:
@@ -56,7 +56,9 @@ class Feed:
             mirrored = draws.flips(seed, step, train.batch_size)[first:last].to(batch.x.device)
             flipped = torch.where(mirrored.reshape(-1, 1, 1, 1), batch.x.flip(-1), batch.x)
             batch = type(batch)(flipped, batch.labels)
-        times = draws.times(seed, step, train.batch_size, self.T, train.antithetic)[first:last]
+        times = draws.times(seed, step, train.batch_size, self.process, train.antithetic)[
+            first:last
+        ]
         latents = draws.latents(
             self.noise,
             self.shape,

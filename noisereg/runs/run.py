@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisereg.api import Context, Task
-from noisereg.diffusion.sampler import check, time_grid, trajectory
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.reading import read_yaml
-from noisereg.runs import checkpoint, checkpoint_files, conditions, draws
-from noisereg.runs.build import Parts, assemble
-from noisereg.runs.config import Config, RuntimeConfig, SampleConfig, validate
-from noisereg.runs.draws import Stream
-from noisereg.runs.objective import as_model
+from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
+from noisereg.runs.build import Parts, build_parts
+from noisereg.runs.config import Config, RuntimeConfig, validate
+from noisereg.runs.model import RunModel
 from noisereg.runs.output import check_finite, check_num, picture, to_uint8
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
@@ -53,50 +52,28 @@ def shown(path: Path) -> str:
 
 
 def draw(
-    parts: Parts,
-    settings: SampleConfig,
-    seed: int,
+    model: RunModel,
     indices: Sequence[int],
     cond: Tensor | None = None,
     reporter: Reporter | None = None,
     done: int = 0,
 ) -> Tensor:
-    """Samples ``indices`` of ``seed``, (len(indices), *shape) in the network's range, from
-    ``parts``' weights as they are.
+    """Samples ``indices``, (len(indices), *shape) in the network's range.
 
-    ``settings`` must be resolved. Draws are bit-equal however the indices are cut into batches.
+    Draws are bit-equal however the indices are cut into batches. ``done`` samples of the
+    reporter's work are behind us.
     """
-    assert settings.eta != "auto"
-    runtime_device = next(parts.denoiser.parameters()).device
-    times = time_grid(parts.process, settings.steps, settings.grid)
+    settings = model.settings
+    steps = len(model.times()) - 1
     drawn: list[Tensor] = []
-    parts.objective.eval()
+    model.parts.objective.eval()
     for start in range(0, len(indices), settings.batch_size):
         some = indices[start : start + settings.batch_size]
-        some_cond = None if cond is None else cond[start : start + len(some)].to(runtime_device)
-
-        def source(step: int, some: Sequence[int] = some) -> dict[str, Tensor]:
-            return draws.latents(
-                parts.noise, parts.shape, seed, Stream.SAMPLE_LATENTS, some, step, runtime_device
-            )
-
-        null = None if some_cond is None or settings.guidance == 1 else parts.task.null(some_cond)
-        model = as_model(
-            parts.denoiser,
-            parts.process,
-            parts.noise,
-            some_cond,
-            parts.objective.bf16,
-            settings.guidance,
-            null,
-        )
+        some_cond = None if cond is None else cond[start : start + len(some)].to(model.device)
         with torch.inference_mode():
-            path = trajectory(
-                model, parts.process, parts.noise, source, times, settings.eta, settings.solver
-            )
-            for k, x in enumerate(path):  # noqa: B007
+            for k, x in enumerate(model.trajectory(some, some_cond)):  # noqa: B007
                 if reporter:
-                    reporter.advance(done + start + len(some) * k // settings.steps)
+                    reporter.advance(done + start + len(some) * k // steps)
         drawn.append(x.clone())
     return torch.cat(drawn)
 
@@ -116,15 +93,16 @@ def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Te
     return to_uint8(x).cpu() if x.ndim == 4 else x.float().cpu()
 
 
-def draw_grid(parts: Parts, path: Path, reporter: Reporter) -> None:
+def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) -> None:
     """The picture of a training run's samples, with the run's own sampling settings."""
+    model = RunModel(parts, parts.config.sample, registry, parts.config.seed)
     count = GRID if len(parts.shape) == 3 else 2000
     assert parts.dataset is not None
     cond = conditions.heldout(parts.task, parts.dataset, count).of(range(count))
     reporter.begin("sample", count)
     try:
         x = as_output(
-            draw(parts, parts.config.sample, parts.config.seed, range(count), cond, reporter),
+            draw(model, range(count), cond, reporter),
             parts.decode,
         )
     finally:
@@ -218,7 +196,7 @@ class Run:
         assert self.registry is not None
         runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
         found = self.checkpoint(step, reporter)
-        parts = assemble(self.config, self.registry, runtime, shape=self.shape)
+        parts = build_parts(self.config, self.registry, runtime, shape=self.shape)
         weights = found.weights(ema)
         if not checkpoint.finite(weights.values()):
             others = [
@@ -237,49 +215,56 @@ class Run:
         parts.objective.eval()
         return parts
 
-    def settings(
+    def model(
         self,
-        parts: Parts,
+        *,
         steps: int | None = None,
         eta: float | None = None,
         solver: str | None = None,
         grid: str | None = None,
-        batch_size: int | None = None,
         guidance: float | None = None,
-    ) -> SampleConfig:
-        """The run's sampling settings with some replaced.
+        batch_size: int | None = None,
+        seed: int = 0,
+        checkpoint: int | None = None,
+        ema: bool = True,
+        runtime: Runtime | None = None,
+        reporter: Reporter | None = None,
+    ) -> RunModel:
+        """The run's network under its own sampling settings with some replaced.
 
         Raises:
             NoiseregError: for a value out of range or a combination that would sample wrongly.
         """
-        given = {
-            "steps": steps,
-            "eta": eta,
-            "solver": solver,
-            "grid": grid,
-            "batch_size": batch_size,
-        }
-        given |= {"guidance": guidance}
-        values = parts.config.sample.model_dump() | {
-            k: v for k, v in given.items() if v is not None
-        }
-        if solver == "heun" and eta is None:
-            values["eta"] = 0.0
-        settings = validate({"sample": values}).sample
-        if settings.grid == "auto" or settings.eta == "auto":
-            raise NoiseregError(
-                "sampling a finished run needs a grid and an eta; expected uniform, logsnr or "
-                "edm, and a number"
-            )
-        check(
+        assert self.registry is not None
+        parts = self.load(checkpoint, ema, runtime, reporter)
+        settings = sampling.resolve(
+            sampling.override(
+                parts.config.sample,
+                self.registry,
+                steps=steps,
+                eta=eta,
+                solver=solver,
+                grid=grid,
+                guidance=guidance,
+                batch_size=batch_size,
+            ),
+            self.registry,
             parts.process,
             parts.noise,
-            float(settings.eta),
-            settings.solver,
+            parts.task,
             parts.pairing is not None,
         )
-        conditions.check(parts.task, settings.guidance)
-        return settings
+        return RunModel(parts, settings, self.registry, seed)
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The run's process, noise and terms, for one's own loop."""
+        return self.load().diffusion
+
+    @property
+    def net(self) -> nn.Module:
+        """The run's network with its newest averaged weights, (x_t, t, cond) → tensor."""
+        return self.load().denoiser
 
     def sample(
         self,
@@ -313,21 +298,27 @@ class Run:
         """
         reporter = reporter or Reporter()
         runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
-        parts = self.load(checkpoint, ema, runtime, reporter)
-        settings = self.settings(parts, steps, eta, solver, grid, guidance=guidance)
-        told = conditions.given(parts.task, labels, inputs, self.class_names)
+        model = self.model(
+            steps=steps,
+            eta=eta,
+            solver=solver,
+            grid=grid,
+            guidance=guidance,
+            seed=seed,
+            checkpoint=checkpoint,
+            ema=ema,
+            runtime=runtime,
+            reporter=reporter,
+        )
+        told = conditions.given(model.task, labels, inputs, self.class_names)
         if num is None:
-            num = settings.num if inputs is None else len(told)
+            num = model.settings.num if inputs is None else len(told)
         check_num(num, self.shape, many)
         share = runtime.share(num)
         reporter.begin("sample", len(share))
         try:
-            drawn = (
-                draw(parts, settings, seed, share, told.of(share), reporter)
-                if len(share)
-                else None
-            )
-            own = None if drawn is None else as_output(drawn, parts.decode)
+            drawn = draw(model, share, told.of(share), reporter) if len(share) else None
+            own = None if drawn is None else as_output(drawn, model.parts.decode)
         finally:
             reporter.end()
         if runtime.world == 1:

@@ -106,20 +106,6 @@ class Runtime:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value.item())
 
-    def mean(self, v: Tensor) -> Tensor:
-        """The mean of v over all ranks (each has as many), with the gradient that one rank with
-        all of it would have.
-
-        Gradients are averaged over ranks afterwards, so each needs the gradient of its own part
-        only: value of the whole, derivative of the local mean.
-        """
-        local = v.mean()
-        if self.world == 1:
-            return local
-        total = local.detach().clone()
-        dist.all_reduce(total)
-        return total / self.world + (local - local.detach())
-
     def average(self, values: Tensor) -> Tensor:
         """Detached values averaged over ranks."""
         if self.world > 1:

@@ -27,28 +27,23 @@ from torch import Tensor, nn
 from noisereg import __version__
 from noisereg.api import Context, Logger, Noise
 from noisereg.datasets.fingerprint import difference
+from noisereg.diffusion.loss import Weighted
 from noisereg.errors import NoiseregError
-from noisereg.exchange.from_diffusers import continued, initialise
 from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
 from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, checkpoint_files, draws, parentage
-from noisereg.runs.build import (
-    Parts,
-    assemble,
-    batches,
-    build_dataset,
-    check_revisions,
-    component_records,
-)
+from noisereg.runs.build import Parts, batches, build_dataset, build_parts
 from noisereg.runs.checkpoint import EMA
 from noisereg.runs.checkpoint_files import run_of
 from noisereg.runs.config import Config, horizon, resume_difference, validate, write_yaml
 from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
 from noisereg.runs.output import NotFinite
+from noisereg.runs.pretrained import continued, initialise
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
+from noisereg.runs.resolve import check_revisions, component_records
 from noisereg.runs.run import Run, default_out, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
@@ -72,13 +67,14 @@ def learning_rate(config: Config, step: int) -> float:
     horizon.
     """
     optim = config.optim
-    assert optim.lr != "auto"  # assemble resolved it
+    assert optim.lr != "auto"  # build_parts resolved it
     return optim.lr * Schedule(optim.schedule, optim.warmup, horizon(config))(step)
 
 
 def learners(parts: Parts) -> list[Any]:
     """The components beside the denoiser that may learn."""
-    return [parts.noise, parts.process, *(r.term for r in parts.objective.regularizers)]
+    diffusion = parts.diffusion
+    return [diffusion.noise, diffusion.process, *(r.term for r in diffusion.regularizers)]
 
 
 def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
@@ -90,7 +86,7 @@ def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
         if isinstance(component, nn.Module) and (
             params := [p for p in component.parameters() if p.requires_grad]
         ):
-            own = getattr(component, "lr", None)
+            own: float | None = component.lr  # type: ignore[assignment]
             groups.append(
                 {"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0}
             )
@@ -134,6 +130,14 @@ class Meter:
         values = runtime.average(torch.stack([self.total[n].double() for n in names]) / self.count)
         self.total, self.count, self.bad_step = {}, 0, None
         return dict(zip(names, values.tolist(), strict=True))
+
+
+def _varies(regularizer: Weighted) -> bool:
+    """Whether its weight changes over training."""
+    schedule = regularizer.schedule
+    return isinstance(schedule, Schedule) and (
+        bool(schedule.warmup) or schedule.kind != "constant"
+    )
 
 
 STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
@@ -279,7 +283,7 @@ def prepare(
         config = _with_old_horizon(config, old, out)
     with rank_zero_first(runtime):
         dataset = build_dataset(config, registry, runtime)
-        parts = assemble(config, registry, runtime, dataset=dataset)
+        parts = build_parts(config, registry, runtime, dataset=dataset)
     parts.data_record = dataset.fingerprint()
     found = None
     if old is not None:
@@ -511,7 +515,7 @@ class _Training:
         self._announce()
         step = self.start
         error: BaseException | None = None
-        with StopRequest() as stop:
+        with StopRequest() as stop, draws.seeded(config.seed, runtime.device):
             if runtime.main:
                 self._write_folder()
             loggers.call("run_started", self.out, config.dump())
@@ -555,14 +559,14 @@ class _Training:
             self.parts.dataset.flip,
             self.parts.task,
             self.parts.noise,
-            self.parts.process.T,
+            self.parts.process,
             runtime,
         )
         micro_batches = feed.run(self.start, steps)
         meter = Meter()
         began, seen = time.monotonic(), self.start
         every = 1 if runtime.world == 1 else min(10, train.log_every)
-        hooks = [c.after_step for c in learners(self.parts) if hasattr(c, "after_step")]
+        hooks = [component.after_step for component in learners(self.parts)]
         if self.start and self._grid_due(self.start) and self._picture(self.start) is None:
             self._grid(self.start)  # a kill came between the checkpoint and its picture
         self.objective.train()
@@ -622,11 +626,7 @@ class _Training:
 
     def _weights(self, step: int) -> dict[str, float]:
         """λ of each regularizer that has a schedule."""
-        scheduled = [
-            r
-            for r in self.objective.regularizers
-            if r.schedule.warmup or r.schedule.kind != "constant"
-        ]
+        scheduled = [r for r in self.parts.diffusion.regularizers if _varies(r)]
         return {f"{r.name}/weight": r.at(step) for r in scheduled}
 
     def _no_sync(self, active: bool) -> contextlib.AbstractContextManager[Any]:
@@ -770,7 +770,8 @@ class _Training:
             self.reporter.end()
             try:
                 with self.ema.applied():
-                    draw_grid(self.parts, self.out / "samples" / f"{step:06d}.png", self.reporter)
+                    path = self.out / "samples" / f"{step:06d}.png"
+                    draw_grid(self.parts, path, self.registry, self.reporter)
             except NotFinite as error:
                 if step == self.config.train.steps:
                     raise NotFinite(self._not_finite(str(error).partition(":")[0])) from None

@@ -13,7 +13,7 @@ from noisereg.api import Dataset
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs.build import Parts, assemble, build_dataset
+from noisereg.runs.build import Parts, build_dataset, build_parts
 from noisereg.runs.config import Config, complete
 from noisereg.runs.feed import Feed
 from noisereg.runs.runtime import Runtime
@@ -101,7 +101,7 @@ def _build(
     key = config.data.label()
     if key not in data:
         data[key] = build_dataset(config, registry, runtime)
-    parts = assemble(config, registry, runtime, dataset=data[key])
+    parts = build_parts(config, registry, runtime, dataset=data[key])
     seconds = 0.0
     if timed is not None:
         train = parts.config.train
@@ -170,7 +170,7 @@ def seconds_per_step(
             parts.dataset.flip,
             parts.task,
             parts.noise,
-            parts.process.T,
+            parts.process,
             runtime,
         )
         began = time.perf_counter()

@@ -4,8 +4,8 @@
 
     test_my_noise = conformance("noise", "my-noise")
 
-Needs pytest only for :func:`conformance`; ``noisereg plugins check`` runs the same checks without it. Names are imported
-when first used, so that a plugin's own import can be timed before torch's.
+Needs pytest only for :func:`conformance`; ``noisereg plugins check`` runs the same checks without
+it. Names are imported when first used, so that a plugin's own import can be timed before torch's.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,11 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisereg.api import Batch, Context, Dataset, Noise, Process, Regularizer, Split, TrainStep
+from noisereg.api import (
+    Batch,
+    Context,
+    Dataset,
+    Model,
+    Noise,
+    Process,
+    Regularizer,
+    Split,
+    TrainStep,
+)
+from noisereg.diffusion import compatible, grids
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.loss import Weighted, mean_over_ranks
 from noisereg.plugins.registry import Registry
-from noisereg.runs.build import Parts, assemble
+from noisereg.plugins.spec import Spec
+from noisereg.runs.build import build_parts
 from noisereg.runs.config import validate
-from noisereg.runs.objective import Objective, Weighted
+from noisereg.runs.model import RunModel
 from noisereg.runs.runtime import Runtime
 
 PROCESSES = ("iadb", "ddpm")
@@ -84,14 +98,28 @@ class FewDigits(Dataset):
         return self.whole.split("heldout").batch(indices)
 
 
-def untrained_run(registry: Registry) -> tuple[Parts, Dataset]:
+def default_times(
+    process: Process, noise: Noise, steps: int, registry: Registry | None = None
+) -> Tensor:
+    """The sampling times that this process and noise get, (steps + 1,); the process's own grid
+    only where a ``registry`` can build it.
+    """
+    if process.default_grid is not None and registry is not None:
+        spec = Spec.parse(process.default_grid)
+        return registry.build("grid", spec.name, spec.params, Context()).times(process, steps)
+    logsnr = compatible.default_grid(noise) == "logsnr"
+    return (grids.LogSNR() if logsnr else grids.Uniform()).times(process, steps)
+
+
+def untrained_model(registry: Registry) -> tuple[Model, Dataset]:
     """White noise, IADB and a network as it starts, with a few digits: what a metric of models is
     tried on.
     """
     config = validate({"process": "iadb", "denoiser": "mlp:width=16,blocks=1"})
-    parts = assemble(config, registry, Runtime(torch.device("cpu")))
+    parts = build_parts(config, registry, Runtime(torch.device("cpu")))
     assert parts.dataset is not None
-    return parts, FewDigits(parts.dataset)
+    parts.objective.eval()
+    return RunModel(parts, parts.config.sample, registry, 0), FewDigits(parts.dataset)
 
 
 class SmallNetwork(nn.Module):
@@ -166,7 +194,7 @@ def train_step(
     noise: Noise | None = None,
     network: nn.Module | None = None,
     rows: slice = slice(None),
-    mean: Callable[[Tensor], Tensor] = torch.mean,
+    mean: Callable[[Tensor], Tensor] = mean_over_ranks,
 ) -> tuple[TrainStep, nn.Module]:
     """What the engine hands to a regularizer for ``rows`` of a batch whose times are spread over
     (0, 1], and the network.
@@ -184,8 +212,9 @@ def train_step(
     }
     t = (torch.arange(1, batch + 1, dtype=torch.float64) / batch * made.T).round() / made.T
     probe = Probe()
-    objective = Objective(network, noise, made, [Weighted("probe", 1.0, probe)], mean=mean)
-    objective(x0[rows], {k: v[rows] for k, v in latents.items()}, t[rows], None, 0)
+    diffusion = Diffusion(shape, made, noise, [Weighted("probe", 1.0, probe)], mean=mean)
+    some = {k: v[rows] for k, v in latents.items()}
+    diffusion.loss(network, x0[rows], latents=some, t=t[rows])
     assert probe.seen is not None
     return probe.seen, network
 
@@ -201,8 +230,8 @@ def permuted(s: TrainStep, order: Tensor) -> TrainStep:
 
 
 class Ranks:
-    """``TrainStep.mean`` of several ranks, each a thread: the arithmetic of ``Runtime.mean``, its
-    all-reduce a barrier.
+    """``TrainStep.mean`` of several ranks, each a thread: the arithmetic of ``mean_over_ranks``,
+    its all-reduce a barrier.
 
     What a rank gets is the value of the whole and the derivative of its own part, as
     DistributedDataParallel's average over ranks wants it. A rank that calls it more often than
@@ -216,10 +245,10 @@ class Ranks:
 
     def mean(self, rank: int) -> Callable[[Tensor], Tensor]:
         def mean(v: Tensor) -> Tensor:
-            local = v.mean()
+            local = v.mean(0) if v.ndim else v
             self.local[rank] = local.detach()
             self.barrier.wait()
-            total = torch.stack(self.local).mean()
+            total = torch.stack(self.local).mean(0)
             self.barrier.wait()
             return total + (local - local.detach())
 

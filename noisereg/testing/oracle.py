@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisereg.api import Noise, Process
-from noisereg.diffusion.sampler import Model, Prediction, trajectory
+from noisereg.api import Noise, Prediction, Process, Solver
+from noisereg.diffusion.sample import Predict, trajectory
+from noisereg.diffusion.solvers import DDIM
 from noisereg.noises.matrix import noise_matrix
 
 
@@ -111,41 +112,42 @@ def _response(
 
 
 def output_covariance(
-    model: Model,
+    model: Predict,
     process: Process,
     noise: Noise,
     shape: tuple[int, ...],
     times: Tensor,
     eta: float = 0.0,
-    solver: str = "euler",
+    solver: Solver | None = None,
 ) -> Tensor:
     """Cov(x at the last time), (n, n) float64, of the sampler with a linear ``model``: exact,
-    nothing is drawn.
+    nothing is drawn. The ``solver`` is DDIM with ``eta`` where it is None.
 
-    Each step's matrix is read off by running that step on the unit vectors, so it is the real
+    The matrix of a deterministic solver is what the whole trajectory does to the unit vectors;
+    that of a stochastic one is read off step by step, with what each step adds. So it is the real
     sampler that is measured.
     """
+    solver = solver or DDIM(eta)
     n = math.prod(shape)
     latents = noise.latents(shape)
     start = noise_matrix(noise, shape, float(times[0])) * float(process.noise_scale(times[:1]))
     covariance = start @ start.T
     unit = torch.eye(n, dtype=torch.float64).reshape(n, *shape)
     zeros = {name: torch.zeros(n, *s, dtype=torch.float64) for name, s in latents.items()}
-    for k in range(len(times) - 1):
-        pair = times[k : k + 2]
-        path = trajectory(model, process, noise, lambda _: zeros, pair, eta, solver, start=unit)
+    whole = [times] if solver.deterministic else times.unfold(0, 2, 1)
+    for some in whole:
+        path = trajectory(model, process, noise, lambda _: zeros, some, solver, start=unit)
         moved = list(path)[-1].flatten(1).T
         covariance = moved @ covariance @ moved.T
-        if eta > 0 and float(pair[1]) > 0:
+        if not solver.deterministic and float(some[-1]) > 0:
 
             def one_step(
-                source: Callable[[int], dict[str, Tensor]], pair: Tensor = pair
+                source: Callable[[int], dict[str, Tensor]], pair: Tensor = some
             ) -> Tensor:
                 size = len(next(iter(source(1).values())))
                 still = torch.zeros(size, *shape, dtype=torch.float64)
-                return list(
-                    trajectory(model, process, noise, source, pair, eta, solver, start=still)
-                )[-1]
+                path = trajectory(model, process, noise, source, pair, solver, start=still)
+                return list(path)[-1]
 
             added = _response(one_step, latents, at=1)
             covariance = covariance + added @ added.T

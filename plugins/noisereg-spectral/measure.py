@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 import noisereg
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.loss import Weighted
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import draws
 from noisereg.runs.build import batches, build_dataset
 from noisereg.runs.draws import Stream
-from noisereg.runs.objective import Objective, Weighted
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
 
@@ -28,19 +29,17 @@ def value_of(run: Run, name: str) -> tuple[float, float]:
     term = noisereg.build(
         "regularizer", name, shape=parts.shape, noise=parts.noise, process=parts.process
     )
-    objective = Objective(
-        parts.denoiser, parts.noise, parts.process, [Weighted("term", 0.0, term)]
-    )
+    diffusion = Diffusion(parts.shape, parts.process, parts.noise, [Weighted("term", 0.0, term)])
     data = build_dataset(parts.config, registry(), Runtime.start(parts.config.runtime))
     x0 = torch.cat(list(batches(data, "train")))[:SAMPLES]
     found = torch.zeros(2)
     for step in range(DRAWS):
-        t = draws.times(SEED, step, SAMPLES, parts.process.T)
+        t = draws.times(SEED, step, SAMPLES, parts.process)
         z = draws.latents(
             parts.noise, parts.shape, SEED, Stream.SAMPLE_LATENTS, range(SAMPLES), step
         )
         with torch.no_grad():
-            _, measured = objective(x0, z, t, None, 0)
+            _, measured = diffusion.loss(parts.denoiser, x0, latents=z, t=t)
         found += torch.stack([measured["term"], measured["mse"]]) / DRAWS
     return float(found[0]), float(found[1])
 

@@ -4,17 +4,21 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from noisereg.diffusion import law
 from noisereg.diffusion.bound import (
     decoder_log_std,
     discretised_nll,
-    forward_variance,
     gaussian_nll,
-    posterior,
     step_kl,
 )
 from noisereg.python import build
 
 ONE = torch.ones(1, dtype=torch.float64)
+
+
+def scales(process, *times):
+    """a and b at each of the times, in the order that the law takes them."""
+    return [f(t) for t in times for f in (process.signal_scale, process.noise_scale)]
 
 
 @pytest.mark.parametrize("std", [1e-3, 0.02, 1.0, 30.0])
@@ -63,11 +67,11 @@ def test_the_posterior_keeps_the_forward_marginal(process, eta):
     """σ² + kept² = b_s²; and at η = 1 under DDPM σ² is β̃ = β(1 − ᾱ_{t−1})/(1 − ᾱ_t)."""
     process = build("process", process, shape=(1, 2, 2))
     t, s = 0.4 * ONE, 0.3 * ONE
-    sigma, kept = posterior(process, t, s, eta)
+    sigma, kept = law.posterior(*scales(process, t, s), eta)
     assert (sigma**2 + kept**2).item() == pytest.approx(
         process.noise_scale(s).item() ** 2, rel=1e-12
     )
-    beta = forward_variance(process, t, s)
+    beta = law.forward_variance(*scales(process, t, s))
     tilde = beta * process.noise_scale(s) ** 2 / process.noise_scale(t) ** 2
     assert (sigma**2).item() == pytest.approx((eta**2 * tilde).item(), rel=1e-12)
 
@@ -76,7 +80,7 @@ def test_the_decoders_deviation_runs_from_the_posterior_before_it_to_the_noise()
     process = build("process", "ddpm", shape=(1, 2, 2))
     before, t = 0.002 * ONE, 0.001 * ONE
     low, high = (decoder_log_std(process, before, t, f).exp() for f in (0.0, 1.0))
-    assert torch.allclose(low, posterior(process, before, t)[0])
+    assert torch.allclose(low, law.posterior(*scales(process, before, t))[0])
     assert torch.allclose(high, process.noise_scale(t))
     alone = decoder_log_std(
         process, ONE, ONE, 0.0

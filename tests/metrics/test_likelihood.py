@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
+from stepping import default_grid, time_grid
 from torch.distributions import MultivariateNormal
 
 from noisereg import python as noisereg
-from noisereg.api import Context, Noise, NoiseregError
+from noisereg.api import Context, Noise, NoiseregError, Prediction
 from noisereg.cli.main import run as command
-from noisereg.diffusion.sampler import Prediction, default_grid, time_grid
 from noisereg.metrics import NllParams
 from noisereg.metrics.likelihood import (
     NegativeLogLikelihood,
@@ -258,8 +258,9 @@ def test_the_discretised_bound_is_above_the_entropy_of_the_grey_levels():
 
 def untrained(noise="white", pairing="none", process="iadb"):
     from noisereg.plugins.registry import registry
-    from noisereg.runs.build import assemble
+    from noisereg.runs.build import build_parts
     from noisereg.runs.config import RuntimeConfig, validate
+    from noisereg.runs.model import RunModel
     from noisereg.runs.runtime import Runtime
 
     config = validate(
@@ -270,12 +271,14 @@ def untrained(noise="white", pairing="none", process="iadb"):
             "denoiser": "mlp:width=16,blocks=1",
         }
     )
-    return assemble(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
+    parts = build_parts(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
+    parts.objective.eval()
+    return RunModel(parts, parts.config.sample, registry(), 0)
 
 
-def measure(parts, **params):
+def measure(model, **params):
     metric = NegativeLogLikelihood(NllParams(num=4, steps=5, ode_steps=4, **params), Context())
-    return metric.of_run(parts, parts.dataset), metric.notes()
+    return metric.of_model(model, model.parts.dataset), metric.notes()
 
 
 def test_a_pairing_leaves_the_flow_alone():

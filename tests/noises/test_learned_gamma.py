@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from stepping import time_grid
 
 from noisereg import python as noisereg
-from noisereg.diffusion.sampler import time_grid
 from noisereg.errors import NoiseregError
 from noisereg.noises import LEARNED_BOX, Gamma, sigmoid_limits
 from noisereg.noises.gamma import GammaCurve, max_rate, mean
@@ -199,7 +199,7 @@ def test_a_run_learns_saves_resumes_logs_and_samples_with_it(process, tmp_path):
     weights = whole.checkpoint().weights(ema=False)
     for name, value in resumed.checkpoint().weights(ema=False).items():
         assert torch.equal(value, weights[name]), name
-    learned = torch.stack([weights[f"noise.gamma.{name}"] for name in ("s", "e", "tau")])
+    learned = torch.stack([weights[f"diffusion.noise.gamma.{name}"] for name in ("s", "e", "tau")])
     assert learned.dtype == torch.float64
     assert (
         learned - torch.tensor([-0.01, 3, 1])
@@ -221,7 +221,8 @@ def test_level_and_weights_do_not_train_it():
     """The engine detaches them; without an error to reduce, no gradient reaches γ from m or the
     loss weight.
     """
-    from noisereg.runs.objective import Objective, Weighted
+    from noisereg.diffusion.diffusion import Diffusion
+    from noisereg.diffusion.loss import Weighted
 
     noise = build("noise", "blue-tv:gamma.learn=true", shape=SHAPE)
     process = build("process", "ddpm", shape=SHAPE, noise=noise)
@@ -230,13 +231,13 @@ def test_level_and_weights_do_not_train_it():
     class Knows(torch.nn.Module):
         """Outputs that are right and that no gradient passes through."""
 
-        def forward(self, x, t, cond):
+        def forward(self, x, t):
             return torch.cat([noise.color(latents, t), noise.basis(latents)], 1).detach()
 
     latents = {"z": torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(0))}
     t = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
-    objective = Objective(Knows(), noise, process, [Weighted("isotropy", 1.0, term)])
-    loss, parts = objective(torch.zeros(6, *SHAPE), latents, t, None, 0)
+    diffusion = Diffusion(SHAPE, process, noise, [Weighted("isotropy", 1.0, term)])
+    loss, parts = diffusion.loss(Knows(), torch.zeros(6, *SHAPE), latents=latents, t=t)
     loss.backward()
     assert parts["isotropy"] > 0
     assert all(p.grad.abs() < 1e-6 for p in noise.parameters())

@@ -24,13 +24,17 @@ VARIANTS = [
 class Linear(Process):
     """IADB's path."""
 
-    linear_path = True
+    def signal_scale(self, t):
+        return 1 - t.double()
 
     def noise_scale(self, t):
         return t.double()
 
 
 class Curved(Process):
+    def signal_scale(self, t):
+        return torch.cos(t.double() * 1.5)
+
     def noise_scale(self, t):
         return torch.sin(t.double() * 1.5)
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from stepping import time_grid, trajectory
 
-from noisereg.api import Context, Noise
-from noisereg.diffusion.sampler import Prediction, time_grid, trajectory
+from noisereg.api import Context, Noise, Prediction
+from noisereg.diffusion import compatible
 from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
@@ -294,4 +295,4 @@ def test_what_would_start_the_sampler_wrong_is_refused_with_what_to_type(noise, 
 
 def test_cosine_with_static_coloured_noise_runs_and_states_its_floor():
     process = DDPM(DDPMParams(schedule="cosine"), Context(shape=SHAPE, noise=Weak()))
-    assert "4.9e-05" in process.notes[0]
+    assert "4.9e-05" in compatible.notes(process, Weak())[0]

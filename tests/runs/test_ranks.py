@@ -29,7 +29,9 @@ WORKER = """
 import os, sys, torch
 from torch.nn.parallel import DistributedDataParallel
 from noisereg.runs.config import RuntimeConfig
-from noisereg.runs.objective import Objective, Weighted
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.loss import Weighted
+from noisereg.runs.objective import Objective
 from noisereg.runs.runtime import Runtime, leave_group
 from noisereg.python import build
 
@@ -42,7 +44,8 @@ def gradients(runtime, variant):
     denoiser = torch.nn.Sequential(network)
     denoiser.forward = lambda x, t, cond: network(x) * (1 + t.reshape(-1, 1, 1, 1))
     term = build("regularizer", variant, shape=shape, noise=noise, process=process)
-    objective = Objective(denoiser, noise, process, [Weighted("isotropy", 1.0, term)], mean=runtime.mean)
+    diffusion = Diffusion(shape, process, noise, [Weighted("isotropy", 1.0, term)])
+    objective = Objective(denoiser, diffusion)
     model = DistributedDataParallel(objective) if runtime.world > 1 else objective
     x0, z = torch.randn(size, *shape).double(), torch.randn(size, *shape).double()
     t = torch.rand(size).double()
@@ -185,11 +188,9 @@ def test_two_ranks_draw_the_samples_of_one(runs):
 
     two = np.load(runs / "two.npz")["samples"]
     run = noisereg.load(runs / "one")
-    parts = run.load()
-    settings = run.settings(parts, steps=5)
-    whole = draw(parts, settings, 0, range(21))
+    whole = draw(run.model(steps=5), range(21))
     for size in (1, 7):
-        cut = draw(parts, settings.model_copy(update={"batch_size": size}), 0, range(21))
+        cut = draw(run.model(steps=5, batch_size=size), range(21))
         assert (cut - whole).abs().max() <= 1e-3
     assert two.shape == (21, 8, 8, 1)
     assert two.dtype == np.uint8

@@ -9,14 +9,14 @@ from scipy import stats
 
 from noisereg import python as noisereg
 from noisereg.api import Batch, Context
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.runs import draws
-from noisereg.runs.build import assemble
+from noisereg.runs.build import build_parts
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
-from noisereg.runs.objective import as_model
 from noisereg.runs.runtime import Runtime
 from noisereg.tasks import ClassParams
 from noisereg.tasks.class_label import ClassLabel
@@ -59,7 +59,7 @@ def feed(ranks, rank, accumulate):
     runtime = dataclasses.replace(
         Runtime.start(RuntimeConfig(device="cpu")), rank=rank, world=ranks
     )
-    parts = assemble(config, registry(), runtime)
+    parts = build_parts(config, registry(), runtime)
     return Feed(
         parts.config,
         parts.dataset.split("train"),
@@ -67,7 +67,7 @@ def feed(ranks, rank, accumulate):
         False,
         parts.task,
         parts.noise,
-        1000,
+        parts.process,
         runtime,
     )
 
@@ -109,15 +109,17 @@ def test_guidance_is_linear_in_both_predictions_and_in_the_heads(process):
     labels = torch.tensor([3, 1, 4, 1])
     null = torch.full_like(labels, 10)
 
+    diffusion = Diffusion(shape, made, noise)
+
     def denoiser(x, t, cond):
         return answers[cond] * x
 
     def predict(*arguments):
-        return as_model(denoiser, made, noise, *arguments)(x, t)
+        return diffusion.predict(denoiser, x, t, *arguments)
 
     told, untold = predict(labels), predict(null)
     for weight in (0.0, 1.0, 2.5):
-        both = predict(labels, False, weight, null)
+        both = predict(labels, weight, null)
         for name in ("x0_hat", "eps_hat", "heads"):
             c, u = getattr(told, name), getattr(untold, name)
             if c is not None:

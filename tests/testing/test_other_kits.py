@@ -86,19 +86,19 @@ class OfRuns(Metric):
     """The mean power of what the network gives for a sample at t = ½."""
 
     better = {"power": "lower"}
-    needs_run = True
+    needs_model = True
 
     def __init__(self, params, ctx):
         pass
 
-    def of_run(self, parts, dataset):
-        x = dataset.split("heldout").batch(torch.arange(4)).x
-        out = parts.denoiser(x, torch.full((4,), 0.5, dtype=torch.float64))
+    def of_model(self, model, data):
+        x = data.split("heldout").batch(torch.arange(4)).x
+        out = model.predict(x, torch.full((4,), 0.5, dtype=torch.float64)).eps_hat
         return {"power": float(out.detach().square().mean())}
 
 
 class Dreams(OfRuns):
-    def of_run(self, parts, dataset):
+    def of_model(self, model, data):
         return {"power": float(torch.rand(()))}
 
 

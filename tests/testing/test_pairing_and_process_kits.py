@@ -191,8 +191,14 @@ class Upcasts(RightProcess):
         return super().target(x0, eps, t) * self.signal_scale(torch.zeros(1, dtype=torch.float64))
 
 
-class ClaimsTheLine(RightProcess):
-    linear_path = True
+class TimesTurnBack(RightProcess):
+    def time(self, u):
+        return 1 - u.double() / 2
+
+
+class IntegerTimes(RightProcess):
+    def time(self, u):
+        return (u * self.T).long() + 1
 
 
 class EtaOfTwo(RightProcess):
@@ -247,12 +253,13 @@ PROCESSES = {
     "noise_gain_is_that_of_split": [(GainOfOne, "noise_gain says 1")],
     "keeps_the_dtype": [(Upcasts, "cast scales with api.per_sample")],
     "declares_itself_rightly": [
-        (ClaimsTheLine, "linear_path is set"),
+        (TimesTurnBack, "falls as u rises"),
+        (IntegerTimes, "expected (B,) float64"),
         (EtaOfTwo, "default_eta is 2.0"),
         (NotANumber, "weight is negative or not finite"),
     ],
     "trains_and_samples": [(HeadsWithoutLoss, "NotImplementedError")],
-    "sampler_meets_its_oracle": [(LeavesSignal, "the output covariance is off the data's")],
+    "sampler_meets_its_oracle": [(LeavesSignal, "does not come to the data's")],
     "noise_is_taken_or_refused": [(CrashesOnColour, "ZeroDivisionError")],
 }
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Dataset
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
-from noisereg.runs.objective import Objective
 from noisereg.testing.doubles import SmallNetwork, draw_latents, times
 from noisereg.testing.kinds.common import EXACT, untouched_generators
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect
@@ -173,6 +173,8 @@ def trains(subject: Subject) -> None:
     noise = subject.registry.build("noise", "white", {}, Context(shape=shape))
     process = subject.registry.build("process", "iadb", {}, Context(shape=shape, noise=noise))
     x0 = dataset.split("train").batch(torch.arange(4) % len(dataset.split("train"))).x
-    objective = Objective(SmallNetwork(shape), noise, process)
-    loss, _ = objective(x0, draw_latents(noise, shape, 4), times(4, 0.1), None, 0)
+    diffusion = Diffusion(shape, process, noise)
+    loss, _ = diffusion.loss(
+        SmallNetwork(shape), x0, latents=draw_latents(noise, shape, 4), t=times(4, 0.1)
+    )
     expect(bool(torch.isfinite(loss)), f"the loss is {loss.item()}")

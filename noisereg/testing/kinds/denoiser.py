@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Noise
-from noisereg.runs.objective import Objective
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.testing.doubles import (
     LearningNoise,
     descend,
@@ -215,13 +215,13 @@ def learns_one_batch(subject: Subject) -> None:
     network = built(subject, shape).train()
     noise = subject.registry.build("noise", "white", {}, Context(shape=shape))
     process = subject.registry.build("process", "iadb", {}, Context(shape=shape, noise=noise))
-    objective = Objective(network, noise, process)
+    diffusion = Diffusion(shape, process, noise)
     x0, latents, t = smooth_data(shape, 8), draw_latents(noise, shape, 8), times(8, 0.1)
     losses = []
     for step in range(60):
-        loss, _ = objective(x0, latents, t, None, step)
+        loss, _ = diffusion.loss(network, x0, latents=latents, t=t, step=step)
         losses.append(loss.item())
-        descend(objective, loss, rate=0.5, longest=0.2)
+        descend(nn.ModuleList([network, diffusion]), loss, rate=0.5, longest=0.2)
     best = min(losses)
     expect(
         best <= 0.9 * losses[0],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
 from noisereg.errors import NoiseregError
-from noisereg.testing.doubles import seeded, smooth_data, untrained_run
+from noisereg.testing.doubles import seeded, smooth_data, untrained_model
 from noisereg.testing.kinds.common import EXACT, unchanged, untouched_generators
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect
 
@@ -54,7 +54,7 @@ def first_result(subject: Subject) -> tuple[Metric, Features, tuple[int, ...], d
     Raises:
         NotApplicable: for a metric that measures no samples.
     """
-    if getattr(subject.entry.implementation(), "needs_run", False):
+    if getattr(subject.entry.implementation(), "needs_model", False):
         raise NotApplicable("it measures a model, not samples")
     reasons = []
     for shape in SHAPES:
@@ -183,16 +183,16 @@ def too_few_samples_are_refused(subject: Subject) -> None:
 
 @check("metric", EXACT)
 def measures_a_model_the_same_twice(subject: Subject) -> None:
-    """A metric that needs a run gives, of an untrained network on a few digits, named finite
+    """A metric that needs a model gives, of an untrained network on a few digits, named finite
     numbers: the same twice, drawn from no global generator; or it refuses with a reason."""
-    if not getattr(subject.entry.implementation(), "needs_run", False):
+    if not getattr(subject.entry.implementation(), "needs_model", False):
         raise NotApplicable("it measures samples")
-    parts, data = untrained_run(subject.registry)
-    metric: Metric = subject.build(shape=parts.shape)
+    model, data = untrained_model(subject.registry)
+    metric: Metric = subject.build(shape=model.shape)
     try:
-        with untouched_generators("of_run"):
-            one, two = (metric.of_run(parts, data) for _ in range(2))
+        with untouched_generators("of_model"):
+            one, two = (metric.of_model(model, data) for _ in range(2))
     except NoiseregError as error:
         raise NotApplicable(f"it refuses white noise, IADB and digits: {error}") from None
-    expect_named_numbers(metric, one, "of_run")
+    expect_named_numbers(metric, one, "of_model")
     expect(one == two, f"measured twice it gives {one} and {two}")

@@ -8,15 +8,17 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisereg.api import Noise, Process
-from noisereg.diffusion.sampler import default_grid, time_grid, trajectory
+from noisereg.diffusion import compatible
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.solvers import DDIM, DPMSolver2M, Heun
 from noisereg.errors import NoiseregError
-from noisereg.runs.objective import Objective, as_model
 from noisereg.testing.doubles import (
     PROCESSES,
     SmallNetwork,
+    default_times,
     descend,
     draw_latents,
     seeded,
@@ -549,32 +551,33 @@ def _short_run(subject: Subject, shape: tuple[int, ...], name: str) -> None:
         "process", name, {}, subject.context(shape=shape, noise=noise)
     )
     network = SmallNetwork(shape, 1 + process.extra_heads + noise.extra_heads)
-    objective = Objective(network, noise, process)
+    diffusion = Diffusion(shape, process, noise)
     x0, t = smooth_data(shape, 8), times(8, 1 / process.T)
     for step in range(3):
-        loss, _ = objective(x0, draw_latents(noise, shape, 8, seed=step), t, None, step)
+        latents = draw_latents(noise, shape, 8, seed=step)
+        loss, _ = diffusion.loss(network, x0, latents=latents, t=t, step=step)
         expect(
             bool(torch.isfinite(loss)),
             f"the loss under {name} is {loss.item()} at step {step + 1}",
         )
-        descend(objective, loss)
-    bad = [n for n, p in objective.named_parameters() if not torch.isfinite(p).all()]
+        descend(nn.ModuleList([network, diffusion]), loss)
+    learnt = [*network.named_parameters(), *diffusion.named_parameters()]
+    bad = [n for n, p in learnt if not torch.isfinite(p).all()]
     expect(not bad, f"training under {name} makes {', '.join(bad)} not finite")
-    model = as_model(network, process, noise)
-    grid = time_grid(process, 4, default_grid(noise))
+    grid = default_times(process, noise, 4)
 
     def draws(k: int) -> dict[str, Tensor]:
         return draw_latents(noise, shape, 2, seed=100 + k)
 
-    for eta, solver in ((0.0, "euler"), (1.0, "euler"), (0.0, "heun")):
-        if eta > 0 and not noise.gaussian:
+    for solver in (DDIM(0.0), DDIM(1.0), Heun(), DPMSolver2M()):
+        if not solver.deterministic and not noise.gaussian:
             continue
         with torch.inference_mode():
-            x = list(trajectory(model, process, noise, draws, grid, eta, solver))[-1]
+            x = list(diffusion.trajectory(network, draws, grid, solver))[-1]
         expect(x.shape == (2, *shape), f"sampling gives {tuple(x.shape)}")
         expect(
             bool(torch.isfinite(x).all()),
-            f"sampling by {solver} with η = {eta:g} under {name} is not finite",
+            f"sampling by {type(solver).__name__} ({solver.summary}) under {name} is not finite",
         )
 
 
@@ -602,7 +605,7 @@ def sampler_meets_its_oracle(subject: Subject) -> None:
             def error(
                 steps: int, eta: float = eta, process: Process = process, model: Any = model
             ) -> float:
-                grid = time_grid(process, steps, default_grid(noise))
+                grid = default_times(process, noise, steps)
                 with torch.no_grad():
                     return matrix_error(
                         output_covariance(model, process, noise, shape, grid, eta), data
@@ -611,7 +614,8 @@ def sampler_meets_its_oracle(subject: Subject) -> None:
             few, many = error(16), error(64)
             expect(
                 many < 0.3 and many < max(0.6 * few, 0.02),
-                f"{name}, η = {eta:g}, {default_grid(noise)} grid: the output covariance is off "
+                f"{name}, η = {eta:g}, {compatible.default_grid(noise)} grid: the output "
+                "covariance is off "
                 f"the data's by {few:.3f} at 16 "
                 f"steps and {many:.3f} at 64; transport, heads or power_floor do not fit what "
                 "color does",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Noise
-from noisereg.runs.objective import Objective
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.testing.doubles import PROCESSES, SmallNetwork, draw_latents, smooth_data, times
 from noisereg.testing.kinds.common import EXACT, try_bounds, unchanged, untouched_generators
 from noisereg.testing.kit import Subject, check, expect
@@ -95,10 +95,9 @@ def trains(subject: Subject) -> None:
     for name in PROCESSES:
         noise = subject.registry.build("noise", "white", {}, Context(shape=shape))
         process = subject.registry.build("process", name, {}, Context(shape=shape, noise=noise))
-        objective = Objective(
-            SmallNetwork(shape, 1 + process.extra_heads), noise, process, pairing=pairing
-        )
-        loss, _ = objective(x0, latents, t, None, 0)
+        diffusion = Diffusion(shape, process, noise, pairing=pairing)
+        network = SmallNetwork(shape, 1 + process.extra_heads)
+        loss, _ = diffusion.loss(network, x0, latents=latents, t=t)
         expect(bool(torch.isfinite(loss)), f"the loss under {name} is {loss.item()}")
 
 

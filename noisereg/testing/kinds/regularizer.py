@@ -7,10 +7,11 @@ import threading
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisereg.api import Context, Noise, Regularizer, TrainStep, per_sample
-from noisereg.runs.objective import Objective, Weighted
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.loss import Weighted
 from noisereg.testing.doubles import (
     PROCESSES,
     LearningNoise,
@@ -295,11 +296,12 @@ def trains(subject: Subject) -> None:
         )
         term = subject.build(shape=shape, noise=noise, process=process)
         network = SmallNetwork(shape, 1 + process.extra_heads)
-        objective = Objective(network, noise, process, [Weighted("it", 0.1, term)])
+        diffusion = Diffusion(shape, process, noise, [Weighted("it", 0.1, term)])
         for step in range(3):
             latents = draw_latents(noise, shape, 8, seed=step)
-            loss, parts = objective(
-                smooth_data(shape, 8), latents, times(8, 1 / process.T), None, step
+            t = times(8, 1 / process.T)
+            loss, parts = diffusion.loss(
+                network, smooth_data(shape, 8), latents=latents, t=t, step=step
             )
             expect(
                 bool(torch.isfinite(loss)),
@@ -307,7 +309,7 @@ def trains(subject: Subject) -> None:
             )
             bad = [k for k, v in parts.items() if v.ndim]
             expect(not bad, f"logs() gives what is no scalar: {', '.join(bad)}")
-            descend(objective, loss)
+            descend(nn.ModuleList([network, diffusion]), loss)
 
 
 @check("regularizer", "no number is compared: only finiteness")

@@ -9,7 +9,8 @@ from noisereg_heavy_tail.student import radii
 from scipy import stats
 
 from noisereg import build
-from noisereg.diffusion.sampler import check
+from noisereg.diffusion.compatible import check_solver
+from noisereg.diffusion.solvers import DDIM
 from noisereg.errors import NoiseregError
 from noisereg.testing import conformance
 
@@ -84,6 +85,6 @@ def test_the_inverse_reaches_far_into_both_tails_and_to_zero():
 def test_a_stochastic_step_is_refused():
     noise = build("noise", NAME, shape=(2,))
     process = build("process", "iadb", shape=(2,))
-    check(process, noise, 0.0, "euler")
+    check_solver(process, noise, DDIM(0.0))
     with pytest.raises(NoiseregError, match="for Gaussian noise only; give eta 0"):
-        check(process, noise, 0.5, "euler")
+        check_solver(process, noise, DDIM(0.5))

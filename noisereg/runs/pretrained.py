@@ -94,7 +94,7 @@ class Pretrained:
         return model.float().state_dict()
 
 
-def denoiser_spec(record: InitRecord) -> Spec:
+def denoiser_of(record: InitRecord) -> Spec:
     """The denoiser that ``--denoiser auto`` is for a run that starts from a network: that
     network.
     """

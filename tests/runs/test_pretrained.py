@@ -9,18 +9,17 @@ import torch
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
-from noisereg.exchange.from_diffusers import initialise
 from noisereg.exchange.to_diffusers import export
 from noisereg.plugins.registry import registry
-from noisereg.runs.build import assemble
+from noisereg.runs.build import build_parts
 from noisereg.runs.config import RuntimeConfig
-from noisereg.runs.objective import as_model
+from noisereg.runs.pretrained import initialise
 from noisereg.runs.runtime import Runtime
 
 
 def parts_of(folder, **sections):
     config = noisereg.Config(init=str(folder), runtime={"device": "cpu"}, **sections)
-    parts = assemble(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
+    parts = build_parts(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
     return parts, initialise(parts)
 
 
@@ -85,9 +84,8 @@ def test_the_round_trip_through_diffusers_gives_back_the_weights(train, tmp_path
     expected = run.checkpoint().weights(ema=True)
     for name, value in parts.denoiser.unet.state_dict().items():
         assert torch.equal(value, expected[f"denoiser.unet.{name}"]), name
-    model, again = (as_model(p.denoiser.eval(), p.process, p.noise) for p in (run.load(), parts))
-    with torch.no_grad():
-        assert torch.equal(model(X, T).x0_hat, again(X, T).x0_hat)
+    model, again = (p.diffusion.predict(p.denoiser.eval(), X, T) for p in (run.load(), parts))
+    assert torch.equal(model.x0_hat, again.x0_hat)
 
 
 def test_another_process_than_it_was_trained_for_is_said(pretrained):

@@ -1,0 +1,286 @@
+"""The idea as one object, for anyone's training loop: a law, a noise, a loss, a solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from noisereg.api import (
+    Grid,
+    Noise,
+    NoiseregError,
+    Pairing,
+    Prediction,
+    Process,
+    Solver,
+    TimeInput,
+)
+from noisereg.diffusion import compatible
+from noisereg.diffusion.grids import LogSNR, Uniform
+from noisereg.diffusion.law import add_noise, network_time, times_of
+from noisereg.diffusion.loss import (
+    Loss,
+    Net,
+    Weighted,
+    guided,
+    loss,
+    mean_over_ranks,
+    output_of,
+    read,
+)
+from noisereg.diffusion.sample import Source, trajectory
+from noisereg.diffusion.solvers import DDIM
+
+
+class Diffusion(nn.Module):
+    """A process, a noise and the terms of a loss, around any network.
+
+    The network is not held: each method is given it, as any callable (x_t (B, *shape), t (B,)) →
+    (B, C·outputs, …), or (x_t, t, cond) with a condition. A component that learns is a submodule,
+    so that ``parameters()`` has it for the optimiser and ``to(device)`` moves it; everything else
+    follows the device and dtype of the tensors that are given. Nothing random is drawn but from
+    the ``generator`` given (torch's default one where it is None), and none of torch's global
+    generators is ever seeded.
+
+    Raises:
+        NoiseregError: for a process and a noise that do not go together
+        (:mod:`noisereg.diffusion.compatible`).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        process: Process,
+        noise: Noise,
+        regularizers: Sequence[Weighted] = (),
+        pairing: Pairing | None = None,
+        T: int | None = None,
+        time_input: TimeInput = "unit",
+        mean: Callable[[Tensor], Tensor] = mean_over_ranks,
+    ) -> None:
+        """``shape``: one sample's, (C, H, W) or (D,). ``T``: the steps of a loop that counts k =
+        0 … T − 1; then integer times are taken as (k + 1)/T. ``time_input``: what the network is
+        told, t itself (``unit``), 1000t (``step``) or 1000t − 1 (``index``, DDPM's). ``mean``:
+        over the batch of all ranks; it must keep the gradient.
+        """
+        super().__init__()
+        compatible.check_path(process, noise)
+        self.shape = tuple(shape)
+        self.process, self.noise, self.pairing = process, noise, pairing
+        self.regularizers = list(regularizers)
+        self.learners = nn.ModuleList(
+            r.term for r in regularizers if isinstance(r.term, nn.Module)
+        )
+        self.T, self.time_input, self.mean = T, time_input, mean
+
+    @property
+    def outputs(self) -> int:
+        """How many blocks of C channels the network has: its first, the process's own heads, the
+        noise's.
+        """
+        return 1 + self.process.extra_heads + self.noise.extra_heads
+
+    # Training
+
+    def loss(
+        self,
+        net: Net,
+        x0: Tensor,
+        *,
+        cond: Tensor | None = None,
+        t: Tensor | None = None,
+        latents: Tensor | Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        step: int = 0,
+    ) -> Loss:
+        """(loss, parts) of x0 (B, *shape), images in [−1, 1]: a scalar to differentiate, and what
+        it is made of, detached.
+
+        What is not given is drawn: ``t``, (B,) in [0, 1] or integer steps, and the noise's
+        ``latents``, one tensor (B, …) or several by name. ``cond``, (B, …), goes to the network
+        and the noise. ``step`` is the optimiser's, for weights that change over training.
+
+        Raises:
+            NoiseregError: for samples of another shape, and times that are out of range.
+        """
+        self._check_shape(x0)
+        t = (
+            self.draw_times(len(x0), generator, x0.device)
+            if t is None
+            else times_of(t, self.T, x0.device)
+        )
+        return loss(
+            self._told(net),
+            x0,
+            self._latents(latents, len(x0), generator, x0.device, x0.dtype),
+            t,
+            process=self.process,
+            noise=self.noise.given(cond),
+            regularizers=self.regularizers,
+            pairing=self.pairing,
+            cond=cond,
+            step=step,
+            mean=self.mean,
+        )
+
+    def draw_times(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Training times by the process's own law, (count,) float64."""
+        source = generator.device if generator is not None else device
+        u = torch.rand(count, generator=generator, device=source, dtype=torch.float64)
+        return self.process.time(u).to(device)
+
+    def draw_latents(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> dict[str, Tensor]:
+        """The noise's latents of ``count`` samples by name, each (count, …) N(0, 1)."""
+        return self.noise.draw_latents(count, self.shape, generator, device, dtype)
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = a(t)·x0 + b(t)·ε_t, (B, *shape), for t as :meth:`loss` takes it."""
+        return add_noise(self.process, x0, eps, times_of(t, self.T, x0.device))
+
+    # Sampling
+
+    def predict(
+        self,
+        net: Net,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        null: Tensor | None = None,
+    ) -> Prediction:
+        """(x̂0, ε̂_t, heads) of x_t (B, *shape) at t (B,); with ``null``, the condition's absence,
+        under classifier-free ``guidance``."""
+        told, t = self._told(net), times_of(t, self.T, x_t.device)
+        if cond is None or null is None or guidance == 1:
+            out = output_of(told, self.process, x_t, t, cond)
+        else:
+            out = guided(told, self.process, x_t, t, cond, null, guidance)
+        return read(out, x_t, t, self.process, self.noise.given(cond))
+
+    def trajectory(
+        self,
+        net: Net,
+        source: Source,
+        times: Tensor,
+        solver: Solver,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        null: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """x at each of ``times``, 1 to 0: (B, *shape). ``source(k)`` gives the latents of step k,
+        0 being the start.
+
+        Raises:
+            NoiseregError: for a solver under which a step would be wrong.
+        """
+        noise = self.noise.given(cond)
+        compatible.check_solver(self.process, noise, solver, self.pairing is not None)
+
+        def predict(x: Tensor, t: Tensor) -> Prediction:
+            return self.predict(net, x, t, cond, guidance, null)
+
+        return trajectory(predict, self.process, noise, source, times, solver, start)
+
+    def sample(
+        self,
+        net: Net,
+        num: int,
+        *,
+        steps: int = 100,
+        solver: Solver | None = None,
+        grid: Grid | None = None,
+        cond: Tensor | None = None,
+        guidance: float = 1.0,
+        null: Tensor | None = None,
+        latents: Tensor | Mapping[str, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """``num`` samples, (num, *shape), images in [−1, 1] (not clipped).
+
+        ``solver`` and ``grid``: the noise's and process's own where None (DDIM with their η).
+        ``latents`` replace the draw of the start. ``device``: the latents', else the network's
+        where it is a module, else the generator's.
+
+        Raises:
+            NoiseregError: as :meth:`trajectory`, and for fewer than one sample or step.
+        """
+        if num < 1 or steps < 1:
+            raise NoiseregError(f"num {num}, steps {steps}: expected at least 1")
+        device = (
+            torch.device(device) if device is not None else _device_of(net, latents, generator)
+        )
+        if solver is None:
+            solver = DDIM(
+                compatible.default_eta(self.process, self.noise, self.pairing is not None)
+            )
+        if grid is None:
+            grid = LogSNR() if compatible.default_grid(self.noise) == "logsnr" else Uniform()
+
+        def source(k: int) -> Mapping[str, Tensor]:
+            return self._latents(latents if k == 0 else None, num, generator, device, dtype)
+
+        module = net if isinstance(net, nn.Module) and net.training else None
+        if module is not None:
+            module.eval()
+        try:
+            with torch.no_grad():
+                times = grid.times(self.process, steps)
+                *_, x = self.trajectory(net, source, times, solver, cond, guidance, null)
+        finally:
+            if module is not None:
+                module.train()
+        return x
+
+    # What is given in several forms
+
+    def _told(self, net: Net) -> Net:
+        """The network, told t as it counts it."""
+        if self.time_input == "unit":
+            return net
+        return lambda x, t, *cond: net(x, network_time(t, self.time_input), *cond)
+
+    def _latents(
+        self,
+        given: Tensor | Mapping[str, Tensor] | None,
+        count: int,
+        generator: torch.Generator | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Mapping[str, Tensor]:
+        if given is None:
+            return self.draw_latents(count, generator, device, dtype)
+        named = self.noise.named(given, self.shape)
+        return {name: z.to(device=device, dtype=dtype) for name, z in named.items()}
+
+    def _check_shape(self, x0: Tensor) -> None:
+        if tuple(x0.shape[1:]) != self.shape:
+            raise NoiseregError(
+                f"samples are of shape {tuple(x0.shape[1:])}; this diffusion is for {self.shape}"
+            )
+
+
+def _device_of(
+    net: Net, latents: Tensor | Mapping[str, Tensor] | None, generator: torch.Generator | None
+) -> torch.device:
+    if latents is not None:
+        return (latents if isinstance(latents, Tensor) else next(iter(latents.values()))).device
+    parameter = next(net.parameters(), None) if isinstance(net, nn.Module) else None
+    if parameter is not None:
+        return parameter.device
+    return generator.device if generator is not None else torch.device("cpu")

@@ -1,0 +1,58 @@
+"""From pure noise to samples, by any solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+
+from torch import Tensor
+
+from noisereg.api import Noise, Prediction, Process, SampleStep, Solver, per_sample
+
+Predict = Callable[[Tensor, Tensor], Prediction]
+"""(x_t (B, *shape), t (B,)) → Prediction."""
+Source = Callable[[int], Mapping[str, Tensor]]
+"""The latents of step k: 0 for the start, k for the fresh noise of the k-th step."""
+
+
+def trajectory(
+    predict: Predict,
+    process: Process,
+    noise: Noise,
+    source: Source,
+    times: Tensor,
+    solver: Solver,
+    start: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """x at each of ``times`` (steps + 1,), first to last: (B, *shape) in the dtype and on the
+    device of the latents.
+
+    ``start`` replaces the first x, b(1)·ε_1, which is right where no signal is left at t = 1.
+    """
+    latents = source(0)
+    batch = next(iter(latents.values()))
+    nodes = [time.to(batch.device).expand(len(batch)) for time in times]
+    x = start
+    if x is None:
+        eps = noise.color(latents, nodes[0])
+        x = per_sample(process.noise_scale(nodes[0]), eps) * eps
+    yield x
+    history: list[tuple[Tensor, Prediction]] = []
+    for k, (t, s) in enumerate(pairwise(nodes)):
+        here = predict(x, t)
+        x = solver.step(
+            SampleStep(
+                x_t=x,
+                t=t,
+                s=s,
+                here=here,
+                history=tuple(history),
+                process=process,
+                noise=noise,
+                predict=predict,
+                fresh=lambda k=k, s=s: noise.color(source(k + 1), s),  # type: ignore[misc]
+                last=k == len(nodes) - 2 and float(times[-1]) == 0.0,
+            )
+        )
+        history = [*history, (t, here)][-solver.memory :] if solver.memory else []
+        yield x

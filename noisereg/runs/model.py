@@ -1,0 +1,95 @@
+"""A run's network as metrics and the sampler see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisereg.api import Noise, Prediction, Process, Task
+from noisereg.plugins.registry import Registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs import draws, sampling
+from noisereg.runs.build import Parts
+from noisereg.runs.config import SampleConfig
+from noisereg.runs.draws import Stream
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """The :class:`noisereg.api.Model` of a run's parts, its weights as they are, under resolved
+    sampling ``settings``.
+    """
+
+    parts: Parts
+    settings: SampleConfig
+    registry: Registry
+    seed: int
+
+    @property
+    def process(self) -> Process:
+        return self.parts.process
+
+    @property
+    def noise(self) -> Noise:
+        return self.parts.noise
+
+    @property
+    def task(self) -> Task:
+        return self.parts.task
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.parts.shape
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parts.denoiser.parameters()).device
+
+    @property
+    def paired(self) -> bool:
+        return self.parts.pairing is not None
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        s = self.settings
+        return {
+            "steps": s.steps,
+            "eta": s.eta,
+            "solver": s.solver.label(),
+            "grid": s.grid.label(),
+            "guidance": s.guidance,
+            "seed": self.seed,
+        }
+
+    def predict(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """Under ``cond`` as it is: unguided, and in float32 whatever the run samples in."""
+        return self.parts.diffusion.predict(self.parts.denoiser, x, t, cond)
+
+    def latents(self, indices: Sequence[int], step: int) -> dict[str, Tensor]:
+        return draws.latents(
+            self.noise, self.shape, self.seed, Stream.SAMPLE_LATENTS, indices, step, self.device
+        )
+
+    def times(self, steps: int | None = None, grid: str | None = None) -> Tensor:
+        settings = self.settings
+        if grid is not None:
+            settings = settings.model_copy(update={"grid": Spec.parse(grid)})
+        built = sampling.build_grid(settings, self.registry)
+        return built.times(self.process, steps or settings.steps)
+
+    def trajectory(self, indices: Sequence[int], cond: Tensor | None = None) -> Iterator[Tensor]:
+        guidance = self.settings.guidance
+        null = None if cond is None or guidance == 1 else self.task.null(cond)
+        return self.parts.diffusion.trajectory(
+            self.parts.objective.net,
+            lambda step: self.latents(indices, step),
+            self.times(),
+            sampling.build_solver(self.settings, self.registry),
+            cond,
+            guidance,
+            null,
+        )

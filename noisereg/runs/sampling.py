@@ -1,0 +1,106 @@
+"""How a run is sampled: its settings, what replaces them, and the solver and grid they name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noisereg.api import Context, Grid, Noise, NoiseregError, Process, Solver, Task
+from noisereg.diffusion import compatible
+from noisereg.plugins.registry import Registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs import conditions
+from noisereg.runs.config import SampleConfig, validate
+
+
+def override(
+    settings: SampleConfig,
+    registry: Registry,
+    *,
+    steps: int | None = None,
+    eta: float | None = None,
+    solver: str | Spec | None = None,
+    grid: str | Spec | None = None,
+    guidance: float | None = None,
+    batch_size: int | None = None,
+) -> SampleConfig:
+    """``settings`` with some replaced; None leaves one as it is. Another solver takes its own η
+    unless one is given.
+
+    Raises:
+        NoiseregError: for a value out of range.
+    """
+    given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "guidance": guidance}
+    given |= {"batch_size": batch_size}
+    values = settings.model_dump() | {k: v for k, v in given.items() if v is not None}
+    if solver is not None and eta is None:
+        wanted = Spec.model_validate(solver)
+        fields = registry.find("solver", wanted.name).component.params.model_fields
+        if "eta" not in fields:
+            values["eta"] = 0.0
+        elif wanted.name != settings.solver.name or "eta" in wanted.params:
+            values["eta"] = "auto"
+    return validate({"sample": values}).sample
+
+
+def resolve(
+    settings: SampleConfig,
+    registry: Registry,
+    process: Process,
+    noise: Noise,
+    task: Task,
+    paired: bool = False,
+) -> SampleConfig:
+    """``settings`` with nothing left on ``auto``, and the solver's own η moved to ``eta``.
+
+    Raises:
+        NoiseregError: for an unknown solver or grid, and a combination that would sample wrongly.
+    """
+    entry = registry.find("solver", settings.solver.name)
+    params = registry.params(entry, settings.solver.params).model_dump(mode="json")
+    own = params.pop("eta", None)  # None: a solver without an η
+    eta = settings.eta
+    if own is None:
+        if eta not in ("auto", 0):
+            raise NoiseregError(
+                f"solver {entry.name} follows the deterministic path and eta is {eta:g}; "
+                "give eta 0, or solver ddim"
+            )
+        eta = 0.0
+    elif own != "auto":
+        if eta not in ("auto", own):
+            raise NoiseregError(f"eta is {eta:g}, and {own:g} in solver {entry.name}; give one")
+        eta = float(own)
+    elif eta == "auto":
+        eta = compatible.default_eta(process, noise, paired)
+    grid = settings.grid
+    if grid.name == "auto":
+        if grid.params:
+            raise NoiseregError("grid auto takes no parameters; name the grid to give it some")
+        grid = Spec.parse(process.default_grid or compatible.default_grid(noise))
+    found = registry.find("grid", grid.name)
+    filled = registry.params(found, grid.params).model_dump(mode="json")
+    resolved = settings.model_copy(
+        update={
+            "eta": float(eta),
+            "solver": Spec(name=entry.recorded, params=params),
+            "grid": Spec(name=found.recorded, params=filled),
+        }
+    )
+    compatible.check_solver(process, noise, build_solver(resolved, registry), paired)
+    build_grid(resolved, registry)
+    conditions.check(task, resolved.guidance)
+    return resolved
+
+
+def build_solver(settings: SampleConfig, registry: Registry) -> Solver:
+    """The solver of resolved settings."""
+    params: dict[str, Any] = dict(settings.solver.params)
+    fields = registry.find("solver", settings.solver.name).component.params.model_fields
+    if "eta" in fields and settings.eta != "auto":
+        params["eta"] = settings.eta
+    return registry.build("solver", settings.solver.name, params, Context())
+
+
+def build_grid(settings: SampleConfig, registry: Registry) -> Grid:
+    """The grid of resolved settings."""
+    return registry.build("grid", settings.grid.name, settings.grid.params, Context())

@@ -1,0 +1,26 @@
+"""Grids, solvers and whole trajectories by name, for tests of what is built by hand."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from noisereg.api import Solver
+from noisereg.diffusion import compatible, sample
+from noisereg.diffusion.solvers import DDIM
+from noisereg.python import build
+
+
+def time_grid(process, steps: int, grid: str = "uniform") -> Tensor:
+    return build("grid", grid).times(process, steps)
+
+
+def default_grid(noise) -> str:
+    return compatible.default_grid(noise)
+
+
+def solver_of(spec: str) -> Solver:
+    return build("solver", spec)
+
+
+def trajectory(model, process, noise, source, times, eta: float = 0.0):
+    return sample.trajectory(model, process, noise, source, times, DDIM(eta))
