@@ -1,9 +1,7 @@
-"""The pluggy hooks. A plugin implements those it has something for, each yielding
-:class:`noisereg.api.Component`\\ s.
+"""The pluggy hooks. A plugin implements those it has something for, each yielding :class:`noisereg.api.Component`\\ s.
 
-Implementations are called one by one, each on its own: one that raises marks its plugin broken and
-stops nothing else. The examples below are whole plugins but for ``from noisereg.api import …``;
-tests run the conformance kit on them.
+Implementations are called one by one, each on its own: one that raises marks its plugin broken and stops nothing else.
+The examples below are whole plugins but for ``from noisereg.api import …``; tests run the conformance kit on them.
 """
 
 from __future__ import annotations
@@ -41,8 +39,7 @@ def noisereg_noises() -> Iterable[Component]:
 
 @hookspec
 def noisereg_regularizers() -> Iterable[Component]:
-    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend
-    ``RegularizerParams``.
+    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend ``RegularizerParams``.
 
     Example:
 
@@ -52,8 +49,7 @@ def noisereg_regularizers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_regularizers():
-            yield Component(name="centred", impl=Centred, params=RegularizerParams,
-            summary="(E[mean of ε̂])²", api=1)
+            yield Component(name="centred", impl=Centred, params=RegularizerParams, summary="(E[mean of ε̂])²", api=1)
     """
     return []
 
@@ -71,16 +67,14 @@ def noisereg_pairings() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_pairings():
-            yield Component(name="by-brightness", impl=ByBrightness, summary="bright noise to
-            bright images", api=1)
+            yield Component(name="by-brightness", impl=ByBrightness, summary="bright noise to bright images", api=1)
     """
     return []
 
 
 @hookspec
 def noisereg_processes() -> Iterable[Component]:
-    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be
-    run with.
+    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be run with.
 
     Example:
 
@@ -121,7 +115,7 @@ def noisereg_solvers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_solvers():
-            yield Component(name="euler", impl=Euler, summary="first order, deterministic", api=1)
+            yield Component(name="euler", impl=Euler, summary="first order", api=1)
     """
     return []
 
@@ -140,7 +134,7 @@ def noisereg_grids() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_grids():
-            yield Component(name="squared", impl=Squared, summary="closer towards the data", api=1)
+            yield Component(name="squared", impl=Squared, summary="closer to the data", api=1)
     """
     return []
 
@@ -156,9 +150,8 @@ def noisereg_denoisers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_denoisers():
-            # impl as text: torch is imported when the network is built yield
-            Component(name="my-mlp", impl="noisereg.denoisers.mlp:MLP", params=MLPParams,
-            summary="an MLP", api=1)
+            # impl as text: torch is imported when the network is built
+            yield Component(name="my-mlp", impl="noisereg.denoisers.mlp:MLP", params=MLPParams, summary="an MLP", api=1)
     """
     return []
 
@@ -173,8 +166,8 @@ def noisereg_datasets() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_datasets():
-            impl = "noisereg.datasets.toy2d:SwissRoll" yield Component(name="my-roll", impl=impl,
-            params=PointsParams, summary="2-D: a spiral", api=1)
+            impl = "noisereg.datasets.toy2d:SwissRoll"
+            yield Component(name="my-roll", impl=impl, params=PointsParams, summary="2-D: a spiral", api=1)
     """
     return []
 
@@ -214,8 +207,7 @@ def noisereg_metrics() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_metrics():
-            yield Component(name="mean-gap", impl=MeanGap, summary="distance of the features'
-            means", api=1)
+            yield Component(name="mean-gap", impl=MeanGap, summary="distance of the features' means", api=1)
     """
     return []
 
@@ -234,8 +226,7 @@ def noisereg_features() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_features():
-            yield Component(name="every-second", impl=EverySecond, summary="every second column of
-            pixels", api=1)
+            yield Component(name="every-second", impl=EverySecond, summary="every second column of pixels", api=1)
     """
     return []
 
@@ -256,7 +247,6 @@ def noisereg_loggers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_loggers():
-            yield Component(name="lines", impl=Lines, summary="the loss, a line each, in
-            RUN/lines.txt", api=1)
+            yield Component(name="lines", impl=Lines, summary="the loss, a line each, in RUN/lines.txt", api=1)
     """
     return []
