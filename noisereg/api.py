@@ -492,7 +492,8 @@ class Process(_Built):
     notes: tuple[str, ...] = ()
     """What the user should know about it as it was built, a line each."""
     default_grid: str | None = None
-    """The step grid, as a spec, where the run does not say; None: the noise's."""
+    """The step grid, as a spec, where the run does not say; None: the solver's. Noise that is weak
+    in some directions gets ``logsnr`` all the same."""
 
     def time(self, u: Tensor) -> Tensor:
         """Training times, (B,) float64, from u (B,) uniform on [0, 1): k/T, k uniform on 1 … T. It
@@ -661,6 +662,8 @@ class Solver(_Built):
     """Of the network, in a step."""
     memory: int = 0
     """How many earlier predictions it looks at."""
+    default_grid: str = "uniform"
+    """The step grid, as a spec, on which it does best, where nothing else says."""
 
     def step(self, s: SampleStep) -> Tensor:
         """x_s, (B, *shape)."""

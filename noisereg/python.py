@@ -22,8 +22,9 @@ from noisereg.api import (
     Solver,
     TimeInput,
 )
-from noisereg.diffusion import diffusion
+from noisereg.diffusion import compatible, diffusion
 from noisereg.diffusion.loss import Net, Weighted
+from noisereg.diffusion.solvers import DDIM
 from noisereg.plugins.registry import Kind, registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import Config, layer, load_plugins, validate
@@ -162,13 +163,14 @@ class Diffusion(diffusion.Diffusion):
         """As in the class this extends, ``solver`` and ``grid`` by spec (``"ddim:eta=0"``,
         ``"edm:rho=7"``) or built.
         """
-        grid = grid if grid is not None else self.process.default_grid
+        made: Solver | None = None if solver is None else _built("solver", solver, Context())
+        grid = grid or compatible.default_grid(self.process, self.noise, made or DDIM())
         return super().sample(
             net,
             num,
             steps=steps,
-            solver=None if solver is None else _built("solver", solver, Context()),
-            grid=None if grid is None else _built("grid", grid, Context()),
+            solver=made,
+            grid=_built("grid", grid, Context()),
             **options,
         )
 

@@ -15,7 +15,8 @@ def time_grid(process, steps: int, grid: str = "uniform") -> Tensor:
 
 
 def default_grid(noise) -> str:
-    return compatible.default_grid(noise)
+    """DDIM's under a process without one of its own."""
+    return "logsnr" if compatible.is_weak(noise) else "uniform"
 
 
 def solver_of(spec: str) -> Solver:

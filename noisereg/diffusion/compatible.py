@@ -147,8 +147,11 @@ def default_eta(process: Process, noise: Noise, paired: bool = False) -> float:
     return 0.0 if paired or not noise.gaussian else process.default_eta
 
 
-def default_grid(noise: Noise) -> str:
-    """``logsnr`` for noise that is weak somewhere, on which steps uniform in t converge hopelessly
-    slowly (theory, §5).
+def default_grid(process: Process, noise: Noise, solver: Solver) -> str:
+    """The spec of the step grid where none is asked for: ``logsnr`` for noise that is weak
+    somewhere, on which other steps converge hopelessly slowly (theory, §5), else the process's own,
+    else the solver's.
     """
-    return "logsnr" if is_weak(noise) else "uniform"
+    if is_weak(noise):
+        return "logsnr"
+    return process.default_grid or solver.default_grid

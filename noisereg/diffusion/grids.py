@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,18 @@ class Uniform(Grid):
 
     def times(self, process: Process, steps: int) -> Tensor:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+class Chebyshev(Grid):
+    """t = (1 + cos(πk/N))/2: steps shrink quadratically towards both ends, where λ = log(a/b) goes
+    to ±∞, so that a multistep solver keeps its order to the ends (theory, §3).
+    """
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        places = torch.arange(steps + 1, dtype=torch.float64) / steps
+        times = (1 + torch.cos(math.pi * places)) / 2
+        times[0], times[-1] = 1.0, 0.0
+        return times
 
 
 class LogSNR(Grid):
@@ -83,3 +96,7 @@ def _invert(process: Process, wanted: Tensor, low: float, high: float) -> Tensor
         above = log_ratio(process, middle) > wanted
         lower, upper = torch.where(above, middle, lower), torch.where(above, upper, middle)
     return (lower + upper) / 2
+
+
+OWN: dict[str, Grid] = {"uniform": Uniform(), "chebyshev": Chebyshev(), "logsnr": LogSNR()}
+"""Those without parameters, by name: what the defaults of noise and solver are among."""

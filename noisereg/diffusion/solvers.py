@@ -95,6 +95,7 @@ class DPMSolver2M(Solver):
 
     order = 2
     memory = 1
+    default_grid = "chebyshev"
 
     def step(self, s: SampleStep) -> Tensor:
         a_t, b_t, a_s, b_s = s.scales

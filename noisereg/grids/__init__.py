@@ -55,6 +55,11 @@ def noisereg_grids() -> Iterator[Component]:
         name="uniform", impl="noisereg.diffusion.grids:Uniform", summary="equal steps in t"
     )
     yield Component(
+        name="chebyshev",
+        impl="noisereg.diffusion.grids:Chebyshev",
+        summary="t = (1 + cos(πk/N))/2, closer towards both ends; dpmpp-2m's own",
+    )
+    yield Component(
         name="logsnr",
         impl="noisereg.diffusion.grids:LogSNR",
         summary="equal steps in log(a/b), for static coloured noise",

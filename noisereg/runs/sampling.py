@@ -23,8 +23,8 @@ def override(
     guidance: float | None = None,
     batch_size: int | None = None,
 ) -> SampleConfig:
-    """``settings`` with some replaced; None leaves one as it is. Another solver takes its own η
-    unless one is given.
+    """``settings`` with some replaced; None leaves one as it is. Another solver takes its own η and
+    grid unless these are given.
 
     Raises:
         NoiseregError: for a value out of range.
@@ -39,6 +39,9 @@ def override(
             values["eta"] = 0.0
         elif wanted.name != settings.solver.name or "eta" in wanted.params:
             values["eta"] = "auto"
+    if solver is not None and grid is None:
+        if Spec.model_validate(solver).name != settings.solver.name:
+            values["grid"] = "auto"
     return validate({"sample": values}).sample
 
 
@@ -72,21 +75,19 @@ def resolve(
         eta = float(own)
     elif eta == "auto":
         eta = compatible.default_eta(process, noise, paired)
+    resolved = settings.model_copy(
+        update={"eta": float(eta), "solver": Spec(name=entry.recorded, params=params)}
+    )
+    solver = build_solver(resolved, registry)
     grid = settings.grid
     if grid.name == "auto":
         if grid.params:
             raise NoiseregError("grid auto takes no parameters; name the grid to give it some")
-        grid = Spec.parse(process.default_grid or compatible.default_grid(noise))
+        grid = Spec.parse(compatible.default_grid(process, noise, solver))
     found = registry.find("grid", grid.name)
     filled = registry.params(found, grid.params).model_dump(mode="json")
-    resolved = settings.model_copy(
-        update={
-            "eta": float(eta),
-            "solver": Spec(name=entry.recorded, params=params),
-            "grid": Spec(name=found.recorded, params=filled),
-        }
-    )
-    compatible.check_solver(process, noise, build_solver(resolved, registry), paired)
+    resolved = resolved.model_copy(update={"grid": Spec(name=found.recorded, params=filled)})
+    compatible.check_solver(process, noise, solver, paired)
     build_grid(resolved, registry)
     conditions.check(task, resolved.guidance)
     return resolved

@@ -21,12 +21,14 @@ from noisereg.api import (
     Noise,
     Process,
     Regularizer,
+    Solver,
     Split,
     TrainStep,
 )
 from noisereg.diffusion import compatible, grids
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.loss import Weighted, mean_over_ranks
+from noisereg.diffusion.solvers import DDIM
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import build_parts
@@ -99,16 +101,20 @@ class FewDigits(Dataset):
 
 
 def default_times(
-    process: Process, noise: Noise, steps: int, registry: Registry | None = None
+    process: Process,
+    noise: Noise,
+    steps: int,
+    registry: Registry | None = None,
+    solver: Solver | None = None,
 ) -> Tensor:
-    """The sampling times that this process and noise get, (steps + 1,); the process's own grid
-    only where a ``registry`` can build it.
+    """The sampling times that this process and noise get, (steps + 1,); a process's own grid
+    needs the ``registry`` that builds it.
     """
-    if process.default_grid is not None and registry is not None:
-        spec = Spec.parse(process.default_grid)
-        return registry.build("grid", spec.name, spec.params, Context()).times(process, steps)
-    logsnr = compatible.default_grid(noise) == "logsnr"
-    return (grids.LogSNR() if logsnr else grids.Uniform()).times(process, steps)
+    grid = compatible.default_grid(process, noise, solver or DDIM())
+    if registry is None:
+        return grids.OWN[grid].times(process, steps)
+    spec = Spec.parse(grid)
+    return registry.build("grid", spec.name, spec.params, Context()).times(process, steps)
 
 
 def untrained_model(registry: Registry) -> tuple[Model, Dataset]:

@@ -5,11 +5,12 @@ formulas.
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from stepping import time_grid, trajectory
 
 from noisereg.api import Context, Noise, Prediction
-from noisereg.diffusion import compatible
+from noisereg.diffusion import compatible, sample
+from noisereg.diffusion.solvers import DPMSolver2M
 from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
@@ -296,3 +297,39 @@ def test_what_would_start_the_sampler_wrong_is_refused_with_what_to_type(noise, 
 def test_cosine_with_static_coloured_noise_runs_and_states_its_floor():
     process = DDPM(DDPMParams(schedule="cosine"), Context(shape=SHAPE, noise=Weak()))
     assert "4.9e-05" in compatible.notes(process, Weak())[0]
+
+
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_dpmpp_2m_is_diffusers_multistep_solver_for_white_noise(schedule, target):
+    """On the same times with float64 tables, through its own update functions (``step`` itself
+    rounds the sample to float32)."""
+    process, latents, steps = ddpm(schedule=schedule, target=target), source(5), 20
+    times = time_grid(process, steps)
+
+    def model(x, t):
+        return Prediction(*process.split(network(x, float(t[0]) * 1000 - 1), x, t))
+
+    mine = list(sample.trajectory(model, process, White(), latents, times, DPMSolver2M()))
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        prediction_type=PREDICTIONS[target],
+        final_sigmas_type="zero",
+    )
+    scheduler.set_timesteps(steps)
+    a, b = process.signal_scale(times), process.noise_scale(times)
+    scheduler.sigmas = torch.cat([(b / a)[:-1], torch.zeros(1, dtype=torch.float64)])
+    x = latents(0)["z"] * b[0]
+    other, known = [x], []
+    for k in range(steps):
+        scheduler._step_index = k
+        out = network(x, float(times[k]) * 1000 - 1)
+        known.append(scheduler.convert_model_output(out, sample=x))
+        if k in (0, steps - 1):  # its lower_order_final at a last sigma of zero
+            x = scheduler.dpm_solver_first_order_update(known[-1], sample=x)
+        else:
+            x = scheduler.multistep_dpm_solver_second_order_update(known[-2:], sample=x)
+        other.append(x)
+    assert_equal_paths(mine, other, 1e-8)

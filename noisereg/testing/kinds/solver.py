@@ -137,7 +137,7 @@ def sampler_meets_its_oracle(subject: Subject) -> None:
 
 @check("solver", "exact: covariances are propagated, nothing is drawn; to 0.4")
 def shows_its_order(subject: Subject) -> None:
-    """Under IADB and white noise on uniform steps each halving of the step divides the error of
+    """Under IADB and white noise on its own grid each halving of the step divides the error of
     the output covariance by 2 to the power of its order, to 0.4 less, unless it is under 1e-5."""
     solver: Solver = subject.build()
     if not solver.deterministic:
@@ -155,7 +155,7 @@ def shows_its_order(subject: Subject) -> None:
 def _error(solver: Solver, process: Process, noise: Noise, steps: int) -> float:
     data = smooth_covariance(SHAPE)
     model = GaussianOracle(process, noise, SHAPE, data)
-    times = default_times(process, noise, steps)
+    times = default_times(process, noise, steps, solver=solver)
     with torch.no_grad():
         found = output_covariance(model, process, noise, SHAPE, times, solver=solver)
     return matrix_error(found, data)
