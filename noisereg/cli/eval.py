@@ -80,9 +80,16 @@ class Sampling:
             help="0: DDIM and IADB; 1: DDPM; several make a table each: 0,1. [the runs']"
         ),
     ] = None
-    solver: Annotated[str | None, typer.Option(help="euler or heun. [the runs']")] = None
+    solver: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", help="ddim, heun, dpmpp-2m or a plugin's. [the runs']"),
+    ] = None
     grid: Annotated[
-        str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the runs']")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the runs']",
+        ),
     ] = None
     guidance: Annotated[
         float | None,

@@ -31,10 +31,18 @@ def sample(
         float | None, typer.Option(help="0: DDIM and IADB; 1: DDPM. [the run's]")
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="euler or heun (two evaluations a step, η 0). [the run's]")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="ddim, heun (two evaluations a step), dpmpp-2m or a plugin's. [the run's]",
+        ),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Of the steps: uniform, logsnr or edm. [the run's]")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the run's]",
+        ),
     ] = None,
     guidance: Annotated[
         float | None,

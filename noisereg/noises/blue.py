@@ -79,9 +79,7 @@ class ColouredNoise(Noise):
         return shape[0] * self.factor.log_det(torch.zeros_like(t, dtype=torch.float64))
 
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """As in the protocol; frequency 0 is never among the directions (DESIGN §2,
-        "Isotropy").
-        """
+        """As in the protocol; frequency 0 is never among the directions (theory, §6)."""
         power = torch.from_numpy(self.factor.eigenvalues).to(eps)
         return self._energy_where(power.expand(len(eps), -1), eps)
 

@@ -32,15 +32,15 @@ def override(
     given = {"steps": steps, "eta": eta, "solver": solver, "grid": grid, "guidance": guidance}
     given |= {"batch_size": batch_size}
     values = settings.model_dump() | {k: v for k, v in given.items() if v is not None}
-    if solver is not None and eta is None:
+    if solver is not None:
         wanted = Spec.model_validate(solver)
+        another = wanted.name != settings.solver.name
         fields = registry.find("solver", wanted.name).component.params.model_fields
-        if "eta" not in fields:
+        if eta is None and "eta" not in fields:
             values["eta"] = 0.0
-        elif wanted.name != settings.solver.name or "eta" in wanted.params:
+        elif eta is None and (another or "eta" in wanted.params):
             values["eta"] = "auto"
-    if solver is not None and grid is None:
-        if Spec.model_validate(solver).name != settings.solver.name:
+        if grid is None and another:
             values["grid"] = "auto"
     return validate({"sample": values}).sample
 

@@ -46,7 +46,7 @@ def resolve(
     was left ``auto``.
 
     A process's parameters are taken from the cell whose noise has the least power in some
-    direction, η is the smallest and the grid ``logsnr`` if any cell's is (DESIGN §2). So a
+    direction, and so is the grid; η is the smallest. So a
     combination that cannot work is refused before any is trained.
 
     Raises:
@@ -69,15 +69,15 @@ def resolve(
         (float(b.config.sample.eta) for b in every if b.requested.sample.eta == "auto"),
         default=0.0,
     )
-    grids = {b.config.sample.grid for b in every if b.requested.sample.grid == "auto"}
-    grid = "logsnr" if "logsnr" in grids else "uniform"
+    auto = [b for b in every if b.requested.sample.grid.name == "auto"]
+    grid = min(auto or every, key=lambda b: b.power_floor).config.sample.grid
     resolved, notes = [], _notes(every, processes, eta, grid)
     for cell in cells:
         b = built[cell.combination]
         sample: dict[str, Any] = {}
         if b.requested.sample.eta == "auto":
             sample["eta"] = eta
-        if b.requested.sample.grid == "auto":
+        if b.requested.sample.grid.name == "auto":
             sample["grid"] = grid
         config = b.config.model_copy(
             update={
@@ -124,7 +124,7 @@ def _processes(built: Sequence[_Built]) -> dict[str, Spec]:
 
 
 def _notes(
-    built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid: str
+    built: Sequence[_Built], processes: dict[str, Spec], eta: float, grid: Spec
 ) -> list[str]:
     notes = []
     for asked, spec in processes.items():
@@ -139,8 +139,9 @@ def _notes(
             )
     if len({b.config.sample.eta for b in built if b.requested.sample.eta == "auto"}) > 1:
         notes.append(f"auto: sample.eta {eta:g} in all cells")
-    if len({b.config.sample.grid for b in built if b.requested.sample.grid == "auto"}) > 1:
-        notes.append(f"auto: sample.grid {grid} in all cells")
+    auto = [b for b in built if b.requested.sample.grid.name == "auto"]
+    if len({b.config.sample.grid.label() for b in auto}) > 1:
+        notes.append(f"auto: sample.grid {grid.label()} in all cells")
     return notes
 
 

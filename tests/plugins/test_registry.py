@@ -1,4 +1,4 @@
-"""Discovery, isolation, conflicts, policy and --plugin (DESIGN §4): whatever one plugin does, the
+"""Discovery, isolation, conflicts, policy and --plugin: whatever one plugin does, the
 others work.
 """
 

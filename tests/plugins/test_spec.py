@@ -1,4 +1,4 @@
-"""Component specs on the command line (DESIGN §5)."""
+"""Component specs on the command line."""
 
 import pytest
 

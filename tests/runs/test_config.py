@@ -1,4 +1,4 @@
-"""Sections, YAML, overrides, precedence, and what a resumed run may change (DESIGN §5)."""
+"""Sections, YAML, overrides, precedence, and what a resumed run may change."""
 
 import pytest
 

@@ -153,7 +153,7 @@ def test_the_same_cell_twice_is_refused() -> None:
 
 
 def test_each_auto_is_resolved_once_to_what_the_most_demanding_cell_needs() -> None:
-    """Static blue needs zero terminal SNR, target v and a logsnr grid (DESIGN §2); in a sweep
+    """Static blue needs zero terminal SNR, target v and a logsnr grid; in a sweep
     white gets them too.
     """
     runtime = Runtime.start(RuntimeConfig())
