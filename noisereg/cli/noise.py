@@ -71,6 +71,10 @@ def build(
     size: Annotated[str, typer.Option(metavar="N|HxW", help="Pixels a side of the masks.")] = "64",
     masks: Annotated[int, typer.Option(help="How many masks the spectrum is the mean of.")] = 500,
     seed: Annotated[int, typer.Option(help="Each seed gives other masks, always the same.")] = 0,
+    sigma: Annotated[
+        float,
+        typer.Option(help="Of void-and-cluster's kernel, in pixels; circulating textures: 1.9."),
+    ] = 1.5,
     jobs: Annotated[int | None, typer.Option(help="Processes. [one a core]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -78,22 +82,23 @@ def build(
     shifts.
     """
     height, width = parse_size(size)
-    _writable(out)
     from noisereg.cli.progress import ConsoleReporter, duration
     from noisereg.noises.build import build_spectrum
-    from noisereg.noises.spectrum_file import encode
+    from noisereg.noises.spectrum_file import check_free, encode
+
+    check_free(out)  # before the work is done, and again after
 
     reporter = ConsoleReporter()
     began = time.perf_counter()
     reporter.begin(f"masks of {height}×{width}", masks)
     try:
-        spectrum = build_spectrum(height, width, masks, seed, jobs, reporter.advance)
+        spectrum = build_spectrum(height, width, masks, seed, jobs, reporter.advance, sigma)
     finally:
         reporter.end()
     from noisereg.store import write_atomically
 
-    data = encode(spectrum)
-    write_atomically(out, data)
+    check_free(out)
+    write_atomically(out, encode(spectrum))
     reporter.note(
         f"{masks:,} masks of {height}×{width} in {duration(time.perf_counter() - began)}; "
         f"use them with --noise blue:spectrum={out}"
@@ -104,6 +109,7 @@ def build(
         "width": width,
         "masks": masks,
         "seed": seed,
+        "sigma": sigma,
         "method": spectrum.method,
     }
     print(json.dumps(about) if as_json else out)
@@ -265,6 +271,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _or_dash(value: float) -> str:
+    """A number that images so small do not have is none."""
+    return f"{value:.2f}" if math.isfinite(value) else "–"
+
+
 def _print_table(spec: str, noise: Noise, shape: tuple[int, ...], looks: list[Look]) -> None:
     summary = getattr(noise, "summary", "")
     print(
@@ -280,11 +291,11 @@ def _print_table(spec: str, noise: Noise, shape: tuple[int, ...], looks: list[Lo
         spread = f"{one.variance.min():.2f} to {one.variance.max():.2f}"
         print(
             f"{one.t:>6g}  {one.declared:>11.4f}  {measured:>15}  {one.low_power:>13.4f}  "
-            f"{spread:>14}  {one.anisotropy:>10.2f}"
+            f"{spread:>14}  {_or_dash(one.anisotropy):>10}"
         )
     noisy = 100 * (2 / looks[0].draws) ** 0.5
     print(
-        f"± is 99 %; power over the mean; a pixel's variance has {noisy:.1f} % of sampling error "
+        f"± is 99 %; power over the mean, frequency 0 counted; a pixel's variance has {noisy:.1f} % of sampling error "
         "(one sd); anisotropy is the "
         "largest over the smallest power at 0.25 to 0.5 cycles a pixel by direction"
     )

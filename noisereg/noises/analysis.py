@@ -124,16 +124,11 @@ class Look:
     """Between pixels a lag apart, averaged over the torus, (H, W)."""
     variance: Array
     """Of each pixel, (H, W); its sampling error is about √(2/draws)."""
+    low_power: float
+    """Mean power at |f| < 0.1, over the mean at all frequencies. Frequency 0 is one of them: what a
+    constant added to all pixels has, nothing else shows."""
     orientation: Array
     """Mean power in :data:`MID_BAND` by the direction of f, (SECTORS,)."""
-
-    @property
-    def low_power(self) -> float:
-        """Mean power at 0 < |f| < 0.1, over the mean at all frequencies; NaN on images too small
-        to have such.
-        """
-        at = (self.radial.frequency > 0) & (self.radial.frequency < 0.1)
-        return float(self.radial.power[at].mean() / self.measured) if at.any() else float("nan")
 
     @property
     def anisotropy(self) -> float:
@@ -161,6 +156,7 @@ class Look:
                 "confidence": self.radial.level,
             },
             "power_below_0.1": self.low_power,
+            "power_at_0": float(self.radial.power[0]),
             "covariance": {
                 "along_x": self.covariance[0, : width // 2 + 1].tolist(),
                 "along_y": self.covariance[: height // 2 + 1, 0].tolist(),
@@ -199,5 +195,6 @@ def look(noise: Noise, latents: Mapping[str, Tensor], t: float) -> Look:
         radial=radial_power(power, images),
         covariance=autocovariance(power),
         variance=pixel_variance(draws),
+        low_power=float(power[frequency(*power.shape) < 0.1].mean() / squares.mean()),
         orientation=power_by_orientation(power),
     )

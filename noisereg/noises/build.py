@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing.connection import wait
 
 import numpy as np
 
 from noisereg.errors import NoiseregError
 from noisereg.noises.covariance import Array, total_power, unit_mean
-from noisereg.noises.masks import METHOD, void_and_cluster
+from noisereg.noises.masks import SIGMA, SIGMAS, method, void_and_cluster
 from noisereg.noises.spectrum_file import Spectrum
 
 CHUNK = 8
@@ -21,15 +25,35 @@ of processes.
 """
 
 
-def mask(height: int, width: int, seed: int, index: int) -> np.ndarray:
+LARGEST = 2**20
+"""Pixels of a mask: the time it takes grows with their square."""
+
+
+def mask(height: int, width: int, seed: int, index: int, sigma: float = SIGMA) -> np.ndarray:
     """Mask ``index`` of ``seed``: (H, W) int64. Each has its own generator, so it depends on
     nothing else.
     """
-    return void_and_cluster(height, width, np.random.default_rng([seed, index]))
+    return void_and_cluster(height, width, np.random.default_rng([seed, index]), sigma)
 
 
-def _chunk(height: int, width: int, seed: int, first: int, last: int) -> Array:
-    return total_power((mask(height, width, seed, i) for i in range(first, last)), height, width)
+def _chunk(height: int, width: int, seed: int, sigma: float, first: int, last: int) -> Array:
+    masks = (mask(height, width, seed, i, sigma) for i in range(first, last))
+    return total_power(masks, height, width)
+
+
+def _end_with_parent() -> None:
+    """A worker ends when the process that started it does, however that ended: a pool's workers
+    would wait for work for good.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def build_spectrum(
@@ -39,18 +63,26 @@ def build_spectrum(
     seed: int = 0,
     jobs: int | None = None,
     progress: Callable[[int], None] | None = None,
+    sigma: float = SIGMA,
 ) -> Spectrum:
     """The mean spectrum of ``masks`` void-and-cluster masks; ``progress`` is told how many are
-    done.
+    done, ``sigma`` is void-and-cluster's, in pixels.
 
     Raises:
-        NoiseregError: for a size below 2×2 (one rank has no spectrum), no masks, a negative seed,
-        or no processes.
+        NoiseregError: for a size below 2×2 (one rank has no spectrum) or beyond :data:`LARGEST`,
+        no masks, a negative seed, a sigma out of range, or no processes.
     """
     if height < 1 or width < 1 or height * width < 2:
         raise NoiseregError(
             f"masks of {height}×{width} pixels have no spectrum; expected `size=N` with N ≥ 2"
         )
+    if height * width > LARGEST:
+        raise NoiseregError(
+            f"masks of {height}×{width} pixels take too long; expected at most {LARGEST:,} pixels "
+            "(a larger noise is made from a spectrum of 64×64)"
+        )
+    if not SIGMAS[0] <= sigma <= SIGMAS[1]:
+        raise NoiseregError(f"`sigma={sigma:g}`: expected {SIGMAS[0]:g} to {SIGMAS[1]:g} pixels")
     if masks < 1:
         raise NoiseregError(f"a spectrum needs at least one mask, not {masks}; give `masks=500`")
     if seed < 0:
@@ -67,23 +99,28 @@ def build_spectrum(
     total = np.zeros((height, width))
     with ExitStack() as stack:
         for (_, last), part in zip(
-            spans, _results(stack, height, width, seed, spans, jobs), strict=True
+            spans, _results(stack, (height, width, seed, sigma), spans, jobs), strict=True
         ):
             total += part
             if progress is not None:
                 progress(last)
-    return Spectrum(unit_mean(total), masks, seed, METHOD)
+    return Spectrum(unit_mean(total), masks, seed, method(sigma))
 
 
 def _results(
-    stack: ExitStack, height: int, width: int, seed: int, spans: list[tuple[int, int]], jobs: int
+    stack: ExitStack,
+    what: tuple[int, int, int, float],
+    spans: list[tuple[int, int]],
+    jobs: int,
 ) -> Iterator[Array]:
     if jobs == 1 or len(spans) == 1:
-        return (_chunk(height, width, seed, *span) for span in spans)
+        return (_chunk(*what, *span) for span in spans)
     # Spawned, not forked: the caller may hold torch's threads.
     pool = stack.enter_context(
-        ProcessPoolExecutor(min(jobs, len(spans)), mp_context=multiprocessing.get_context("spawn"))
+        ProcessPoolExecutor(
+            min(jobs, len(spans)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_end_with_parent,
+        )
     )
-    firsts, lasts = zip(*spans, strict=True)
-    k = len(spans)
-    return pool.map(_chunk, [height] * k, [width] * k, [seed] * k, firsts, lasts)
+    return pool.map(functools.partial(_chunk, *what), *zip(*spans, strict=True))

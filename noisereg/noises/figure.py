@@ -46,7 +46,7 @@ def _sample(axes: Axes, one: Look) -> None:
 
 def _radial(axes: Axes, one: Look) -> None:
     radial = one.radial
-    away = radial.frequency > 0  # frequency 0 is one number a draw and in no ring
+    away = radial.frequency > 0  # frequency 0 may be a thousand times the rest: it is written
     axes.fill_between(
         radial.frequency[away], radial.low[away], radial.high[away], color="C0", alpha=0.3, linewidth=0,
         label=f"{radial.level:.0%} band",
@@ -54,7 +54,7 @@ def _radial(axes: Axes, one: Look) -> None:
     axes.plot(radial.frequency[away], radial.power[away], color="C0", linewidth=1.2)
     axes.axhline(1, color="0.6", linewidth=0.8, linestyle=":", label="white")
     axes.set(xlim=(0, 0.72), ylim=(0, None), xlabel="|f|, cycles a pixel")
-    axes.set_title("power by radial frequency", fontsize=9)
+    axes.set_title(f"power by radial frequency; {radial.power[0]:.3g} at 0", fontsize=9)
     axes.legend(fontsize=7, frameon=False)
 
 

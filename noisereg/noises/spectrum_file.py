@@ -5,8 +5,6 @@ KiB.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from noisereg.arrays import DAMAGED, ArrayFile
 from noisereg.errors import NoiseregError
 from noisereg.noises.covariance import Array, unit_mean
 
@@ -23,6 +22,10 @@ SHIPPED = (8, 16, 32, 64)
 """Sides of the spectra in the package, each made by ``noisereg noise build --size N --masks 4000
 --seed 0``.
 """
+
+
+LARGEST = 2**24
+"""Pixels of the largest spectrum that is read."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +67,23 @@ def decode(data: bytes, name: str) -> Spectrum:
         NoiseregError: if ``data`` is not a spectrum file, or is damaged.
     """
     try:
-        with np.load(BytesIO(data), allow_pickle=False) as archive:
-            about = json.loads(str(archive["about"]))
-            half = archive["power"].astype(np.float64)
+        file = ArrayFile(data)
+        if file.headers["about"][1].itemsize > 2**16:
+            raise ValueError("its description is no line of JSON")
+        about = json.loads(str(file.read("about")))
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}")
         height, width = int(about["height"]), int(about["width"])
-        if (
-            half.shape != (height, width // 2 + 1)
-            or not np.isfinite(half).all()
-            or half.min() < 0
-            or half.sum() <= 0
-        ):
+        shape, dtype = file.headers["power"]
+        # Before it is read: a header can claim any shape.
+        if shape != (height, width // 2 + 1) or height * width > LARGEST or dtype.kind != "f":
+            raise ValueError(f"it claims {'×'.join(map(str, shape))} {dtype}")
+        half = file.read("power").astype(np.float64)
+        if not np.isfinite(half).all() or half.min() < 0 or half.sum() <= 0:
             raise ValueError("its numbers are no power spectrum")
         power = unit_mean(_whole(half, width))
         return Spectrum(power, int(about["masks"]), int(about["seed"]), str(about["method"]))
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OSError,
-        NotImplementedError,
-    ) as e:
+    except DAMAGED as e:
         cause = "it is cut short or damaged" if data[:2] == b"PK" else "it is something else"
         raise NoiseregError(
             f"{name} is not a spectrum file ({cause}: "
@@ -109,11 +104,32 @@ def read(path: Path) -> Spectrum:
     Raises:
         NoiseregError: if the file is missing, unreadable, damaged or no spectrum.
     """
+    path = path.expanduser()
     try:
-        return decode(path.expanduser().read_bytes(), str(path))
+        if path.stat().st_size > 16 * LARGEST:
+            raise NoiseregError(f"spectrum={path} is too large for a spectrum file; expected one")
+        return decode(path.read_bytes(), str(path))
     except OSError as error:
         raise NoiseregError(
             f"spectrum={path}: {error.strerror}; expected a file made by 'noisereg noise build'"
+        ) from None
+
+
+def check_free(path: Path) -> None:
+    """
+    Raises:
+        NoiseregError: if something other than a spectrum file is there, which is never overwritten.
+    """
+    if path.is_dir():
+        raise NoiseregError(f"`out={path}` is a folder; expected a file's name")
+    if not path.exists():
+        return
+    try:
+        read(path)
+    except NoiseregError:
+        raise NoiseregError(
+            f"`out={path}` is there and is no spectrum file, so it is left as it is; give another "
+            "name"
         ) from None
 
 

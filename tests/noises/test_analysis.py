@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from noisereg.api import Context
+from noisereg.api import Context, Noise
 from noisereg.noises import MaskParams, TimeVaryingParams
 from noisereg.noises.analysis import (
     SECTORS,
@@ -16,7 +16,7 @@ from noisereg.noises.analysis import (
     rings,
 )
 from noisereg.noises.blue import BlueNoise
-from noisereg.noises.covariance import circulant, unit_mean
+from noisereg.noises.covariance import circulant, frequency, unit_mean
 from noisereg.noises.factors import SpectralFactor
 from noisereg.noises.time_varying import BlueTimeVarying
 from noisereg.noises.white import WhiteNoise
@@ -106,7 +106,36 @@ def test_a_cholesky_mixture_is_neither_stationary_nor_isotropic_and_a_spectral_o
 def test_too_small_an_image_has_no_orientation():
     one = look(WhiteNoise(None, Context(shape=(1, 1, 1))), {"z": normal(10, 1, 1, 1)}, 0.0)
     assert np.isnan(one.anisotropy)
-    assert np.isnan(one.low_power)
+    assert one.low_power == pytest.approx(1)  # frequency 0 is all there is
+
+
+def test_frequency_0_is_counted():
+    """Offset noise adds one number to all pixels of a channel: its power is at frequency 0."""
+
+    class Offset(Noise):
+        def color(self, latents, t):
+            return latents["z"] + latents["z"][..., :1, :1]
+
+        def mean_square(self, t):
+            return torch.full_like(t, 2.0)
+
+    one = look(Offset(), {"z": normal(2000, 1, 32, 32)}, 0.0)
+    modes = (frequency(32, 32) < 0.1).sum()
+    expected = (modes - 1 + 1024 + 3) / modes / (2 + 2 / 1024)
+    assert one.low_power == pytest.approx(expected, rel=0.1)
+    assert one.low_power > 13
+    assert one.numbers()["power_at_0"] == pytest.approx(1027, rel=0.1)
+
+
+@pytest.mark.parametrize("size", ["1", "1x2", "2", "3", "4x5", "7"])
+def test_the_table_of_a_small_image_has_no_nan(size, capsys):
+    from noisereg.cli.main import run
+
+    assert run(["noise", "show", "white", "--size", size, "--draws", "20"]) == 0
+    printed = capsys.readouterr()
+    assert "nan" not in printed.out + printed.err
+    assert run(["noise", "show", "white", "--size", size, "--draws", "20", "--json"]) == 0
+    assert "NaN" not in capsys.readouterr().out
 
 
 def test_a_filter_that_prefers_one_axis_is_called_anisotropic():

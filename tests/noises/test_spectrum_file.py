@@ -1,8 +1,16 @@
 """Building, storing and reading spectra."""
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +20,16 @@ from noisereg.errors import NoiseregError
 from noisereg.noises import MaskParams
 from noisereg.noises.blue import BlueNoise
 from noisereg.noises.build import CHUNK, build_spectrum
-from noisereg.noises.spectrum_file import FORMAT, SHIPPED, decode, encode, read, shipped
+from noisereg.noises.covariance import frequency
+from noisereg.noises.spectrum_file import (
+    FORMAT,
+    SHIPPED,
+    check_free,
+    decode,
+    encode,
+    read,
+    shipped,
+)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (5, 7), (6, 9), (1, 4)])
@@ -65,11 +82,14 @@ def test_seeds_differ_and_repeat():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"height": 0}, "--size"),
-        ({"height": 1, "width": 1}, "--size"),
-        ({"masks": 0}, "--masks"),
+        ({"height": 0}, "size="),
+        ({"height": 1, "width": 1}, "size="),
+        ({"masks": 0}, "masks="),
         ({"seed": -1}, "seed"),
-        ({"jobs": 0}, "--jobs"),
+        ({"jobs": 0}, "jobs="),
+        ({"sigma": 0.1}, "sigma=0.1: expected 0.5 to 16 pixels"),
+        ({"sigma": float("nan")}, "sigma=nan"),
+        ({"height": 5000, "width": 5000}, "take too long; expected at most 1,048,576 pixels"),
     ],
 )
 def test_what_cannot_be_built_is_refused(arguments, says):
@@ -148,3 +168,103 @@ def test_images_above_the_largest_tile_take_a_spectrum_of_the_tiles_size(tmp_pat
     (tmp_path / "s").write_bytes(encode(build_spectrum(5, 35, masks=2, jobs=1)))
     noise = BlueNoise(MaskParams(spectrum=tmp_path / "s"), Context(shape=(1, 5, 70)))
     assert noise.factor.widths == [35, 35]
+
+
+def claiming(shape: str) -> bytes:
+    """A spectrum file whose array is said to have ``shape``."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    header = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+    buffer = io.BytesIO(archive())
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(new := io.BytesIO(), "w") as out:
+        out.writestr("about.npy", old.read("about.npy"))
+        out.writestr("power.npy", header + bytes(160))
+    return new.getvalue()
+
+
+READ = np.lib.format.read_array
+
+
+@pytest.mark.parametrize("shape", ["(8, 5)", "(1000000, 500001)", "(4611686018427387904, 4)"])
+def test_a_huge_shape_is_refused_from_the_header(shape, monkeypatch):
+    data = claiming(shape)
+    reads = []
+    monkeypatch.setattr(
+        np.lib.format, "read_array", lambda f, **k: reads.append(f) or READ(f, **k)
+    )
+    if shape == "(8, 5)":
+        with pytest.raises(NoiseregError, match="no power spectrum"):  # zeros, but of that shape
+            decode(data, "x")
+    else:
+        with pytest.raises(NoiseregError, match=r"is not a spectrum file .*its header claims"):
+            decode(data, "x")
+        assert not reads
+
+
+def test_what_is_no_spectrum_is_never_overwritten(tmp_path):
+    from noisereg.cli.main import run
+
+    mine = tmp_path / "thesis.npz"
+    np.savez(mine, x=np.zeros(3))
+    before = mine.read_bytes()
+    command = ["noise", "build", "--size", "4", "--masks", "1", "--jobs", "1", "--out"]
+    assert run([*command, str(mine)]) == 2
+    assert mine.read_bytes() == before
+    with pytest.raises(NoiseregError, match=r"out=.*is there and is no spectrum file"):
+        check_free(mine)
+    assert run([*command, str(tmp_path / "s.npz")]) == 0
+    assert run([*command, str(tmp_path / "s.npz"), "--seed", "1"]) == 0  # its own kind
+    assert read(tmp_path / "s.npz").seed == 1
+
+
+def test_another_sigma_is_another_texture():
+    """A wider kernel moves the power of the masks to lower frequencies."""
+    ours, theirs = (build_spectrum(32, 32, 4, jobs=1, sigma=s) for s in (1.5, 1.9))
+    assert theirs.method.endswith("Gaussian sigma 1.9")
+    band = (frequency(32, 32) > 0.2) & (frequency(32, 32) < 0.35)
+    assert theirs.power[band].mean() > 1.3 * ours.power[band].mean()
+    again = decode(encode(theirs), "x")
+    assert again.method == theirs.method
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0, 16.0])
+def test_energies_of_any_sigma_stay_whole_and_below_the_mark_of_what_is_taken(sigma):
+    from noisereg.noises import masks
+
+    total = masks._kernels(128, 128, sigma)[:128, :128].astype(object).sum()
+    assert total + 2**18 < 2**62
+    ranks = masks.void_and_cluster(16, 12, np.random.default_rng(0), sigma)
+    assert sorted(ranks.ravel()) == list(range(192))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_killed_build_leaves_no_workers_behind(tmp_path):
+    code = "from noisereg.noises.build import build_spectrum as b; b(64, 64, 10**6, jobs=2)"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+
+    def workers() -> list[str]:
+        """Processes of the session but for the one that was started."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                pid, rest = stat.read_text().split(" (", 1)
+                fields = rest.rsplit(") ", 1)[1].split()
+                if fields[3] == str(process.pid) and fields[0] != "Z" and int(pid) != process.pid:
+                    found.append(pid)
+        return found
+
+    try:
+        wait_for(lambda: len(workers()) >= 3)  # two workers and Python's resource tracker
+        time.sleep(0.5)
+        process.kill()
+        process.wait()
+        wait_for(lambda: not workers())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.05)
