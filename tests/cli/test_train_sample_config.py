@@ -146,7 +146,11 @@ def test_config_show_prints_a_file_that_repeats_the_run(capsys, trained, tmp_pat
 def test_config_show_says_what_auto_became(capsys):
     _, out, _ = call(capsys, "config", "show", "--noise", "blue", "--json")
     config = json.loads(out)
-    assert (config["denoiser"]["name"], config["process"]["target"], config["sample"]["grid"]) == (
+    assert (
+        config["denoiser"]["name"],
+        config["process"]["target"],
+        config["sample"]["grid"]["name"],
+    ) == (
         "mlp",
         "v",
         "logsnr",

@@ -183,9 +183,9 @@ def test_samples_are_drawn_once_and_extended(
     drawn: list[int] = []
     draw = sampling.draw
 
-    def counting(parts, settings, seed, indices, *rest):  # type: ignore[no-untyped-def]
+    def counting(model, indices, *rest):  # type: ignore[no-untyped-def]
         drawn.extend(indices)
-        return draw(parts, settings, seed, indices, *rest)
+        return draw(model, indices, *rest)
 
     monkeypatch.setattr(sampling, "draw", counting)
     call(capsys, own, "--num", 50)
@@ -300,12 +300,12 @@ def test_an_interrupted_evaluation_goes_on(
     draw, left = sampling.draw, [2]
     drawn: list[int] = []
 
-    def failing(parts, settings, seed, indices, *rest):  # type: ignore[no-untyped-def]
+    def failing(model, indices, *rest):  # type: ignore[no-untyped-def]
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
         drawn.extend(indices)
-        return draw(parts, settings, seed, indices, *rest)
+        return draw(model, indices, *rest)
 
     monkeypatch.setattr(sampling, "draw", failing)
     assert run(["eval", str(own), "--num", "60"]) == 130

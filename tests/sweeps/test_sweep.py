@@ -164,7 +164,7 @@ def test_each_auto_is_resolved_once_to_what_the_most_demanding_cell_needs() -> N
     for cell in both.cells:
         assert cell.config.process.params["target"] == "v"
         assert cell.config.process.params["zero_terminal_snr"] is True
-        assert cell.config.sample.grid == "logsnr"
+        assert cell.config.sample.grid.name == "logsnr"
         assert cell.config.sample.eta == 1
     assert any("zero_terminal_snr true" in note and "target v" in note for note in both.notes)
     assert "auto: sample.grid logsnr in all cells" in both.notes
@@ -181,7 +181,7 @@ def test_what_was_asked_for_explicitly_stays() -> None:
     base = {"sample": {"eta": 0.5, "grid": "uniform"}}
     cells = make_cells(base, Grid(noise=["white", "blue-tv"], process=["ddpm:target=x0", "iadb"]))
     resolved = resolve(cells, registry(), Runtime.start(RuntimeConfig()))
-    assert {(cell.config.sample.eta, cell.config.sample.grid) for cell in resolved.cells} == {
+    assert {(cell.config.sample.eta, cell.config.sample.grid.name) for cell in resolved.cells} == {
         (0.5, "uniform")
     }
     assert {cell.config.process.params.get("target") for cell in resolved.cells} == {"x0", None}
