@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: demo test lint clean
+.PHONY: demo test fuzz lint clean
 
 demo: $(STAMP)
 	$(BIN)/noisereg train --noise blue-tv --reg isotropy --process iadb --resume --out runs/demo
@@ -16,6 +16,13 @@ demo: $(STAMP)
 
 test: $(TEST_STAMP)
 	$(BIN)/pytest -n 2
+
+# Hours: the fuzzer and the corruption test with many examples; NUMBER and SEED may be given.
+NUMBER ?= 50000
+SEED ?= $(shell date +%s)
+fuzz: $(TEST_STAMP)
+	@echo "seed $(SEED): make fuzz SEED=$(SEED) NUMBER=$(NUMBER) does the same again"
+	NOISEREG_FUZZ=$(NUMBER) $(BIN)/pytest tests/fuzz -p no:cacheprovider --hypothesis-seed=$(SEED)
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
