@@ -14,7 +14,7 @@ from noisereg.api import Component, Context, Field, Params, Solver, hookimpl
 
 class DDIMParams(Params):
     eta: Literal["auto"] | float = Field(
-        "auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's (sample.eta, --eta)"
+        "auto", description="0: DDIM and IADB; 1: DDPM; auto: the process's (sample.eta)"
     )
 
     @field_validator("eta")
