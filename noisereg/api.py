@@ -573,8 +573,11 @@ class TrainStep:
     denoise: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     """``denoise(x, t) -> (x̂0, ε̂)``: the network again, under the same ``cond``."""
     mean: Callable[[Tensor], Tensor]
-    """The mean of v, (B,) or (), over the micro-batch of *all* ranks, with the gradient that one
-    rank with the whole batch would have. ``v.mean()`` would not be the same thing."""
+    """The mean of v, (B, …), over its first axis, the micro-batch, and over *all* ranks: (…), with
+    the gradient that one rank with the whole batch would have. (A v of shape () is the same on
+    every sample of a rank: the ranks are averaged.) Other axes stay: a (B, H, W) map of each
+    sample gives the (H, W) mean map. ``v.mean()`` is neither over the ranks nor over the first
+    axis alone."""
     own: Tensor | None = None
     """The process's own heads, (B, C·extra_heads, …); ``heads`` are the noise's."""
 

@@ -36,7 +36,37 @@ class WeightingParams(Params):
         return self
 
 
-class DDPMParams(WeightingParams):
+class TrainingTimesParams(Params):
+    """By what law training draws its times; :func:`noisereg.processes.times.draw` reads it."""
+
+    times: Literal["uniform", "logit-normal"] = Field(
+        "uniform",
+        description="law of training times: uniform, or logit t ~ N(times_mean, times_std²), which "
+        "trains the middle most (2403.03206)",
+    )
+    times_mean: float = Field(
+        0.0,
+        ge=-10,
+        le=10,
+        description="of logit t: below 0 nearer to the data, above to the noise",
+    )
+    times_std: float = Field(
+        1.0, gt=0, le=10, description="of logit t: less is closer about its mean"
+    )
+
+    @model_validator(mode="after")
+    def _times_used(self) -> Self:
+        """A parameter of a law that is not in use would be silently ignored."""
+        for name in ("times_mean", "times_std"):
+            default = TrainingTimesParams.model_fields[name].default
+            if self.times == "uniform" and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} belongs to times=logit-normal; give that too, or leave {name} out"
+                )
+        return self
+
+
+class DDPMParams(WeightingParams, TrainingTimesParams):
     schedule: Literal["auto", "linear", "cosine"] = Field(
         "auto", description="of β; auto is linear"
     )
@@ -74,10 +104,15 @@ class DDPMParams(WeightingParams):
                 "bound_weight belongs to variance=learned; give that too, or leave bound_weight "
                 "out"
             )
+        if self.variance == "learned" and self.times != "uniform":
+            raise ValueError(
+                "variance=learned is trained by the variational bound, whose terms count alike: "
+                "expected times=uniform"
+            )
         return self
 
 
-class IADBParams(WeightingParams):
+class IADBParams(WeightingParams, TrainingTimesParams):
     T: int = Field(1000, ge=2, le=100_000, description="training times k/T")
 
 

@@ -18,7 +18,7 @@ from noisereg.diffusion.bound import (
     step_kl,
 )
 from noisereg.diffusion.law import posterior
-from noisereg.processes import DDPMParams
+from noisereg.processes import DDPMParams, times
 from noisereg.processes.weighting import loss_weight
 
 
@@ -80,8 +80,10 @@ class DDPM(Process):
             "" if self.params.weighting == "none" else f", {self.params.weighting} weighting"
         )
         learned = self.params.variance == "learned"
-        self.summary = f"{self.params.schedule}, T {self.T}{zero}, target {symbol}{weighting}" + (
-            ", learned variance" if learned else ""
+        self.summary = (
+            f"{self.params.schedule}, T {self.T}{zero}, target {symbol}{weighting}"
+            + times.described(self.params)
+            + (", learned variance" if learned else "")
         )
         self.levels = ctx.dataset.levels if ctx.dataset is not None else 0
         self.diagonal = ctx.noise is None or ctx.noise.diagonal
@@ -127,6 +129,9 @@ class DDPM(Process):
         position = t.double().clamp(0, 1) * self.T
         below = position.floor().long().clamp(max=self.T - 1)
         return torch.lerp(angle[below], angle[below + 1], position - below)
+
+    def time(self, u: Tensor) -> Tensor:
+        return times.on_grid(self.params, u, self.T)
 
     def signal_scale(self, t: Tensor) -> Tensor:
         return torch.cos(self._angle(t)).clamp(min=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from noisereg.api import Context, Process, per_sample
-from noisereg.processes import IADBParams
+from noisereg.processes import IADBParams, times
 from noisereg.processes.weighting import loss_weight
 
 
@@ -18,7 +18,10 @@ class IADB(Process):
         self.params: IADBParams = params
         self.T = params.T
         weighting = "" if params.weighting == "none" else f", {params.weighting} weighting"
-        self.summary = f"T {self.T}, target x0 − ε{weighting}"
+        self.summary = f"T {self.T}, target x0 − ε{weighting}{times.described(params)}"
+
+    def time(self, u: Tensor) -> Tensor:
+        return times.on_grid(self.params, u, self.T)
 
     def signal_scale(self, t: Tensor) -> Tensor:
         return 1 - t.double()

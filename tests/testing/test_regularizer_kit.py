@@ -1,10 +1,13 @@
 """Every check of a regularizer catches a wrong one, and right ones pass."""
 
+import math
+
 import pytest
 import torch
 from kit_tools import assert_caught, assert_complete, failures
 
 from noisereg.api import Field, Regularizer, RegularizerParams
+from noisereg.diffusion.loss import mean_over_ranks
 from noisereg.testing import doubles
 
 
@@ -47,6 +50,13 @@ def test_a_right_regularizer_passes_every_check(implementation):
 class PerSample(Right):
     def __call__(self, s):
         return brightness(s.eps_hat).square()
+
+
+class MapOfMeans(Right):
+    """Takes s.mean for the mean over everything: what it gives is a map, (C, H, W)."""
+
+    def __call__(self, s):
+        return s.mean(s.eps_hat.square())
 
 
 class RootAtZero(Right):
@@ -159,6 +169,7 @@ class BreaksAtItsBound(Right):
 WRONG = {
     "finite_scalar": [
         (PerSample, "no scalar"),
+        (MapOfMeans, "no scalar but torch.Size([2, 8, 8])"),
         (RootAtZero, "not finite where ε̂ is 0"),
         (Double, "expected float32"),
     ],
@@ -216,3 +227,16 @@ def test_the_kits_ranks_have_the_value_of_the_whole_and_the_gradient_of_its_mean
     whole = v.clone().requires_grad_()
     (expected,) = torch.autograd.grad(whole.mean().square(), whole)
     torch.testing.assert_close(torch.cat([left, right]) / 2, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (4, 3), (4, 2, 3, 5)])
+def test_the_mean_reduces_the_batch_axis_alone(shape):
+    """Of one rank; tests/runs/test_ranks.py has several."""
+    v = torch.arange(1.0, 1 + math.prod(shape)).reshape(shape).requires_grad_()
+    found = mean_over_ranks(v)
+    assert found.shape == shape[1:]
+    weights = torch.arange(1.0, 1 + found.numel()).reshape(found.shape)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), v)
+    torch.testing.assert_close(gradient, (weights / (shape or (1,))[0]).expand(shape))
+    if shape:
+        torch.testing.assert_close(found, sum(v) / len(v))
