@@ -127,10 +127,16 @@ def new_folder(path: Path, note: Callable[[str], None] = _silent) -> Iterator[No
     """
     if path.exists() and not path.is_dir():
         raise NoiseregError(f"`out={path}` is a file; expected a new or empty folder")
+    taken = NoiseregError(
+        f"`out={path}` is there already and not empty; expected a new or empty folder"
+    )
+    # Before the lock, which would leave a file; where there is one, another may be at work.
+    if path.exists() and not vacant(path) and not (path / LOCK).exists():
+        raise taken
     with owned(path, note=note):
-        if not vacant(path):
-            raise NoiseregError(f"`out={path}` exists; expected a new or empty folder")
         try:
+            if not vacant(path):
+                raise taken
             yield
         finally:
             with contextlib.suppress(OSError):

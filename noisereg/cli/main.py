@@ -125,7 +125,45 @@ def command() -> Any:
     made = typer.main.get_command(app)
     for leaf in leaves(made):
         leaf.invoke = functools.partial(_invoke, leaf, leaf.invoke)
+        leaf.parse_args = functools.partial(_parse_once, made, leaf, leaf.parse_args)
     return made
+
+
+def _parse_once(
+    made: Any,
+    leaf: Any,
+    parse: Callable[[Any, list[str]], Any],
+    context: Any,
+    arguments: list[str],
+) -> Any:
+    """Read a command's arguments once it is known that none of them would be dropped.
+
+    Raises:
+        NoiseregError: for an option that takes one value and has two.
+    """
+    *_, order = leaf.make_parser(context).parse_args(args=list(arguments))
+    for option in leaf.params:
+        flag = next((text for text in getattr(option, "opts", ()) if text.startswith("--")), None)
+        single = not (option.multiple or option.is_flag or option.count) if flag else False
+        if single and sum(each is option for each in order) > 1:
+            values = " and ".join(_values(arguments, option.opts))
+            compare = made.commands["sweep"].params
+            of_sweep = any(o.multiple and flag in o.opts for o in compare)
+            raise NoiseregError(
+                f"{flag} is given more than once ({values}); expected one value"
+                + f"; noisereg sweep {flag} … {flag} … trains a run of each" * of_sweep
+            )
+    return parse(context, arguments)
+
+
+def _values(arguments: list[str], names: list[str]) -> list[str]:
+    """What follows each of an option's names on the line."""
+    following = zip(arguments, [*arguments[1:], ""], strict=True)
+    return [
+        value if text in names else text.partition("=")[2]
+        for text, value in following
+        if text in names or text.partition("=")[0] in names
+    ]
 
 
 def leaves(group: Any) -> Iterator[Any]:

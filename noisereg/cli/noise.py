@@ -90,15 +90,18 @@ def build(
 
     reporter = ConsoleReporter()
     began = time.perf_counter()
-    reporter.begin(f"masks of {height}×{width}", masks)
-    try:
-        spectrum = build_spectrum(height, width, masks, seed, jobs, reporter.advance, sigma)
-    finally:
-        reporter.end()
+    from noisereg.ownership import clear_leftovers, owned_file
     from noisereg.store import write_atomically
 
-    check_free(out)
-    write_atomically(out, encode(spectrum))
+    with owned_file(out, note=reporter.note):
+        clear_leftovers(out.absolute().parent, re.escape(out.name))
+        reporter.begin(f"masks of {height}×{width}", masks)
+        try:
+            spectrum = build_spectrum(height, width, masks, seed, jobs, reporter.advance, sigma)
+        finally:
+            reporter.end()
+        check_free(out)
+        write_atomically(out, encode(spectrum))
     reporter.note(
         f"{masks:,} masks of {height}×{width} in {duration(time.perf_counter() - began)}; "
         f"use them with --noise blue:spectrum={out}"

@@ -4,6 +4,7 @@ has written a line.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import keyword
 import sys
@@ -52,10 +53,6 @@ def new(
         files = {target: _fill("single_file.py", name, kind, module, target)}
     else:
         target = out or Path(name)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise NoiseregError(
-                f"--out {target} is there already and not empty; expected a new folder"
-            )
         parts = {
             "pyproject.toml": "pyproject.toml",
             "README.md": "README.md",
@@ -67,16 +64,37 @@ def new(
             target / path: _fill(template, name, kind, module, target)
             for path, template in parts.items()
         }
+    from noisereg.ownership import new_folder, owned_file  # here: filelock and numpy take time
+    from noisereg.store import write_atomically
+
+    with owned_file(target) if single_file else new_folder(target):
+        written: list[Path] = []
+        try:
+            for path, text in files.items():
+                if path.exists():
+                    raise NoiseregError(f"{path} is there already; give another --out")
+                written.append(path)
+                write_atomically(path, text.encode())
+        except NoiseregError:  # a full disk: half a plugin is none
+            _remove(written, target)
+            raise
     for path in files:
-        if path.exists():
-            raise NoiseregError(f"{path} is there already; give another --out")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
         print(path)
     print()
     for line in _next(name, kind, target, single_file):
         print(f"  {line}")
+
+
+def _remove(files: list[Path], target: Path) -> None:
+    """What was written, and the folders made for it."""
+    for path in files:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        for folder in path.parents:
+            if target not in (folder, *folder.parents):
+                break
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _module_name(name: str, kind: str) -> str:

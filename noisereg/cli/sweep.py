@@ -20,6 +20,9 @@ from noisereg.cli.options import (
 )
 from noisereg.errors import NoiseregError
 
+DEFINING = 60.0
+"""Seconds that another process's writing of the same sweep's definition is waited for."""
+
 if TYPE_CHECKING:
     from noisereg.sweeps.grid import Cell, Sweep
     from noisereg.sweeps.resolve import Resolved
@@ -131,6 +134,7 @@ def sweep(
         raise NoiseregError(f"--cell {cell}: the sweep has cells 0 to {len(cells) - 1}")
 
     from noisereg.cli.progress import ConsoleReporter
+    from noisereg.ownership import owned
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
     from noisereg.sweeps.grid import check_continues, write
@@ -142,12 +146,16 @@ def sweep(
     reporter = ConsoleReporter()
     for note in resolved.notes:
         reporter.note(note)
-    if out is not None:
-        check_continues(out, resolved.cells)
     if out is None or dry_run:
+        if out is not None:
+            check_continues(out, resolved.cells)
         _list(resolved, out, jobs, as_json)
         return
-    written = write(out, base, grid, resolved.cells)
+    # The definition has one writer at a time; the cells may be trained by several (array jobs),
+    # each of which holds the locks of its own.
+    with owned(out, note=reporter.note, wait=DEFINING):
+        check_continues(out, resolved.cells)
+        written = write(out, base, grid, resolved.cells)
     extra = ["--no-plugins"] if no_plugins else []
     if print_commands:
         for each in written.cells:

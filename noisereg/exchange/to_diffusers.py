@@ -15,6 +15,7 @@ from noisereg.errors import NoiseregError
 from noisereg.exchange.scheduler_config import scheduler_config
 from noisereg.noises.time_varying import TimeVaryingNoise
 from noisereg.noises.white import WhiteNoise
+from noisereg.ownership import new_folder
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
 from noisereg.runs.build import Parts
@@ -38,19 +39,18 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise NoiseregError(f"`out={out}` exists; expected a new or empty folder")
-    parts = run.load(step, ema, Runtime.start(RuntimeConfig(device="cpu")))
-    pipeline = pipeline_of(parts)
-    ours = isinstance(pipeline, NoiseregPipeline)
-    try:
-        pipeline.save_pretrained(out, safe_serialization=True)
-        if ours:
-            shutil.copyfile(source.__file__, out / "pipeline.py")
-        (out / "README.md").write_text(_readme(run, parts, pipeline, ours), encoding="utf-8")
-        shutil.copyfile(run.path / "config.yaml", out / "noisereg.yaml")
-    except OSError as error:
-        raise NoiseregError(f"cannot write {out}: {error.strerror}") from error
+    with new_folder(out):
+        parts = run.load(step, ema, Runtime.start(RuntimeConfig(device="cpu")))
+        pipeline = pipeline_of(parts)
+        ours = isinstance(pipeline, NoiseregPipeline)
+        try:
+            pipeline.save_pretrained(out, safe_serialization=True)
+            if ours:
+                shutil.copyfile(source.__file__, out / "pipeline.py")
+            (out / "README.md").write_text(_readme(run, parts, pipeline, ours), encoding="utf-8")
+            shutil.copyfile(run.path / "config.yaml", out / "noisereg.yaml")
+        except OSError as error:
+            raise NoiseregError(f"cannot write {out}: {error.strerror}") from error
     return type(pipeline).__name__
 
 

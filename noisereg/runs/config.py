@@ -502,6 +502,12 @@ def complete(config: Config, registry: Registry) -> Config:
             return spec
         if kind == "dataset":
             spec = data_spec(spec, registry)
+        if kind == "noise" and "+" in spec.name:
+            raise NoiseregError(
+                f"noise {spec.name}: a run has one noise, for sampling needs to know how it moves "
+                "between two times, which a sum does not say; write it as a plugin (noisereg "
+                "plugins new NAME --kind noise), or compare the two with noisereg sweep"
+            )
         entry = registry.find(kind, spec.name)
         used.append(registry.plugin_of(entry))
         return Spec(

@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from noisereg.errors import NoiseregError
+from noisereg.ownership import vacant
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml
@@ -254,7 +255,7 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
         NoiseregError: names what differs.
     """
     if not (path / SWEEP_FILE).is_file():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or not vacant(path)):
             raise NoiseregError(
                 f"{path} is not empty and holds no sweep; expected a new folder for `out`"
             )

@@ -22,6 +22,24 @@ FAST = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--noise", "white", "--noise=blue"], "--noise is given more than once (white and blue)"),
+        (["--data", "digits", "--data", "moons"], "--data is given more than once"),
+        (["--steps", "3", "--steps", "4"], "--steps is given more than once (3 and 4)"),
+        (["--noise", "white+blue"], "noise white+blue: a run has one noise"),
+    ],
+)
+def test_what_would_be_dropped_in_silence_is_refused(arguments, said, capsys, tmp_path):
+    assert run(["train", *arguments, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert ("noisereg sweep --noise … --noise …" in error) == ("--noise=blue" in arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def call(capsys, *arguments):
     code = run([str(a) for a in arguments])
     out, err = capsys.readouterr()
