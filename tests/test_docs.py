@@ -34,6 +34,22 @@ def test_the_page_of_configurations_is_up_to_date():
     assert written == generator("make_configs").page(), "run python docs/make_configs.py"
 
 
+def test_every_error_is_on_the_page_of_troubles():
+    written = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    script = generator("make_troubleshooting")
+    said = {text for texts in script.messages().values() for text in texts}
+    assert len(said) > 300
+    listed = set(re.findall(r"^- `(.*)`$", written, re.M))
+    assert said ^ listed == set(), "run python docs/make_troubleshooting.py"
+    assert written == script.page(), "run python docs/make_troubleshooting.py"
+
+
+def test_every_group_of_errors_has_messages_and_says_what_to_type():
+    script = generator("make_troubleshooting")
+    assert all(script.messages().values())
+    assert all("`" in group.advice or "](" in group.advice for group in script.GROUPS)
+
+
 def test_every_configuration_key_is_described():
     written = (DOCS / "reference.md").read_text(encoding="utf-8").partition("## Built-in")[0]
     undescribed = re.findall(r"^\| (`[^`]+`) \|.*\|\s*\|$", written, re.M)
