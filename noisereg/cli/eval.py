@@ -189,7 +189,7 @@ class Output:
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the report's pictures there, as SVG and PNG; of stored tables those of "
+            help="Write the report's pictures there, as SVG, PDF and PNG; of stored tables those of "
             "numbers alone.",
         ),
     ] = None

@@ -51,6 +51,12 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
             return {}
         return {f"gamma/{name}": p.detach() for name, p in self.gamma.named_parameters()}
 
+    def curves(self, t: Tensor) -> dict[str, Tensor]:
+        found = {"γ(t)": self.gamma(t).detach()}
+        if self.gamma.params.learn:
+            found["γ(t) before training"] = GammaCurve(self.gamma.params).to(t.device)(t).detach()
+        return found
+
     # Moments
 
     def _square(self, gamma: Tensor) -> Tensor:

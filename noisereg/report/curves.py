@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisereg.api import Dataset, per_sample
+from noisereg.api import Dataset, Noise, per_sample
 from noisereg.evaluation.reference import MOST, Reference, spaced
 from noisereg.evaluation.samples import Sampling, components, reference_condition
 from noisereg.features.spaces import unit_range
@@ -29,7 +29,7 @@ from noisereg.store import JSON
 IMAGES, POINTS = 256, 5000
 """Real samples that a curve averages over."""
 TIMES = 25
-VERSION = 2
+VERSION = 3
 """Raised when a curve is added or measured otherwise."""
 SPECTRUM_DRAWS = 256
 SPECTRUM_TIMES = (0.0, 0.5, 1.0)
@@ -56,8 +56,8 @@ class Curves:
     """E‖x0‖²/n of the data."""
     x_power: list[float]
     """E‖x_t‖²/n, measured."""
-    gamma: list[list[float]]
-    """γ(t) where it learns: now, and where it started; empty for other noises."""
+    own: dict[str, list[float]]
+    """What the noise itself says of t, by name (its ``curves``)."""
     spectra: dict[str, list[list[float]]]
     """By time: [frequency, power] by radius; empty for points."""
 
@@ -130,22 +130,15 @@ def measure(
         t=times.tolist(),
         optimum=best.power if best else [],
         x0_power=power(x0),
-        gamma=_learned_gamma(model.parts, times),
+        own=_own(model.noise, times, runtime),
         spectra=_spectra(model.parts, run, runtime),
         **columns,
     )
 
 
-def _learned_gamma(parts: Parts, times: Tensor) -> list[list[float]]:
-    from noisereg.noises.gamma import GammaCurve
-
-    curve = getattr(parts.noise, "gamma", None)
-    if not (isinstance(curve, GammaCurve) and curve.params.learn):
-        return []
-    return [
-        g(times.to(curve.tau.device)).tolist()
-        for g in (curve, GammaCurve(curve.params).to(curve.tau.device))
-    ]
+def _own(noise: Noise, times: Tensor, runtime: Runtime) -> dict[str, list[float]]:
+    found: dict[str, Tensor] = noise.curves(times.to(runtime.device))
+    return {name: values.double().tolist() for name, values in found.items()}
 
 
 def power(x: Tensor) -> float:
@@ -177,7 +170,7 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
 
 def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of each column of metrics.jsonl that a picture shows: the loss, the
-    regularizers, and γ's s, e and τ.
+    regularizers, and what components log of their own state, ``component/name``.
     """
     columns: dict[str, list[tuple[float, float]]] = {}
     names = {"loss", *(spec.name.rpartition("/")[2] for spec in run.config.reg)}
@@ -188,6 +181,6 @@ def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
             except ValueError:  # the last line of a run that was killed
                 continue
             for name, value in line.items():
-                if (name in names or name.startswith("gamma/")) and isinstance(value, int | float):
+                if (name in names or "/" in name) and isinstance(value, int | float):
                     columns.setdefault(name, []).append((float(line["step"]), float(value)))
     return columns

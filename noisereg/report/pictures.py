@@ -36,6 +36,7 @@ def style(salt: str) -> Iterator[None]:
         "font.family": "sans-serif",
         "font.size": 10,
         "svg.fonttype": "none",
+        "pdf.fonttype": 42,  # TrueType: what journals ask for
         "svg.hashsalt": salt,
         "figure.facecolor": "none",
         "axes.facecolor": "none",
@@ -85,6 +86,14 @@ def svg(figure: Figure, salt: str) -> str:
     return text.replace(INK, "currentColor")
 
 
+def pdf(figure: Figure, salt: str) -> bytes:
+    """For a paper: text stays text, and the same figure is the same file."""
+    buffer = io.BytesIO()
+    with style(salt):
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
 def png(figure: Figure, salt: str) -> bytes:
     buffer = io.BytesIO()
     with style(salt):
@@ -126,18 +135,38 @@ def _legend(figure: Figure, axes: Axes, salt: str) -> None:
             )
 
 
-def training(
-    rows: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], salt: str = "training"
-) -> Figure:
-    """Loss and regularizers over training steps: by row's label, by column, (step, value)."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+Line = Sequence[tuple[float, float]]
+"""(x, y) of one seed."""
+
+
+def _over_seeds(ax: Axes, lines: Sequence[Line], label: str, **how: Any) -> None:
+    """The mean of some seeds' lines, with a band from the least to the greatest, where all have
+    the x; the longest alone where they share none.
+    """
+    by_x = [dict(line) for line in lines]
+    shared = sorted(set.intersection(*map(set, by_x)))
+    if not shared:
+        by_x = [max(by_x, key=len)]
+        shared = sorted(by_x[0])
+    y = np.array([[one[x] for x in shared] for one in by_x])
+    ax.plot(shared, y.mean(0), label=label, **how)
+    if len(by_x) > 1:
+        ax.fill_between(shared, y.min(0), y.max(0), color=how["color"], alpha=0.22, linewidth=0)
+
+
+def training(rows: Mapping[str, Sequence[Mapping[str, Line]]], salt: str = "training") -> Figure:
+    """Loss and regularizers over training steps: by row's label, a mapping for each seed: by
+    column, (step, value).
+    """
+    names = list(dict.fromkeys(name for seeds in rows.values() for one in seeds for name in one))
     figure, axes = _panels(len(names), salt)
     with style(salt):
         for ax, name in zip(axes, names, strict=True):
-            for k, (label, row) in enumerate(rows.items()):
-                if name in row:
-                    ax.plot(*np.array(row[name]).T, label=label, **line_style(k))
-            values = [v for row in rows.values() for _, v in row.get(name, ()) if v > 0]
+            values: list[float] = []
+            for k, (label, seeds) in enumerate(rows.items()):
+                if lines := [one[name] for one in seeds if one.get(name)]:
+                    _over_seeds(ax, lines, label, **line_style(k))
+                    values += [v for line in lines for _, v in line if v > 0]
             if values and max(values) > 5 * min(values):
                 ax.set_yscale("log")
                 _plain_log(ax.yaxis)
@@ -147,36 +176,49 @@ def training(
 
 
 def predicted_power(
-    rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "power"
+    rows: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], salt: str = "power"
 ) -> Figure:
     """E‖ε̂‖²/n over t, solid, against its level E‖ε‖²/n, dashed, and the optimum of Gaussian data,
-    dotted: ``t``, ``predicted``, ``level`` and ``optimum`` (which may be empty) by row's label."""
+    dotted: by row's label, for each seed ``t``, ``predicted``, ``level`` and ``optimum`` (which
+    may be empty)."""
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
+    shown: list[float] = []
     with style(salt):
-        for k, (label, row) in enumerate(rows.items()):
+        for k, (label, seeds) in enumerate(rows.items()):
             color = COLORS[k % len(COLORS)]
-            ax.plot(row["t"], row["predicted"], label=label, color=color)
-            ax.plot(row["t"], row["level"], color=color, linestyle="--", linewidth=1)
-            if row["optimum"]:
-                ax.plot(row["t"], row["optimum"], color=color, linestyle=":", linewidth=1.2)
-        shown = np.concatenate([[*row["predicted"], *row["level"]] for row in rows.values()])
+            lines = [list(zip(one["t"], one["predicted"], strict=True)) for one in seeds]
+            _over_seeds(ax, lines, label, color=color)
+            first = seeds[0]
+            ax.plot(first["t"], first["level"], color=color, linestyle="--", linewidth=1)
+            if first["optimum"]:
+                ax.plot(first["t"], first["optimum"], color=color, linestyle=":", linewidth=1.2)
+            shown += [*first["level"], *(v for one in seeds for v in one["predicted"])]
         ax.set(xlabel="t", ylabel="E‖ε̂‖²/n", ylim=(0, 1.1 * float(np.quantile(shown, 0.98))))
     _legend(figure, ax, salt)
     return figure
 
 
-def gamma(rows: Mapping[str, Mapping[str, Any]], salt: str = "gamma") -> Figure:
-    """γ(t) that was learned, solid, and where it started, dotted: ``t`` and ``gamma`` (both
-    curves) by row's label.
+def own_curves(
+    rows: Mapping[str, Sequence[tuple[Sequence[float], Mapping[str, Sequence[float]]]]],
+    salt: str = "curves",
+) -> Figure:
+    """What noises say of themselves over t: by row's label, for each seed t and the curves by
+    name; a row's first is solid, its others dashed, dotted and dash-dotted.
     """
     figure, (ax,) = _panels(1, salt, width=6.4, height=3.8)
     with style(salt):
-        for k, (label, row) in enumerate(rows.items()):
-            color = COLORS[k % len(COLORS)]
-            learned, start = row["gamma"]
-            ax.plot(row["t"], learned, label=label, color=color)
-            ax.plot(row["t"], start, color=color, linestyle=":", linewidth=1)
-        ax.set(xlabel="t", ylabel="γ(t)", ylim=(0, 1.02))
+        for k, (label, seeds) in enumerate(rows.items()):
+            for j, name in enumerate(seeds[0][1]):
+                lines = [list(zip(t, own[name], strict=True)) for t, own in seeds if name in own]
+                _over_seeds(
+                    ax,
+                    lines,
+                    label if j == 0 else "",
+                    color=COLORS[k % len(COLORS)],
+                    linestyle=STYLES[j % len(STYLES)],
+                )
+        names = dict.fromkeys(name for seeds in rows.values() for name in seeds[0][1])
+        ax.set(xlabel="t", ylabel=", ".join(names))
     _legend(figure, ax, salt)
     return figure
 

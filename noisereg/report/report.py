@@ -6,24 +6,28 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from noisereg.evaluation.evaluate import Evaluation, Subject
 from noisereg.metrics.prdc import manifolds
+from noisereg.plugins.spec import flatten
 from noisereg.report import pictures
 from noisereg.report.curves import Curves, curves, training_log
 from noisereg.runs.output import picture
 from noisereg.runs.reporter import Reporter
 from noisereg.store import write_atomically
-from noisereg.tables.formats import ARROW, layout
-from noisereg.tables.naming import spec_label, varying_params
+from noisereg.tables.formats import ARROW, Layout, layout
+from noisereg.tables.naming import spec_label, strengths_of, text_of, varying_params
 from noisereg.tables.table import Row, StoredTable, Table
+from noisereg.terminal import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,9 +53,7 @@ class Picture:
 
 
 class _Rows:
-    """The table's rows with their runs, each under its first seed, and its first number of
-    sampling steps.
-    """
+    """The table's rows with their runs."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
@@ -61,49 +63,60 @@ class _Rows:
             self.by_source[subject.source, steps] = subject
         self.table: Table = evaluation.table
 
-    def subject(self, row: Row) -> Subject:
-        return self.by_source[row.first.source, row.first.steps]
+    def subjects(self, row: Row) -> list[Subject]:
+        """One a seed, of those whose training did not diverge."""
+        return [
+            self.by_source[m.source, m.steps]
+            for m in row.measurements
+            if not m.diverged and (m.source, m.steps) in self.by_source
+        ]
 
-    def once(self) -> list[tuple[str, Subject]]:
-        """(label, subject) of each row, at the largest number of sampling steps."""
+    def once(self) -> list[tuple[str, list[Subject]]]:
+        """(label, its subjects) of each row that has any, at the largest number of sampling
+        steps.
+        """
         steps = [s for s in self.table.steps if s is not None]
         last = steps[-1] if steps else None
         rows = [row for row in self.table.rows if row.first.steps in (last, None)]
-        return [(row.label, self.subject(row)) for row in rows]
+        return [(row.label, found) for row in rows if (found := self.subjects(row))]
 
     def sampled(self) -> list[tuple[str, Subject]]:
-        """Those of :meth:`once` that have samples: a likelihood is had without."""
-        return [(label, subject) for label, subject in self.once() if subject.n]
+        """The first seeds of :meth:`once` that have samples: a likelihood is had without."""
+        return [(label, found[0]) for label, found in self.once() if found[0].n]
 
 
 def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     """Every picture that these rows have."""
     rows = _Rows(evaluation)
-    trained = [(label, s) for label, s in rows.once() if s.run is not None]
-    reporter.begin("pictures", len(trained))
-    measured: dict[str, tuple[Subject, Curves]] = {}
+    trained = {
+        label: runs for label, found in rows.once() if (runs := [s for s in found if s.run])
+    }
+    reporter.begin("pictures", sum(map(len, trained.values())))
+    measured: dict[str, list[Curves]] = {}
     try:
-        for k, (label, subject) in enumerate(trained):
-            assert subject.sampling is not None
-            found = curves(
-                subject.sampling,
-                evaluation.reference,
-                evaluation.dataset,
-                evaluation.runtime,
-                reporter,
-            )
-            measured[label] = (subject, found)
-            reporter.advance(k + 1)
+        for label, subjects in trained.items():
+            for subject in subjects:
+                assert subject.sampling is not None
+                found = curves(
+                    subject.sampling,
+                    evaluation.reference,
+                    evaluation.dataset,
+                    evaluation.runtime,
+                    reporter,
+                )
+                measured.setdefault(label, []).append(found)
+                reporter.advance(sum(map(len, measured.values())))
     finally:
         reporter.end()
+    named = {label: subjects[0] for label, subjects in trained.items()}
     makers: list[Callable[[], Picture | None]] = [
         lambda: _samples(rows),
         lambda: _manifold(rows),
         lambda: _training(trained),
         lambda: _power(measured),
-        lambda: _gamma(measured),
-        lambda: _isotropy(measured),
-        lambda: _spectra(measured),
+        lambda: _own_curves(measured),
+        lambda: _isotropy(named, measured),
+        lambda: _spectra(named, measured),
     ]
     return [
         *(made for make in makers if (made := make()) is not None),
@@ -184,16 +197,18 @@ def _titles(table: Table) -> list[tuple[str, str]]:
 
 
 def _strength(table: Table) -> Picture | None:
-    """Each number against a regularizer's weight, where rows differ in it."""
+    """Each number against a strength, where rows differ in it."""
     lines: dict[str, list[tuple[float, Any]]] = {}
+    names: dict[str, None] = {}
     for row in table.rows:
-        specs = row.first.components.get("reg", ())
-        weights = [float(s.params["weight"]) for s in specs if "weight" in s.params]
-        if len(specs) == len(weights) == 1 and weights[0] > 0:
-            line = re.sub(r"\(?weight=[^,)]*(, )?\)?", "", row.label).replace("()", "")
+        found = _strengths(row)
+        if len(found) == 1 and found[0][1] > 0:
+            ((name, value),) = found
+            names[name] = None
+            line = _without(row.label, f"{name}={text_of(value)}")
             if len(table.steps) > 1:
                 line += f" · {row.first.steps} steps"
-            lines.setdefault(line, []).append((weights[0], _numbers(row)))
+            lines.setdefault(line, []).append((value, _numbers(row)))
     lines = {label: points for label, points in lines.items() if len({x for x, _ in points}) > 1}
     if not lines:
         return None
@@ -204,10 +219,29 @@ def _strength(table: Table) -> Picture | None:
     }
     return Picture(
         "strength",
-        "Numbers against the regularizer's weight λ",
+        "Numbers against the strength",
         "Means over seeds; bars are 95 % intervals from three seeds on. Dotted: the baseline.",
-        pictures.numbers_over("λ", _titles(table), lines, levels, salt="strength"),
+        pictures.numbers_over(", ".join(names), _titles(table), lines, levels, salt="strength"),
     )
+
+
+def _strengths(row: Row) -> list[tuple[str, float]]:
+    """(parameter, value) of each strength in a row's components."""
+    found = []
+    for section, specs in row.first.components.items():
+        for spec in specs:
+            params = flatten(spec.params)
+            for name in strengths_of(row.first, section, spec):
+                if isinstance(params.get(name), int | float):
+                    found.append((name, float(params[name])))
+    return found
+
+
+def _without(label: str, assignment: str) -> str:
+    """``isotropy(weight=0.1, space=plain)`` without ``weight=0.1``."""
+    for text in (f"({assignment})", f"{assignment}, ", f", {assignment}"):
+        label = label.replace(text, "")
+    return label
 
 
 def _steps(table: Table) -> Picture | None:
@@ -242,89 +276,96 @@ def _differences(table: Table) -> Picture | None:
     )
 
 
-def _training(trained: list[tuple[str, Subject]]) -> Picture | None:
-    logs = {label: training_log(s.run) for label, s in trained if s.run is not None}
-    logs = {label: columns for label, columns in logs.items() if columns}
+def _training(trained: Mapping[str, Sequence[Subject]]) -> Picture | None:
+    logs = {
+        label: [log for s in subjects if s.run and (log := training_log(s.run))]
+        for label, subjects in trained.items()
+    }
+    logs = {label: seeds for label, seeds in logs.items() if seeds}
     if not logs:
         return None
     return Picture(
         "training",
         "Training",
-        "The loss, and each regularizer before its weight, of each row's first seed. Losses of "
-        "different targets or "
-        "heads are not comparable.",
+        "The loss, each regularizer before its weight, and what components log of themselves: the "
+        f"mean of each row's seeds{_BAND} Losses of different targets or heads are not comparable.",
         pictures.training(logs),
     )
 
 
-def _power(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
+_BAND = ", with a band from the least to the greatest of them."
+
+
+def _power(measured: Mapping[str, Sequence[Curves]]) -> Picture | None:
     if not measured:
         return None
     return Picture(
         "power",
         "Power of the predicted noise",
-        "E‖ε̂‖²/n of the network on real data over t (solid), against the noise's own level "
-        "E‖ε‖²/n (dashed), which the "
-        "isotropy regularizer holds it to, and what is optimal for Gaussian data of the same "
-        "covariance (dotted): the "
-        "minimum of the mean squared error lies below the level, so the constraint trades error "
-        "for power.",
-        pictures.predicted_power({label: vars(found) for label, (_, found) in measured.items()}),
+        f"E‖ε̂‖²/n of the network on real data over t (solid: the mean of the seeds{_BAND[:-1]}), "
+        "against the noise's own level E‖ε‖²/n (dashed), which the isotropy regularizer holds it "
+        "to, and what is optimal for Gaussian data of the same covariance (dotted): the minimum of "
+        "the mean squared error lies below the level, so the constraint trades error for power.",
+        pictures.predicted_power({k: [vars(c) for c in found] for k, found in measured.items()}),
     )
 
 
-def _gamma(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
-    lines = {label: vars(found) for label, (_, found) in measured.items() if found.gamma}
+def _own_curves(measured: Mapping[str, Sequence[Curves]]) -> Picture | None:
+    lines = {
+        label: [(c.t, c.own) for c in found] for label, found in measured.items() if found[0].own
+    }
     if not lines:
         return None
+    # several rows may have the same fixed curve; what was learnt has its own in each
+    names = list(dict.fromkeys(n for seeds in lines.values() for n in seeds[0][1]))
+    styles = ", ".join(f"{n} ({how})" for n, how in zip(names, _STYLES, strict=False))
     return Picture(
-        "gamma",
-        "γ(t) as it was learned",
-        "How white the noise is, from 0 at the data to 1 (solid), and where it started (dotted). "
-        "It is kept within max dγ/dt ≤ "
-        "10 and 0.3 ≤ ∫γ dt ≤ 0.9.",
-        pictures.gamma(lines),
+        "curves",
+        "Curves of the noises",
+        f"What each noise says of itself over t: {styles}; the mean of the row's seeds{_BAND}",
+        pictures.own_curves(lines),
     )
 
 
-def _labels(measured: dict[str, tuple[Subject, Curves]], section: str) -> list[str]:
+_STYLES = ("solid", "dashed", "dotted", "dash-dotted")
+
+
+def _labels(named: Mapping[str, Subject], section: str) -> list[str]:
     """Each row's noise or process, with the parameters in which its uses differ."""
-    specs = [
-        getattr(subject.run.config, section)
-        for subject, _ in measured.values()
-        if subject.run is not None
-    ]
+    specs = [getattr(s.run.config, section) for s in named.values() if s.run is not None]
     varying = varying_params([[spec] for spec in specs])
     return [spec_label(spec, varying[spec.name]) for spec in specs]
 
 
-def _isotropy(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
+def _isotropy(
+    named: Mapping[str, Subject], measured: Mapping[str, Sequence[Curves]]
+) -> Picture | None:
     if not measured:
         return None
     lines: dict[str, dict[str, Any]] = {}
-    rows = zip(
-        _labels(measured, "process"), _labels(measured, "noise"), measured.values(), strict=True
-    )
-    for process, noise, (_, found) in rows:
-        lines.setdefault(f"{process}, {noise}", vars(found))
-    power = next(iter(measured.values()))[1].x0_power
+    rows = zip(_labels(named, "process"), _labels(named, "noise"), measured.values(), strict=True)
+    for process, noise, found in rows:
+        lines.setdefault(f"{process}, {noise}", vars(found[0]))
+    power = next(iter(measured.values()))[0].x0_power
     rises = "so it rises under DDPM" if power <= 1 else "so it does not rise even under DDPM"
     return Picture(
         "isotropy",
         "Isotropy of x_t (Iso-Diffusion, Figure 2)",
-        "E‖x_t‖²/n over t. Under DDPM with white noise it is 1 + ᾱ(E‖x0‖²/n − 1), which rises to "
-        "1 only where E‖x0‖² ≤ n; "
+        "E‖x_t‖²/n over t, of each row's first seed. Under DDPM with white noise it is "
+        "1 + ᾱ(E‖x0‖²/n − 1), which rises to 1 only where E‖x0‖² ≤ n; "
         f"these data have E‖x0‖²/n = {power:.3f}, {rises}. Other processes need not rise: IADB's "
         "(1−t)²E‖x0‖²/n + t² dips.",
         pictures.isotropy(lines),
     )
 
 
-def _spectra(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
+def _spectra(
+    named: Mapping[str, Subject], measured: Mapping[str, Sequence[Curves]]
+) -> Picture | None:
     lines: dict[str, Any] = {}
-    for noise, (_, found) in zip(_labels(measured, "noise"), measured.values(), strict=True):
-        if found.spectra:
-            lines.setdefault(noise, found.spectra)
+    for noise, found in zip(_labels(named, "noise"), measured.values(), strict=True):
+        if found[0].spectra:
+            lines.setdefault(noise, found[0].spectra)
     if not lines:
         return None
     return Picture(
@@ -337,41 +378,55 @@ def _spectra(measured: dict[str, tuple[Subject, Curves]]) -> Picture | None:
 
 # The page
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #5b6675; --line: #d8dde4; --page: #ffffff; --card: #f6f8fa;
-  --better: #1a7f37; --worse: #b3261e; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ee; --soft: #9aa5b4; --line: #38414d; --page: #12161c; --card: #1b212a;
-    --better: #57c878; --worse: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 76rem; margin: 0 auto; padding: 1.5rem clamp(.8rem, 3vw, 2.5rem) 4rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .4rem; }
-p, li { max-width: 70ch; overflow-wrap: anywhere; }
-.soft, figcaption, .from { color: var(--soft); }
-.scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .5rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; overflow-wrap: break-word; max-width: 22rem; }
-thead th { border-bottom: 2px solid var(--line); }
-tbody tr + tr > * { border-top: 1px solid var(--line); }
-tbody th { font-weight: 600; }
-.from { display: block; font-size: .72rem; }
-.change { display: block; font-size: .85rem; }
-.better { color: var(--better); font-weight: 600; }
-.worse { color: var(--worse); font-weight: 600; }
-.section th { background: var(--card); text-align: left; }
-figure { margin: 0 0 1rem; }
-figcaption { max-width: 70ch; margin: 0 0 .6rem; }
-figure svg { display: block; width: 100%; height: auto; }
-figure:has(> svg) { overflow-x: auto; }
-.side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 14rem), 1fr)); gap: 1rem; }
-.side figcaption { margin: .3rem 0 0; font-size: .85rem; overflow-wrap: anywhere; }
-.side img { width: 100%; height: auto; display: block; image-rendering: pixelated; border-radius: .3rem; }
-details { margin-top: 2rem; }
-details pre { overflow-x: auto; background: var(--card); padding: 1rem; border-radius: .5rem; font-size: .8rem; }
-"""
+
+@dataclass(frozen=True)
+class _Body:
+    """A table as the page shows it."""
+
+    shape: Layout
+    conditions: str
+    """What every number was computed from."""
+    baselines: list[bool]
+    """By line."""
+    exceptions: list[str]
+    """By line: where it was computed from something else."""
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One evaluation on the page."""
+
+    title: str
+    subtitle: str
+    body: _Body
+    notes: list[str]
+    remarks: list[str]
+    effects: list[_Effects]
+    pictures: list[_Drawn]
+    record: str
+
+
+@dataclass(frozen=True)
+class _Effects:
+    title: str
+    shape: Layout
+    notes: list[str]
+    pictures: list[_Drawn]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A picture as the page shows it."""
+
+    title: str
+    caption: str
+    svg: Markup | None
+    images: list[tuple[str, str]]
+    """(label, address)."""
+
+
+FOLDED = 3
+"""Remarks on runs and metrics that stand open; more of them are folded away."""
 
 
 def html(
@@ -380,142 +435,93 @@ def html(
     """The page, whole; ``effects`` has a table of effects for each evaluation, or none at all,
     ``drawn`` its pictures.
     """
-    title = (
-        " · ".join(found[0].table.context[:3])
-        if len(found) == 1
-        else " · ".join(e.table.name for e in found)
+    environment = Environment(
+        loader=PackageLoader("noisereg", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    body: list[str] = []
-    for k, evaluation in enumerate(found):
+    sections = []
+    for k, (evaluation, pictures_) in enumerate(zip(found, drawn, strict=True)):
         table = evaluation.table
-        body += [
-            f"<h1>{escape(' · '.join(table.context[:3]))}</h1>",
-            f'<p class="soft">{escape(" · ".join(table.context[3:]))}</p>',
-            _html_table(evaluation),
-            _html_notes(table),
-            *(_html_effects(each, _prefix(found, evaluation)) for each in effects[k : k + 1]),
-            *(_html_picture(one, _prefix(found, evaluation)) for one in drawn[k]),
-            _html_provenance(table),
-        ]
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _prefix(found: Sequence[Evaluation], evaluation: Evaluation) -> str:
-    """What keeps one evaluation's pictures apart from another's."""
-    return f"{evaluation.table.name}-" if len(found) > 1 else ""
-
-
-def _html_notes(table: Table) -> str:
-    return "\n".join(
-        ["<ul>", *(f"<li>{escape(note)}</li>" for note in (*table.notes, *table.remarks)), "</ul>"]
-    )
-
-
-def _html_effects(table: Table, prefix: str) -> str:
-    shape = layout(table)
-    lines = [f"<section><h2>{escape(table.context[0].capitalize())}</h2>"]
-    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
-    lines.append(
-        f'<div class="scroll"><table><thead><tr><th scope="col">effect</th>{head}</tr></thead><tbody>'
-    )
-    for line in shape.lines:
-        lines += [_html_heading(line.heading, len(shape.headers))] if line.heading else []
-        cells = "".join(
-            f'<td class="{escape(cell.verdict)}">{escape(cell.value)}</td>' for cell in line.cells
+        prefix = f"{table.name}-" if len(found) > 1 else ""  # keeps one's ids apart from another's
+        head = [one_line(phrase) for phrase in table.head]
+        sections.append(
+            _Section(
+                " · ".join(head[:3]),
+                " · ".join(head[3:]),
+                _body(evaluation),
+                [one_line(note) for note in table.notes],
+                [one_line(remark) for remark in table.remarks],
+                [_effects(each, prefix) for each in effects[k : k + 1]],
+                [_drawn(one, prefix) for one in pictures_],
+                StoredTable.of(table).model_dump_json(indent=1, exclude={"notes"}, fallback=str),
+            )
         )
-        lines.append(f'<tr><th scope="row">{escape(line.label)}</th>{cells}</tr>')
-    lines.append("</tbody></table></div>")
-    lines += ["<ul>", *(f"<li>{escape(note)}</li>" for note in table.notes), "</ul></section>"]
-    lines += [_html_picture(one, prefix) for one in number_pictures(table)]
-    return "".join(lines)
+    title = sections[0].title if len(found) == 1 else " · ".join(e.table.name for e in found)
+    page = environment.get_template("template.html.j2")
+    return page.render(title=title, sections=sections, FOLDED=FOLDED)
 
 
-def _html_heading(text: str, columns: int) -> str:
-    return f'<tr class="section"><th colspan="{columns + 1}" scope="rowgroup">{escape(text)}</th></tr>'
-
-
-def _html_table(evaluation: Evaluation) -> str:
+def _body(evaluation: Evaluation) -> _Body:
     table = evaluation.table
-    shape = layout(table)
-    spaces = {m["name"]: m["features"] for m in table.provenance["metrics"]}
-    extractors = ", ".join(dict.fromkeys(spaces.values()))
+    spaces = ", ".join(dict.fromkeys(m["features"] for m in table.provenance["metrics"]))
     counts = {
         (s.source, s.sampling.settings.steps if s.sampling else None): s.n
         for s in evaluation.subjects
     }
-    head = "".join(f'<th scope="col">{escape(h)}</th>' for h in shape.headers)
-    lines = [
-        f'<div class="scroll"><table><thead><tr><th scope="col">row</th>{head}</tr></thead><tbody>'
-    ]
-    in_order = [row for steps in table.steps for row in table.rows if row.first.steps == steps]
-    for line, row in zip(shape.lines, in_order, strict=True):
-        if line.heading:
-            lines.append(_html_heading(line.heading, len(shape.headers)))
-        n = counts[row.first.source, row.first.steps]
-        cells = []
-        for name, cell in zip(table.metrics, line.cells, strict=True):
-            measured = row.estimates.get(name)
-            seeds = [seed for seed in measured.values if seed] if measured else []
-            words = [f"n {n:,} · {evaluation.reference.name} · {extractors}"]
-            words += [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
-            change = (
-                f'<span class="change {escape(cell.verdict)}">{escape(cell.change)}</span>'
-                if cell.change
-                else ""
-            )
-            source = (
-                "".join(f'<span class="from">{escape(text)}</span>' for text in words)
-                if measured
-                else ""
-            )
-            cells.append(f"<td>{escape(cell.value)}{change}{source}</td>")
-        name = escape(line.label) + ('<span class="from">baseline</span>' if row.baseline else "")
-        lines.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
-    lines.append("</tbody></table></div>")
-    return "".join(lines)
-
-
-def _html_picture(picture: Picture, prefix: str) -> str:
-    parts = [
-        f"<section><h2>{escape(picture.title)}</h2><figure><figcaption>{escape(picture.caption)}</figcaption>"
-    ]
-    if picture.figure is not None:
-        drawn = pictures.svg(picture.figure, f"{prefix}{picture.name}")
-        parts.append(
-            drawn.replace("<svg", f'<svg role="img" aria-label="{escape(picture.title)}"', 1)
-        )
-    if picture.images:
-        parts.append('<div class="side">')
-        for label, data in picture.images:
-            source = base64.b64encode(data).decode()
-            parts.append(
-                f'<figure><img alt="samples of {escape(label)}" src="data:image/png;base64,{source}">'
-                f"<figcaption>{escape(label)}</figcaption></figure>"
-            )
-        parts.append("</div>")
-    parts.append("</figure></section>")
-    return "".join(parts)
-
-
-def _html_provenance(table: Table) -> str:
-    text = StoredTable.of(table).model_dump_json(indent=1, exclude={"notes"}, fallback=str)
-    return (
-        "<details><summary>Everything that these numbers were computed from, in full "
-        "precision</summary>"
-        f"<pre>{escape(text)}</pre></details>"
+    rows = [row for steps in table.steps for row in table.rows if row.first.steps == steps]
+    said = [(_samples_of(row, counts), _seeds_said(row)) for row in rows]
+    usual = [Counter(words).most_common(1)[0][0] for words in zip(*said, strict=True)]
+    n, seeds = usual
+    conditions = [n, f"against {evaluation.reference.name}", spaces, seeds]
+    return _Body(
+        layout(table),
+        " · ".join(filter(None, conditions)),
+        [row.baseline for row in rows],
+        [
+            " · ".join(w for w, u in zip(words, usual, strict=True) if w and w != u)
+            for words in said
+        ],
     )
 
 
+def _samples_of(row: Row, counts: Mapping[tuple[str, int | None], int]) -> str:
+    found = sorted(
+        {counts[m.source, m.steps] for m in row.measurements if (m.source, m.steps) in counts}
+    )
+    return f"n {' or '.join(f'{n:,}' for n in found)}" if found else ""
+
+
+def _seeds_said(row: Row) -> str:
+    seeds = [str(m.seed) for m in row.measurements if m.seed is not None and not m.diverged]
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}" if seeds else ""
+
+
+def _effects(table: Table, prefix: str) -> _Effects:
+    title = one_line(table.context[0].capitalize())
+    notes = [one_line(note) for note in table.notes]
+    return _Effects(
+        title, layout(table), notes, [_drawn(p, prefix) for p in number_pictures(table)]
+    )
+
+
+def _drawn(one: Picture, prefix: str) -> _Drawn:
+    svg = None
+    if one.figure is not None:
+        text = pictures.svg(one.figure, f"{prefix}{one.name}")
+        named = Markup('<svg role="img" aria-label="{}"').format(one.title)
+        svg = Markup(text.replace("<svg", named, 1))  # matplotlib escapes what it writes
+    images = [
+        (label, f"data:image/png;base64,{base64.b64encode(data).decode()}")
+        for label, data in one.images
+    ]
+    return _Drawn(one.title, one.caption, svg, images)
+
+
 def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Path) -> None:
-    """Every picture as a file: figures as SVG and PNG, samples as PNG; those of several tables
+    """Every picture as a file: figures as SVG, PDF and PNG, samples as PNG; those of several tables
     each in a folder.
 
     Raises:
@@ -532,6 +538,7 @@ def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Pat
                 write_atomically(
                     place / f"{one.name}.svg", f'<?xml version="1.0"?>\n{drawn}'.encode()
                 )
+                write_atomically(place / f"{one.name}.pdf", pictures.pdf(one.figure, one.name))
                 write_atomically(place / f"{one.name}.png", pictures.png(one.figure, one.name))
             for label, data in one.images:
                 slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-")

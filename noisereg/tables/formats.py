@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from noisereg.reading import first_complaint
 from noisereg.reading import read_json as read_json_file
 from noisereg.tables.significance import FEWEST
 from noisereg.tables.table import Comparison, Estimate, Row, StoredTable, Table, TablesFile
+from noisereg.terminal import one_line
 
 ARROW = {"higher": "↑", "lower": "↓"}
 MARK = {"better": "*", "worse": "*", "constant": "="}
@@ -77,18 +77,6 @@ class Layout:
     @property
     def headers(self) -> list[str]:
         return [f"{name} {arrow}" for name, arrow in zip(self.names, self.arrows, strict=True)]
-
-
-def plain(text: str) -> str:
-    """Text from a file without what a terminal would obey or hide: control and formatting
-    characters are spelled out.
-    """
-    return "".join(
-        c.encode("unicode_escape").decode()
-        if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else c
-        for c in text
-    )
 
 
 def decimal(x: float, places: int) -> str:
@@ -197,14 +185,14 @@ def layout(table: Table) -> Layout:
         for row in table.rows:
             if row.first.steps != steps:
                 continue
-            label = plain(row.label)
+            label = one_line(row.label)
             if row.diverged and len(row.measurements) > 1:
                 label += f" ({len(row.diverged)} of {len(row.measurements)} diverged)"
             shown = [_shown(row, name, table.effects) for name in table.metrics]
             lines.append(Line(label, shown, heading))
             heading = ""
     return Layout(
-        [plain(name) for name in table.metrics],
+        [one_line(name) for name in table.metrics],
         [ARROW[table.better[name]] for name in table.metrics],
         lines,
         any(cell.change for line in lines for cell in line.cells),
@@ -213,12 +201,12 @@ def layout(table: Table) -> Layout:
 
 def head_of(table: Table) -> str:
     """The line above the table."""
-    return plain(" · ".join(table.head))
+    return one_line(" · ".join(table.head))
 
 
 def notes_of(table: Table) -> list[str]:
     """What is said under the table."""
-    return [plain(note) for note in (*table.notes, *table.remarks)]
+    return [one_line(note) for note in (*table.notes, *table.remarks)]
 
 
 GAP = 2
@@ -388,7 +376,7 @@ def _csv_numbers(row: Row, estimate: Estimate | None) -> dict[str, Any]:
 def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    text = plain(value)
+    text = one_line(value)
     return f"'{text}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
@@ -411,7 +399,7 @@ def read_json(path: Path) -> list[Table]:
     except ValidationError as error:
         where, what = first_complaint(error)
         raise NoiseregError(
-            f"{path} holds no tables: {plain(': '.join(filter(None, (where, what))))}; expected "
+            f"{path} holds no tables: {one_line(': '.join(filter(None, (where, what))))}; expected "
             "what noisereg eval --format json writes"
         ) from None
 

@@ -102,7 +102,7 @@ def test_eval_shows_what_the_constraint_trades(runs, capsys):
 
 def test_the_picture_has_the_optimum_beside_the_run():
     row = {"t": [0.5, 1.0], "predicted": [0.8, 1.0], "level": [1.0, 1.0], "optimum": [0.7, 1.0]}
-    figure = pictures.predicted_power({"white": row, "other": {**row, "optimum": []}})
+    figure = pictures.predicted_power({"white": [row], "other": [{**row, "optimum": []}]})
     styles = [line.get_linestyle() for line in figure.axes[0].lines]
     assert styles == ["-", "--", ":", "-", "--"]
     assert figure.axes[0].lines[2].get_ydata().tolist() == [0.7, 1.0]
