@@ -39,6 +39,7 @@ from noisereg.runs.checkpoint_files import run_of
 from noisereg.runs.config import Config, horizon, resume_difference, validate, write_yaml
 from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
+from noisereg.runs.guard import Guard
 from noisereg.runs.output import NotFinite
 from noisereg.runs.pretrained import continued, initialise
 from noisereg.runs.records import read_environment, status_of
@@ -181,7 +182,7 @@ class Loggers:
         for logger in self._loggers:
             try:
                 getattr(logger, method)(*args)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if id(logger) not in self._told:
                     self._told.add(id(logger))
                     self._reporter.note(
@@ -522,7 +523,8 @@ class _Training:
             self._status("running", self.start)
             reporter.begin("train", steps, self.start)
             try:
-                step = self._loop(stop, loggers)
+                with Guard(self.parts, runtime.compile) as guard:
+                    step = self._loop(stop, loggers, guard)
             except BaseException as caught:
                 error = caught
                 self._failed(caught)
@@ -548,13 +550,13 @@ class _Training:
                 isinstance(error, NotFinite),
             )
 
-    def _loop(self, stop: StopRequest, loggers: Loggers) -> int:
+    def _loop(self, stop: StopRequest, loggers: Loggers, guard: Guard) -> int:
         config, runtime = self.config, self.runtime
         train, steps = config.train, config.train.steps
         assert self.parts.dataset is not None
         feed = Feed(
             config,
-            self.parts.dataset.split("train"),
+            guard.watch_split(self.parts.dataset.split("train")),
             self.parts.shape,
             self.parts.dataset.flip,
             self.parts.task,
@@ -571,6 +573,7 @@ class _Training:
             self._grid(self.start)  # a kill came between the checkpoint and its picture
         self.objective.train()
         for step in range(self.start, steps):
+            guard.step = step
             # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
             torch.manual_seed(draws.torch_seed(config.seed, Stream.DROPOUT, runtime.rank, step))
             rate = learning_rate(config, step)

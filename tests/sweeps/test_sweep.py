@@ -434,7 +434,7 @@ def test_a_cell_that_fails_is_reported_the_others_are_trained_and_it_is_tried_ag
     code, out, err = call(capsys, *arguments)
     assert code == 1
     assert "1 of 2 cells finished" in out
-    assert "failed: trap_s0: RuntimeError: the trap of step 0" in out
+    assert "__call__ raised RuntimeError: the trap of step 0 in step 1" in out
     assert "trap_s0.log" in out
     finished = (tmp_path / "S" / "cells" / "none_s0" / "status.json").stat().st_mtime_ns
     monkeypatch.setenv("DISARMED", "1")
