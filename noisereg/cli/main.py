@@ -13,7 +13,18 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from noisereg.cli import boundary, config, export, flags, noise, plugins, sample, sweep, train
+from noisereg.cli import (
+    boundary,
+    config,
+    export,
+    flags,
+    noise,
+    plugins,
+    runs,
+    sample,
+    sweep,
+    train,
+)
 from noisereg.cli import eval as evaluation
 from noisereg.errors import NoiseregError
 from noisereg.paths import check_text, local_path
@@ -116,6 +127,7 @@ app.command("sweep")(sweep.sweep)
 app.command("export")(export.export)
 app.add_typer(config.app, name="config")
 app.add_typer(noise.app, name="noise")
+app.add_typer(runs.app, name="runs")
 app.add_typer(plugins.app, name="plugins")
 
 

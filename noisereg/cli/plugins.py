@@ -92,11 +92,11 @@ def list_(
             ]
             for r in rows
         ]
-        _print_table(table)
+        print_table(table)
         if timings:
             print()
             loaded = sorted(registry.plugins, key=lambda p: -p.seconds)
-            _print_table(
+            print_table(
                 [["plugin", "import"]] + [[p.source, f"{p.seconds * 1000:.0f} ms"] for p in loaded]
             )
     if Policy.from_environment().strict and registry.problems():
@@ -152,7 +152,8 @@ def _row(kind: Kind | None, name: str, plugin: Plugin, status: str, reason: str)
     }
 
 
-def _print_table(rows: list[list[str]]) -> None:
+def print_table(rows: list[list[str]]) -> None:
+    """Columns on stdout, the first row being their headings."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:

@@ -1,0 +1,155 @@
+"""``noisereg runs``: what is in a folder of runs, how two of them differ, and removing some. Imports
+no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from noisereg.cli.options import Json
+from noisereg.cli.plugins import print_table
+from noisereg.errors import NoiseregError
+from noisereg.ownership import owned
+from noisereg.plugins.spec import flatten
+from noisereg.reading import read_yaml, short
+from noisereg.runs.config import Config, validate
+from noisereg.runs.records import read_status
+
+app = typer.Typer(
+    help="Runs: which there are, how two differ, and removing some.", no_args_is_help=True
+)
+FINAL = 65536
+"""Bytes at the end of metrics.jsonl, in which its last line is."""
+
+
+def read_run(path: Path) -> Config:
+    """
+    Raises:
+        NoiseregError: if the folder holds no run.
+    """
+    if not (path / "config.yaml").is_file():
+        raise NoiseregError(f"{path} holds no run (no config.yaml); expected a run's folder")
+    return validate(read_yaml(path / "config.yaml"))
+
+
+def last_metrics(path: Path) -> dict[str, float]:
+    """The last whole line of a run's metrics.jsonl; empty where there is none."""
+    try:
+        with (path / "metrics.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - FINAL))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            values = json.loads(line)
+        except ValueError:  # cut by a kill
+            continue
+        if isinstance(values, dict):
+            return {k: v for k, v in values.items() if isinstance(v, int | float)}
+    return {}
+
+
+def settings(config: Config) -> dict[str, str]:
+    """Each key of a configuration and its value as text, with components by name and parameter."""
+    return {key: "null" if v is None else str(v) for key, v in flatten(config.dump()).items()}
+
+
+def describe(folder: Path) -> list[dict[str, Any]]:
+    """The runs in a folder and below: path, status, step, what differs among them, last metrics."""
+    found = sorted(file.parent for file in folder.rglob("config.yaml") if not file.is_symlink())
+    rows: list[dict[str, Any]] = []
+    for path in found:
+        row: dict[str, Any] = {"run": str(path), "status": "unknown", "step": None, "steps": None}
+        try:
+            config = read_run(path)
+            row |= {"steps": config.train.steps, "settings": settings(config)}
+            status = read_status(path)
+            row |= {"status": status.status, "step": status.step}
+        except NoiseregError as error:
+            row["problem"] = str(error)
+        rows.append(row | {"metrics": last_metrics(path)})
+    known = [row["settings"] for row in rows if "settings" in row]
+    differing = {key for each in known for key in each if len({one.get(key) for one in known}) > 1}
+    for row in rows:
+        row["settings"] = {k: v for k, v in row.get("settings", {}).items() if k in differing}
+    return rows
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to look; also below it.")
+    ] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Every run with its status, its step, the settings that differ, and its last metrics."""
+    if not folder.is_dir():
+        raise NoiseregError(f"there is no folder {folder}; expected one that holds runs")
+    rows = describe(folder)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        print(f"no runs in {folder}")
+        return
+    table = [["run", "status", "step", "loss", "what differs"]]
+    for row in rows:
+        step = "-" if row["step"] is None else f"{row['step']:,} of {row['steps']:,}"
+        loss = row["metrics"].get("loss")
+        differs = row.get("problem") or " ".join(f"{k}={v}" for k, v in row["settings"].items())
+        table.append(
+            [row["run"], row["status"], step, "-" if loss is None else f"{loss:.4g}", differs]
+        )
+    print_table(table)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    as_json: Json = False,
+) -> None:
+    """The settings in which two runs differ."""
+    one, other = settings(read_run(first)), settings(read_run(second))
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    if as_json:
+        print(json.dumps({key: [one.get(key), other.get(key)] for key in keys}, indent=1))
+    elif keys:
+        rows = [[key, one.get(key, "-"), other.get(key, "-")] for key in keys]
+        print_table([["setting", str(first), str(second)], *rows])
+    else:
+        print("no setting differs")
+
+
+@app.command()
+def rm(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove run folders with all that is in them, after asking.
+
+    A run that is in training is left, and so is what is no run.
+    """
+    for path in runs:
+        read_run(path)
+        if path.is_symlink():
+            raise NoiseregError(f"{path} is a link; expected the run's own folder")
+    if not yes:
+        if not sys.stdin or not sys.stdin.isatty():
+            raise NoiseregError("there is no terminal to ask on; give `yes=True` to remove them")
+        listed = ", ".join(short(str(path)) for path in runs)
+        if not typer.confirm(f"Remove {listed}, with checkpoints, samples and numbers?"):
+            print("nothing removed")
+            return
+    for path in runs:
+        with owned(path, instead="stop its training first"):
+            shutil.rmtree(path)
+        print(f"removed {path}")
