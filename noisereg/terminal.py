@@ -11,16 +11,18 @@ _OBEYED = re.compile(
 )
 
 
-def printable(text: str) -> str:
-    """``text`` with every character that a terminal obeys rather than shows written out: ``\\x1b``.
+def printable(text: str, json: bool = False) -> str:
+    """``text`` with every character that a terminal obeys rather than shows written out: ``\\x1b``,
+    or ``\\u001b`` in ``json``.
 
     Tabs and new lines stay; whoever prints one line joins its words first.
     """
-    return _OBEYED.sub(lambda found: _written_out(ord(found.group())), text)
 
+    def written_out(found: re.Match[str]) -> str:
+        code = ord(found.group())
+        return f"\\x{code:02x}" if code < 0x100 and not json else f"\\u{code:04x}"
 
-def _written_out(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return _OBEYED.sub(written_out, text)
 
 
 def one_line(text: str) -> str:

@@ -14,6 +14,7 @@ import typer
 from noisereg.cli.groups import grouped, on_command_line
 from noisereg.cli.options import CheckpointStep, NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError, nearest
+from noisereg.terminal import printable
 
 if TYPE_CHECKING:
     from noisereg.tables.table import Table
@@ -312,10 +313,13 @@ def _show(tables: Sequence[Table], output: Output) -> None:
 
     terminal = output.out is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else None
-    _write(text(tables, output.form, color=terminal, width=width), output.out)
+    shown = text(tables, output.form, color=terminal, width=width)
+    if output.out is None and not terminal:
+        shown = printable(shown, json=output.form == "json")
+    _write(shown, output.out)
     if output.form == "csv":  # has no place for what the other formats say below the table
         for note in dict.fromkeys(note for table in tables for note in notes_of(table)):
-            print(f"noisereg: {note}", file=sys.stderr)
+            print(printable(f"noisereg: {note}"), file=sys.stderr)
 
 
 def _write(text: str, out: Path | None) -> None:

@@ -19,6 +19,7 @@ from noisereg.cli.options import (
     open_registry,
 )
 from noisereg.errors import NoiseregError
+from noisereg.terminal import printable
 
 DEFINING = 60.0
 """Seconds that another process's writing of the same sweep's definition is waited for."""
@@ -234,7 +235,7 @@ def _train(
         print(f"{len(outcome.finished)} of {len(cells)} cells finished · {sweep.path}")
         for name, said in outcome.failed.items():
             what = "diverged" if name in outcome.diverged else "failed"
-            print(f"  {what}: {name}: {said} ({sweep.path / 'cells' / name}.log)")
+            print(f"  {what}: {name}: {printable(said)} ({sweep.path / 'cells' / name}.log)")
         print(f"  noisereg eval {sweep.path}")
     if outcome.failed:
         raise typer.Exit(1)

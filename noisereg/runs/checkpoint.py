@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from noisereg.errors import NoiseregError
+from noisereg.inside import inside
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import STATE, name_of
 from noisereg.runs.objective import Objective
@@ -131,6 +133,7 @@ def save(
         NoiseregError: if it cannot be written (no space left), nothing half-written stays then;
         or if what is read back is not what was written.
     """
+    inside(folder, folder.parent)
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
     contents = {
@@ -198,17 +201,28 @@ class Checkpoint:
     def weights(self, ema: bool = True) -> dict[str, Tensor]:
         """
         Raises:
-            NoiseregError: if they have changed.
+            NoiseregError: if they have changed, or are none.
         """
-        return load_tensors(self._read("ema.safetensors" if ema else "model.safetensors"))
+        name = "ema.safetensors" if ema else "model.safetensors"
+        try:
+            return load_tensors(self._read(name))
+        except SafetensorError as error:
+            raise NoiseregError(f"{self.path}: {name} holds no weights: {error}") from None
 
     def optimizer(self, device: torch.device) -> dict[str, Any]:
         """
         Raises:
-            NoiseregError: if it has changed.
+            NoiseregError: if it has changed, or holds something else than tensors and plain
+            values: code, above all, which is not executed.
         """
         data = io.BytesIO(self._read("optimizer.pt"))
-        return torch.load(data, map_location=device, weights_only=True)
+        try:
+            return torch.load(data, map_location=device, weights_only=True)
+        except Exception as error:  # torch.load raises many types on a file that is none
+            said = next(iter(str(error).splitlines()), "")
+            raise NoiseregError(
+                f"{self.path}: optimizer.pt holds no state of an optimiser: {said}"
+            ) from None
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from noisereg.errors import NoiseregError
+from noisereg.inside import inside
 from noisereg.reading import read_json
 
 STATE = "state.json"
@@ -154,7 +155,11 @@ def prune(folder: Path, keep_last: int, keep_every: int | None, known: set[int])
     """Remove all but the last ``keep_last`` whole checkpoints and the multiples of ``keep_every``.
 
     ``known`` are steps that need no verifying again; those found whole are added.
+
+    Raises:
+        NoiseregError: if the folder is not the run's own.
     """
+    inside(folder, folder.parent)
     there = steps_in(folder)
     for step in there:
         if step not in known:

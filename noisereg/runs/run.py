@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from noisereg.api import Context, Task
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
+from noisereg.inside import check_links
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.reading import read_yaml
@@ -127,13 +128,14 @@ class Run:
     def open(cls, path: str | Path, registry: Registry) -> Run:
         """
         Raises:
-            NoiseregError: if the folder holds no run, or a plugin file of it is gone or has
-            changed.
+            NoiseregError: if the folder holds no run, a link in it leads out of it, or a plugin
+            that it records is gone, has changed or was never run by this user.
         """
         path = Path(path).expanduser()
         if not (path / "config.yaml").exists():
             kind = "is not there" if not path.exists() else "holds no run (no config.yaml)"
             raise NoiseregError(f"{path} {kind}; expected the folder that noisereg train printed")
+        check_links(path)
         config = validate(read_yaml(path / "config.yaml"))
         shape = tuple(read_environment(path)["shape"])
         for record in config.plugins:

@@ -29,6 +29,7 @@ from noisereg.api import Context, Logger, Noise
 from noisereg.datasets.fingerprint import difference
 from noisereg.diffusion.loss import Weighted
 from noisereg.errors import NoiseregError
+from noisereg.inside import check_links
 from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
 from noisereg.reading import read_yaml
@@ -412,6 +413,7 @@ def run_folder(
                         )
                     ):
                         raise NoiseregError(NO_RUN.format(out))
+                    check_links(path)  # before the lock, which could be one
                     held.enter_context(owned(path, note=reporter.note))
             except NoiseregError as error:
                 box[1] = error

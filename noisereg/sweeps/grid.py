@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from noisereg.errors import NoiseregError
+from noisereg.inside import check_links
 from noisereg.ownership import vacant
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
@@ -59,6 +60,15 @@ class Grid(BaseModel):
     )
     seeds: int = Field(1, ge=1, description="counted from the configuration's seed")
     cells: list[str] = Field([], description="written by noisereg: the cells in order")
+
+    @field_validator("cells")
+    @classmethod
+    def _names(cls, value: list[str]) -> list[str]:
+        """They name folders of the sweep's own."""
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9+_=-][A-Za-z0-9.+_=-]*", name):
+                raise ValueError(f"{name!r} is no cell's name")
+        return value
 
     @field_validator(*COMPONENT_AXES, mode="before")
     @classmethod
@@ -185,10 +195,12 @@ class Sweep:
     def open(cls, path: Path) -> Sweep:
         """
         Raises:
-            NoiseregError: if the folder holds no sweep, or one that cannot be read.
+            NoiseregError: if the folder holds no sweep, one that cannot be read, or one with a
+            cell or a link outside of it.
         """
         if not (path / SWEEP_FILE).exists():
             raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})")
+        check_links(path)
         grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
         cells = []
         for name in grid.cells:
