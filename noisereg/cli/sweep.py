@@ -135,6 +135,7 @@ def sweep(
         raise NoiseregError(f"--cell {cell}: the sweep has cells 0 to {len(cells) - 1}")
 
     from noisereg.cli.progress import ConsoleReporter
+    from noisereg.inside import check_links
     from noisereg.ownership import owned
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
@@ -154,6 +155,7 @@ def sweep(
         return
     # The definition has one writer at a time; the cells may be trained by several (array jobs),
     # each of which holds the locks of its own.
+    check_links(out)  # before the lock, which could be one
     with owned(out, note=reporter.note, wait=DEFINING):
         check_continues(out, resolved.cells)
         written = write(out, base, grid, resolved.cells)
