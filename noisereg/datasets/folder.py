@@ -129,10 +129,10 @@ class Arrangement:
                     "into one of them"
                 )
             asked = tuple(folders) if len(folders) > 1 and not stray else ()
-            if asked:
-                self.notes.append(f"{len(asked)} classes, by folder: {_list(asked, LISTED)}")
         elif asked and (stray or set(folders) != set(asked)):
             raise _other_classes(tree, asked, folders, stray)
+        if asked:
+            self.notes.append(f"{len(asked)} classes, by folder: {_list(asked, LISTED)}")
         self.names = asked
         number = {name: k for k, name in enumerate(asked)}
         self.labels = [None if top is None else number.get(top) for top in tops]
@@ -175,7 +175,6 @@ class Arrangement:
         asked = params.classes
         if asked == "auto":
             asked = tuple(map(str, range(count)))
-            self.notes.append(f"{count} classes, by {LABELS}")
         elif asked and len(asked) < count:
             raise NoiseregError(
                 f"{place} has labels up to {count - 1} and classes= names {len(asked)}; expected "
@@ -183,6 +182,8 @@ class Arrangement:
             )
         elif not asked:
             self.labels = [None] * len(self.files)
+        if asked:
+            self.notes.append(f"{len(asked)} classes, by {LABELS}")
         self.names = asked
 
 
@@ -197,7 +198,7 @@ def _other_classes(
     what = [f"there is no folder {_some(gone)}"] * bool(gone)
     what += [f"{_some(new)} is none of the classes"] * bool(new)
     hint = nearest(gone[0], new) if gone else ""
-    return NoiseregError(f"{tree.path}: {' and '.join(what)}{hint}; {expected}")
+    return NoiseregError(f"{tree.path}: {' and '.join(what)}; {expected}{hint}")
 
 
 def _short(value: Any) -> str:

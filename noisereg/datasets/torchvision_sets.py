@@ -56,6 +56,8 @@ class TorchvisionDataset(ImageDataset):
         side = params.size or self.native[1]
         train = Concatenated([self._read(arguments) for arguments in self.training])
         test = self._read(self.testing)
+        names = tuple(map(str, getattr(test, "classes", ())))
+        self.class_names = names if len(names) == self.classes else ()
         self.hold(
             self._part(train, "training", channels),
             self._part(test, "test", channels),

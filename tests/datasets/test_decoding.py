@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from noisereg.datasets.decoding import (
+    UNREADABLE,
     Unfaithful,
     is_grey,
     open_picture,
@@ -19,6 +22,7 @@ from noisereg.datasets.decoding import (
     unreadable,
     upright_size,
 )
+from noisereg.datasets.tree import SUFFIXES
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -272,3 +276,30 @@ def test_shrinking_averages():
 
 def test_a_small_image_is_enlarged():
     assert to_pixels(Image.fromarray(noise(8, 10)), 20, 3).shape == (3, 20, 20)
+
+
+def real_files() -> list[Path]:
+    """The pictures that scikit-image and scikit-learn bring."""
+    found = []
+    for name, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            found += [f for f in (Path(spec.origin).parent / folder).rglob("*") if f.is_file()]
+    return [f for f in found if f.suffix.lower() in SUFFIXES]
+
+
+@pytest.mark.skipif(not real_files(), reason="neither scikit-image's nor scikit-learn's pictures")
+@pytest.mark.parametrize("file", real_files(), ids=lambda f: f.name)
+def test_real_pictures_are_read_or_refused_by_name(file):
+    refused = None
+    try:
+        with open_picture(file) as image:
+            pixels = to_pixels(image, 32, 1 if is_grey(image) else 3)
+    except UNREADABLE as error:
+        refused = error
+    if refused is None:
+        assert pixels.shape[1:] == (32, 32)
+        assert pixels.std() > 1
+    else:
+        assert isinstance(refused, Unfaithful)
+        assert str(unreadable(str(file), refused)).startswith(str(file))

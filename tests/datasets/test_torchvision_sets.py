@@ -50,6 +50,8 @@ def test_idx_files_are_read_as_they_are(tmp_path, kind, folder, memory):
         np.testing.assert_array_equal(pixels[:, 0], written[prefix][0])
         np.testing.assert_array_equal(labels, written[prefix][1])
     assert dataset.flip is False
+    assert len(dataset.class_names) == 10
+    assert dataset.fingerprint()["classes"] == list(dataset.class_names)
 
 
 @pytest.mark.usefixtures("_any_checksum")
