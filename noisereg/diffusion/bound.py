@@ -9,12 +9,13 @@ may be of any shape that broadcasts; sums are over all but the first dimension.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from noisereg.api import Process, per_sample
-from noisereg.diffusion.law import posterior
+from noisereg.api import Noise, Prediction, Process, per_sample
+from noisereg.diffusion.law import posterior, step_scales
 
 
 def step_kl(u: Tensor, log_ratio: Tensor) -> Tensor:
@@ -49,6 +50,63 @@ def discretised_nll(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) -> Te
     return -torch.where(x.abs() > 1 - half, outer, inside).flatten(1).sum(1)
 
 
+def step_term(
+    process: Process,
+    noise: Noise,
+    x0: Tensor,
+    latents: Mapping[str, Tensor],
+    here: Prediction,
+    t: Tensor,
+    s: Tensor,
+    fraction: Tensor | float,
+    eta: float = 1.0,
+) -> Tensor:
+    """The KL of the step from t to s, (B,), for x_t made of x0 and ``latents`` and what the network
+    says of it; ``fraction`` is that of σ̃ (:meth:`noisereg.api.Process.variance_fraction`). Finite
+    and meaningless where s is 0.
+
+    The gradient goes to ``fraction`` alone.
+    """
+    a_t, b_t, a_s, b_s = step_scales(process, t, s)
+    end = s == 0
+    with torch.no_grad():
+        sigma, kept = posterior(a_t, b_t, a_s, b_s, eta)
+        eps = noise.color(latents, s)
+        eps_hat = noise.transport(here.eps_hat, here.heads, t, s)
+        difference = per_sample(a_s, x0) * (x0 - here.x0_hat) + per_sample(kept, x0) * (
+            eps - eps_hat
+        )
+        u = noise.whiten(difference, s) / per_sample(torch.where(end, 1.0, sigma), x0)
+    log_ratio = torch.where(end, 0.0, (b_t / torch.where(end, 1.0, b_s)).log())
+    return step_kl(u, fraction * per_sample(log_ratio, x0))
+
+
+def decoder_term(
+    process: Process,
+    noise: Noise,
+    x0: Tensor,
+    here: Prediction,
+    before: Tensor,
+    t: Tensor,
+    fraction: Tensor | float,
+    levels: int = 0,
+) -> Tensor:
+    """−log p(x0 | x_t) of the last step, from t to 0, (B,); ``before`` is the time before t.
+
+    With ``levels`` and a diagonal noise it is integrated over the width of a grey level, else it is
+    a density. The gradient goes to ``fraction`` alone.
+    """
+    log_std = decoder_log_std(process, before, t, fraction)
+    log_std = log_std if log_std.ndim > 1 else per_sample(log_std, x0)
+    if levels and noise.diagonal:
+        return discretised_nll(x0, here.x0_hat.detach(), log_std, levels)
+    zero = torch.zeros_like(t)
+    with torch.no_grad():
+        whitened = noise.whiten(x0 - here.x0_hat, zero)
+        log_det = noise.log_det(zero, tuple(x0.shape[1:])).to(whitened)
+    return gaussian_nll(whitened, log_std, log_det)
+
+
 def decoder_log_std(
     process: Process, before: Tensor, t: Tensor, fraction: Tensor | float
 ) -> Tensor:
@@ -58,9 +116,7 @@ def decoder_log_std(
     As improved DDPM clips its posterior variance (2102.09672, §2.2, and its code). Where t is 1
     there is no step before it, and it is b_t. Shape (B, 1, …), or the fraction's.
     """
-    b_t = process.noise_scale(t)
-    b_before = process.noise_scale(before)
-    a_before, a_t = process.signal_scale(before), process.signal_scale(t)
+    a_before, b_before, a_t, b_t = step_scales(process, before, t)
     sigma, _ = posterior(a_before, b_before, a_t, b_t)
     low = torch.where(before > t, sigma, b_t).log()
     if isinstance(fraction, Tensor):

@@ -26,6 +26,12 @@ def scales(process: Process, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     return per_sample(process.signal_scale(t), like), per_sample(process.noise_scale(t), like)
 
 
+def step_scales(process: Process, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """a_t, b_t, a_s, b_s of the step from t to s, each (B,) float64."""
+    a, b = process.signal_scale, process.noise_scale
+    return a(t), b(t), a(s), b(s)
+
+
 def log_ratio(process: Process, t: Tensor) -> Tensor:
     """λ = log(a/b), half the log of the signal-to-noise ratio, (B,) float64; −∞ where no signal is
     left.

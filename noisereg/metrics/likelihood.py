@@ -17,13 +17,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Dataset, Metric, Model, Noise, Prediction, Process, per_sample
-from noisereg.diffusion.bound import (
-    decoder_log_std,
-    discretised_nll,
-    gaussian_nll,
-    step_kl,
-)
-from noisereg.diffusion.law import add_noise, posterior
+from noisereg.diffusion.bound import decoder_term, gaussian_nll, step_term
+from noisereg.diffusion.law import add_noise
 from noisereg.diffusion.sample import Predict, Source
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import spaced
@@ -76,7 +71,7 @@ def variational_bound(
     def at(time: Tensor) -> Tensor:
         return time.to(x0.device).expand(len(x0))
 
-    start, shape = at(times[0]), tuple(x0.shape[1:])
+    start = at(times[0])
     offset = noise.whiten(
         per_sample(process.signal_scale(start) / process.noise_scale(start), x0) * x0, start
     )
@@ -88,30 +83,10 @@ def variational_bound(
         here = predict(x_t, t)
         fraction = process.variance_fraction(here.own)
         if k < len(times) - 2:
-            sigma, kept = posterior(
-                process.signal_scale(t),
-                process.noise_scale(t),
-                process.signal_scale(s),
-                process.noise_scale(s),
-                eta,
-            )
-            eps_hat = noise.transport(here.eps_hat, here.heads, t, s)
-            difference = per_sample(process.signal_scale(s), x0) * (x0 - here.x0_hat)
-            difference = difference + per_sample(kept, x0) * (noise.color(latents, s) - eps_hat)
-            log_ratio = per_sample((process.noise_scale(t) / process.noise_scale(s)).log(), x0)
-            steps.append(
-                step_kl(noise.whiten(difference, s) / per_sample(sigma, x0), fraction * log_ratio)
-            )
+            steps.append(step_term(process, noise, x0, latents, here, t, s, fraction, eta))
             continue
         before = at(times[k - 1]) if k else t
-        log_std = decoder_log_std(process, before, t, fraction)
-        log_std = log_std if log_std.ndim > 1 else per_sample(log_std, x0)
-        if levels and noise.diagonal:
-            decoder = discretised_nll(x0, here.x0_hat, log_std, levels)
-        else:
-            decoder = gaussian_nll(
-                noise.whiten(x0 - here.x0_hat, s), log_std, noise.log_det(s, shape)
-            )
+        decoder = decoder_term(process, noise, x0, here, before, t, fraction, levels)
     zeros = x0.new_zeros(0, len(x0))
     return Bound(
         offset.square().flatten(1).sum(1) / 2, torch.stack(steps) if steps else zeros, decoder

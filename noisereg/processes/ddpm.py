@@ -9,8 +9,9 @@ import math
 import torch
 from torch import Tensor
 
-from noisereg.api import Context, NoiseregError, Process, TrainStep, per_sample
+from noisereg.api import Context, NoiseregError, Prediction, Process, TrainStep, per_sample
 from noisereg.diffusion import compatible
+<<<<<<< HEAD
 from noisereg.diffusion.bound import (
     decoder_log_std,
     discretised_nll,
@@ -19,6 +20,10 @@ from noisereg.diffusion.bound import (
 )
 from noisereg.diffusion.law import posterior
 from noisereg.processes import DDPMParams, times
+=======
+from noisereg.diffusion.bound import decoder_term, step_term
+from noisereg.processes import DDPMParams
+>>>>>>> dcae27d (The bound's terms once: step and decoder, for training and for the metric)
 from noisereg.processes.weighting import loss_weight
 
 
@@ -184,37 +189,19 @@ class DDPM(Process):
         """λ·T·L_t in bits/dim, L_t being t's term of the bound, whose mean over t is the bound
         without its constant; only σ̃ is trained by it (2102.09672, eq. 16 and 17)."""
         fraction = self.variance_fraction(s.own)
-        assert isinstance(fraction, Tensor)
         t, before = s.t, (s.t - 1 / self.T).clamp(min=0)
         last = before < 0.5 / self.T
         before = torch.where(last, 0.0, before)
-        n = s.x0[0].numel()
-        with torch.no_grad():
-            a_t, b_t = self.signal_scale(t), self.noise_scale(t)
-            a_s, b_s = self.signal_scale(before), self.noise_scale(before)
-            sigma, kept = posterior(a_t, b_t, a_s, b_s)
-            log_ratio = (
-                self.noise_scale(t) / torch.where(last, 1.0, self.noise_scale(before))
-            ).log()
-            eps = s.noise.color(s.latents, before)
-            eps_hat = s.noise.transport(s.eps_hat, s.heads, t, before)
-            # On the last step nothing of ε is kept, and the difference of the means is the
-            # decoder's: x0 − x̂0.
-            difference = per_sample(self.signal_scale(before), eps) * (s.x0 - s.x0_hat)
-            difference = difference + per_sample(kept, eps) * (eps - eps_hat)
-            whitened = s.noise.whiten(difference, before)
-            log_det = s.noise.log_det(before, tuple(s.x0.shape[1:])).to(whitened)
-        kl = step_kl(
-            whitened / per_sample(torch.where(last, 1.0, sigma), eps),
-            fraction * per_sample(torch.where(last, 0.0, log_ratio), eps),
+        after = (t + 1 / self.T).clamp(max=1)
+        here = Prediction(s.x0_hat, s.eps_hat, s.heads)
+        # Away from the last step x̂0 may be far off, and what is not used must have a finite
+        # gradient all the same.
+        near = torch.where(per_sample(last, s.x0).bool(), s.x0_hat, s.x0)
+        term = torch.where(
+            last,
+            decoder_term(
+                self, s.noise, s.x0, Prediction(near, near), after, t, fraction, self.levels
+            ),
+            step_term(self, s.noise, s.x0, s.latents, here, t, before, fraction),
         )
-        log_std = decoder_log_std(self, (t + 1 / self.T).clamp(max=1), t, fraction)
-        if self.levels and self.diagonal:
-            # Elsewhere x̂0 may be far off, and what is not used must have a finite gradient all
-            # the same.
-            near = torch.where(per_sample(last, s.x0).bool(), s.x0_hat.detach(), s.x0)
-            decoder = discretised_nll(s.x0, near, log_std, self.levels)
-        else:
-            decoder = gaussian_nll(whitened, log_std, log_det)
-        term = torch.where(last, decoder, kl)
-        return self.params.bound_weight * self.T * term / (n * math.log(2))
+        return self.params.bound_weight * self.T * term / (s.x0[0].numel() * math.log(2))

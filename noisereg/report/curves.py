@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from noisereg.api import Dataset, Noise, per_sample
+=======
+from noisereg.api import Dataset
+from noisereg.diffusion.law import add_noise
+>>>>>>> dcae27d (The bound's terms once: step and decoder, for training and for the metric)
 from noisereg.evaluation.reference import MOST, Reference, spaced
 from noisereg.evaluation.samples import Sampling, components, reference_condition
 from noisereg.features.spaces import unit_range
@@ -119,7 +124,7 @@ def measure(
         t = time.to(runtime.device).expand(len(x0))
         a, b = model.process.signal_scale(t), model.process.noise_scale(t)
         eps = model.noise.color(latents, t)
-        x_t = per_sample(a, x0) * x0 + per_sample(b, x0) * eps
+        x_t = add_noise(model.process, x0, eps, t)
         columns["predicted"].append(power(model.predict(x_t, t, cond).eps_hat))
         columns["level"].append(float(model.noise.mean_square(t)[0]))
         columns["signal"].append(float(a[0]))
