@@ -11,19 +11,8 @@ from torch import Tensor
 
 from noisereg.api import Context, NoiseregError, Prediction, Process, TrainStep, per_sample
 from noisereg.diffusion import compatible
-<<<<<<< HEAD
-from noisereg.diffusion.bound import (
-    decoder_log_std,
-    discretised_nll,
-    gaussian_nll,
-    step_kl,
-)
-from noisereg.diffusion.law import posterior
-from noisereg.processes import DDPMParams, times
-=======
 from noisereg.diffusion.bound import decoder_term, step_term
-from noisereg.processes import DDPMParams
->>>>>>> dcae27d (The bound's terms once: step and decoder, for training and for the metric)
+from noisereg.processes import DDPMParams, times
 from noisereg.processes.weighting import loss_weight
 
 

@@ -12,12 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from noisereg.api import Dataset, Noise, per_sample
-=======
-from noisereg.api import Dataset
+from noisereg.api import Dataset, Noise
 from noisereg.diffusion.law import add_noise
->>>>>>> dcae27d (The bound's terms once: step and decoder, for training and for the metric)
 from noisereg.evaluation.reference import MOST, Reference, spaced
 from noisereg.evaluation.samples import Sampling, components, reference_condition
 from noisereg.features.spaces import unit_range
