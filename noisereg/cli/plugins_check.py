@@ -28,7 +28,7 @@ MARK = {"passed": "passed", "failed": "FAILED", "not applicable": "not applicabl
 
 
 @dataclass
-class Source:
+class Origin:
     """What is to be checked and how a fresh process finds it."""
 
     entries: list[Entry]
@@ -58,9 +58,9 @@ def check(
     """
     registry = open_registry(plugins=plugin)
     results = [
-        _check(source, entry, as_json)
-        for source in _sources(registry, name, plugin or [])
-        for entry in source.entries
+        _check(origin, entry, as_json)
+        for origin in _origins(registry, name, plugin or [])
+        for entry in origin.entries
     ]
     if as_json:
         print(json.dumps(results, indent=1))
@@ -68,7 +68,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _sources(registry: Registry, name: str | None, given: list[str]) -> Iterator[Source]:
+def _origins(registry: Registry, name: str | None, given: list[str]) -> Iterator[Origin]:
     """
     Raises:
         NoiseregError: for what is neither a component, a package, a file nor a folder.
@@ -80,7 +80,7 @@ def _sources(registry: Registry, name: str | None, given: list[str]) -> Iterator
         if path.is_dir():
             yield _folder(path)
         else:
-            yield Source(registry.load(name).entries, [name])
+            yield Origin(registry.load(name).entries, [name])
         return
     entries = registry.entries()
     if name is None:
@@ -102,10 +102,10 @@ def _sources(registry: Registry, name: str | None, given: list[str]) -> Iterator
 
         entries = find_all(registry, name)
     for entry in entries:
-        yield Source([entry], given, requirements=_requirements(entry.distribution))
+        yield Origin([entry], given, requirements=_requirements(entry.distribution))
 
 
-def _folder(path: Path) -> Source:
+def _folder(path: Path) -> Origin:
     """A package that need not be installed: its modules are those of its pyproject's entry
     points.
     """
@@ -130,7 +130,7 @@ def _folder(path: Path) -> Source:
         entries = [e for module in modules for e in fresh.load(module.partition(":")[0]).entries]
     finally:
         sys.path[:] = before
-    return Source(
+    return Origin(
         entries, [m.partition(":")[0] for m in modules], folders, project.get("dependencies", [])
     )
 
@@ -141,12 +141,12 @@ def _requirements(distribution: str) -> list[str] | None:
     return importlib.metadata.requires(distribution) or []
 
 
-def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
+def _check(origin: Origin, entry: Entry, quiet: bool) -> dict[str, Any]:
     """One component's answers, printed as they come."""
-    paths = os.pathsep.join([*source.path, *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([*origin.path, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [*trust.interpreter(), "-m", "noisereg.testing", entry.kind, entry.qualified]
-    if source.references:
-        command += ["--plugin", *source.references]
+    if origin.references:
+        command += ["--plugin", *origin.references]
     result: dict[str, Any] = {
         "kind": entry.kind,
         "name": entry.qualified,
@@ -171,7 +171,7 @@ def _check(source: Source, entry: Entry, quiet: bool) -> dict[str, Any]:
             if "error" in answer:
                 answers = [_answer("loads", answer["error"])]
             elif "check" not in answer:
-                answers = _package(source, entry, answer)
+                answers = _package(origin, entry, answer)
                 result["import_seconds"] = round(answer["seconds"], 4)
             else:
                 answers = [answer]
@@ -213,7 +213,7 @@ def _answer(name: str, failure: str) -> dict[str, Any]:
     }
 
 
-def _package(source: Source, entry: Entry, imported: dict[str, Any]) -> list[dict[str, Any]]:
+def _package(origin: Origin, entry: Entry, imported: dict[str, Any]) -> list[dict[str, Any]]:
     """What is asked of the plugin beside its component."""
     answers = []
     if entry.distribution not in (BUILTIN, FILE):
@@ -221,10 +221,10 @@ def _package(source: Source, entry: Entry, imported: dict[str, Any]) -> list[dic
         if not slow and imported["seconds"] > SLOWEST_IMPORT:
             slow = f"importing it takes {imported['seconds']:.1f} s, and every command that resolves a name waits for it"
         answers.append(_answer("imports_quickly", slow))
-    if source.requirements is not None:
+    if origin.requirements is not None:
         bound = any(
             re.match(r"noisereg\b[^;]*(>=|==|~=|>)", line.replace(" ", ""))
-            for line in source.requirements
+            for line in origin.requirements
         )
         missing = (
             ""

@@ -225,19 +225,19 @@ def _train(
     from noisereg.sweeps.launcher import Launcher, Stopped, visible_gpus
 
     try:
-        outcome = Launcher(sweep, jobs, visible_gpus(), reporter, arguments).run(cells)
+        tally = Launcher(sweep, jobs, visible_gpus(), reporter, arguments).run(cells)
     except Stopped as stopped:
         reporter.note("stopped; the cells in training have saved. The same command goes on.")
         raise typer.Exit(128 + stopped.signum) from None
     if as_json:
-        done = [cell.name for cell in outcome.finished]
-        found = {"sweep": str(sweep.path), "finished": done, "failed": outcome.failed}
-        print(json.dumps({**found, "diverged": outcome.diverged}))
+        done = [cell.name for cell in tally.finished]
+        found = {"sweep": str(sweep.path), "finished": done, "failed": tally.failed}
+        print(json.dumps({**found, "diverged": tally.diverged}))
     else:
-        print(f"{len(outcome.finished)} of {len(cells)} cells finished · {sweep.path}")
-        for name, said in outcome.failed.items():
-            what = "diverged" if name in outcome.diverged else "failed"
+        print(f"{len(tally.finished)} of {len(cells)} cells finished · {sweep.path}")
+        for name, said in tally.failed.items():
+            what = "diverged" if name in tally.diverged else "failed"
             print(f"  {what}: {name}: {printable(said)} ({sweep.path / 'cells' / name}.log)")
         print(f"  noisereg eval {sweep.path}")
-    if outcome.failed:
+    if tally.failed:
         raise typer.Exit(1)

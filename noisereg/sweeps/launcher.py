@@ -34,7 +34,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Outcome:
+class Tally:
     finished: list[Cell] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """By cell: the last thing it said."""
@@ -88,16 +88,16 @@ class Launcher:
         self.arguments = list(arguments)
         self._signum = 0
 
-    def run(self, cells: Sequence[Cell]) -> Outcome:
+    def run(self, cells: Sequence[Cell]) -> Tally:
         """
         Raises:
             Stopped: once every child has stopped after a signal.
         """
-        outcome = Outcome(finished=[cell for cell in cells if self.sweep.finished(cell)])
-        waiting = [cell for cell in cells if cell not in outcome.finished]
+        tally = Tally(finished=[cell for cell in cells if self.sweep.finished(cell)])
+        waiting = [cell for cell in cells if cell not in tally.finished]
         children: list[_Child] = []
         elsewhere: set[str] = set()
-        self.reporter.begin("sweep", len(cells), len(outcome.finished))
+        self.reporter.begin("sweep", len(cells), len(tally.finished))
         handlers = {
             s: signal.signal(s, self._ask)
             for s in STOPPING
@@ -107,16 +107,16 @@ class Launcher:
             while waiting or children:
                 for child in [c for c in children if c.process.poll() is not None]:
                     children.remove(child)
-                    self._ended(child, outcome)
-                    self.reporter.advance(len(outcome.finished) + len(outcome.failed))
+                    self._ended(child, tally)
+                    self.reporter.advance(len(tally.finished) + len(tally.failed))
                 if self._signum:
                     self._stop(children)
                     raise Stopped(self._signum)
                 for cell in list(waiting):
                     if self.sweep.finished(cell):
                         waiting.remove(cell)
-                        outcome.finished.append(cell)
-                        self.reporter.advance(len(outcome.finished) + len(outcome.failed))
+                        tally.finished.append(cell)
+                        self.reporter.advance(len(tally.finished) + len(tally.failed))
                     elif len(children) < self.jobs and (lock := _lock(self.sweep.lock_of(cell))):
                         waiting.remove(cell)
                         children.append(self._start(cell, lock, {c.slot for c in children}))
@@ -130,7 +130,7 @@ class Launcher:
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
             self.reporter.end()
-        return outcome
+        return tally
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
@@ -159,19 +159,19 @@ class Launcher:
             )
         return _Child(cell, process, slot, time.monotonic())
 
-    def _ended(self, child: _Child, outcome: Outcome) -> None:
+    def _ended(self, child: _Child, tally: Tally) -> None:
         seconds = time.monotonic() - child.began
         if child.process.returncode == 0 and self.sweep.finished(child.cell):
-            outcome.finished.append(child.cell)
+            tally.finished.append(child.cell)
             self.reporter.note(f"{child.cell.name} finished in {seconds:,.0f} s")
         elif not self._signum:
             said = self._last_words(child.cell) or f"exit code {child.process.returncode}"
-            outcome.failed[child.cell.name] = said
+            tally.failed[child.cell.name] = said
             status = self.sweep.status(child.cell)
             what = "failed"
             if status is not None and status.diverged:
                 what = "diverged"
-                outcome.diverged.append(child.cell.name)
+                tally.diverged.append(child.cell.name)
             self.reporter.note(f"{child.cell.name} {what} after {seconds:,.0f} s: {said}")
 
     def _last_words(self, cell: Cell) -> str:

@@ -570,9 +570,9 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
     timer = threading.Timer(0.5, let_go)
     timer.start()
-    outcome = launcher.Launcher(sweep, 1, [], ConsoleReporter()).run(cells)
+    tally = launcher.Launcher(sweep, 1, [], ConsoleReporter()).run(cells)
     timer.join()
-    assert (outcome.finished, outcome.failed) == (cells, {})
+    assert (tally.finished, tally.failed) == (cells, {})
     assert (
         capsys.readouterr().err.count(
             "white_s0 is being trained by another process; waiting for it"
