@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: demo test fuzz lint clean
+.PHONY: demo test fuzz kill lint clean
 
 demo: $(STAMP)
 	$(BIN)/noisereg train --noise blue-tv --reg isotropy --process iadb --resume --out runs/demo
@@ -23,6 +23,10 @@ SEED ?= $(shell date +%s)
 fuzz: $(TEST_STAMP)
 	@echo "seed $(SEED): make fuzz SEED=$(SEED) NUMBER=$(NUMBER) does the same again"
 	NOISEREG_FUZZ=$(NUMBER) $(BIN)/pytest tests/fuzz -p no:cacheprovider --hypothesis-seed=$(SEED)
+
+# Half an hour: 200 kills of train, eval, noise build and sweep, and 20 pairs of runs started together.
+kill: $(TEST_STAMP)
+	NOISEREG_KILLS=200 NOISEREG_ROUNDS=20 $(BIN)/pytest tests/test_kill.py tests/test_ownership.py
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -80,38 +77,6 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_bit_for_bit(whole, tmp_path):
     assert run.status["step"] == 5  # asked during step 4's line, seen at the end of the next step
     assert_bit_equal(state(whole), state(train(tmp_path / "run", 8, resume=True)))
     assert run.status["status"] == "finished"
-
-
-def test_killed_by_9_it_goes_on_bit_for_bit(tmp_path):
-    """A real process, killed at an arbitrary instant after its first checkpoint."""
-    args = [
-        "train", "--out", str(tmp_path / "run"), "--resume", "--noise", "blue-tv", "--denoiser", "mlp:width=32,dropout=0.1",
-        "--steps", "4000", "--batch-size", "16", "--set", "train.checkpoint_every=20", "--set", "runtime.device=cpu",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "noisereg", *args],
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while (
-        not checkpoint_files.steps_in(tmp_path / "run/checkpoints") and time.monotonic() < deadline
-    ):
-        time.sleep(0.01)
-    time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    reached = checkpoint_files.steps_in(tmp_path / "run/checkpoints")[-1]
-    goal = reached + 17
-    more = {
-        "reg": [],
-        "noise": "blue-tv",
-        "denoiser": "mlp:width=32,dropout=0.1",
-        "train": {"checkpoint_every": 20},
-    }
-    resumed = train(tmp_path / "run", goal, resume=True, **more, sample={})
-    straight = train(tmp_path / "straight", goal, **more, sample={})
-    assert_bit_equal(state(resumed), state(straight))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "state"])
