@@ -165,8 +165,8 @@ def show(
     registry = open_registry(no_plugins, plugin)
     import torch
 
+    from noisereg.draws import Stream, latents
     from noisereg.noises.analysis import look
-    from noisereg.runs.draws import Stream, latents
 
     built, shape = _build(registry, noise, shape, data, size is not None or channels is not None)
     drawn = latents(built, shape, seed, Stream.SAMPLE_LATENTS, range(draws), step=0)
@@ -232,7 +232,7 @@ def _build(
 def _with_data(registry: Registry, data: str, ctx: Context) -> Context:
     from dataclasses import replace
 
-    from noisereg.runs.build import batches
+    from noisereg.data import batches
     from noisereg.runs.config import data_spec, validate
 
     spec = data_spec(validate({"data": data}).data, registry)

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from noisereg.arrays import ArrayFile, explained, open_arrays
-from noisereg.datasets.memory import free_host_memory
 from noisereg.errors import NoiseregError
+from noisereg.memory import free_host_memory
 
 ENDINGS = (".npy", ".npz")
 KEYS = ("samples", "arr_0")

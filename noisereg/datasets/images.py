@@ -18,9 +18,9 @@ from torch import Tensor
 from noisereg.api import Batch, Context, Split
 from noisereg.datasets import ImageParams
 from noisereg.datasets.decoding import UNREADABLE, heard, reading, to_pixels, unreadable
-from noisereg.datasets.memory import free_device_memory, free_host_memory
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
+from noisereg.memory import free_device_memory, free_host_memory
 
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
 """How much of the free memory data may take: on a GPU the network and its activations need the

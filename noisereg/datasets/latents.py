@@ -99,7 +99,7 @@ class Latents(TwoSplits):
         autoencoder = load_autoencoder(params.decoder, ctx)
 
         def decode(x: Tensor) -> Tensor:
-            from noisereg.runs.output import to_uint8
+            from noisereg.data import to_uint8
 
             with torch.inference_mode():
                 parts = [

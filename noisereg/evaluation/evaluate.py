@@ -19,10 +19,11 @@ from torch import Tensor
 
 from noisereg import __version__
 from noisereg.api import Context, Dataset, Metric
+from noisereg.data import tensor_hash
 from noisereg.errors import NoiseregError, nearest
 from noisereg.evaluation import reference as references
 from noisereg.evaluation import subjects as found_targets
-from noisereg.evaluation.reference import Reference, reference, tensor_hash
+from noisereg.evaluation.reference import Reference, reference
 from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
 from noisereg.evaluation.subjects import Images, Targets
 from noisereg.features.spaces import Pixels, Space

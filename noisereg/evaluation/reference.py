@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from noisereg import draws
 from noisereg.api import Dataset
+from noisereg.data import as_output, read_split, tensor_hash
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
-from noisereg.runs import draws
-from noisereg.runs.draws import Stream
-from noisereg.runs.run import as_output
 
 Name = Literal["train", "heldout", "fresh"]
-MOST = 50_000
-"""Reference samples taken from a larger split, evenly spaced; FID is by custom against so many."""
 FRESH_SEED = 2026
 """Fresh samples are the same for every run they are compared with."""
 
@@ -31,20 +27,6 @@ class Reference:
     x: Tensor
     identity: str
     """A hash of the samples."""
-
-
-def spaced(total: int, most: int) -> Tensor:
-    """At most ``most`` of ``range(total)``, evenly spaced, int64."""
-    return torch.arange(total) if total <= most else torch.arange(most) * total // most
-
-
-def read_split(dataset: Dataset, split: str, most: int = MOST, at_once: int = 500) -> Tensor:
-    """The samples of a split as a user gets them, at most ``most``."""
-    part = dataset.split(split)
-    indices = spaced(len(part), most)
-    return torch.cat(
-        [as_output(part.batch(some).x, dataset.decode) for some in indices.split(at_once)]
-    )
 
 
 def reference(dataset: Dataset, data: str, name: Name, num: int | None) -> Reference:
@@ -68,11 +50,3 @@ def reference(dataset: Dataset, data: str, name: Name, num: int | None) -> Refer
             raise NoiseregError(f"{data} has no samples in its {name} split")
         x = read_split(dataset, name)
     return Reference(data, name, x, tensor_hash(x))
-
-
-def tensor_hash(x: Tensor) -> str:
-    """SHA-256 of shape, type and values, 16 hex digits."""
-    digest = hashlib.sha256(f"{tuple(x.shape)} {x.dtype}".encode())
-    for part in x.split(4096):
-        digest.update(part.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

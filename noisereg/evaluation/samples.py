@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from noisereg.api import Dataset, Task
+from noisereg.data import MOST, as_output, spaced
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.reference import MOST, spaced
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import SECTION_KIND, SampleConfig
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.run import Run, as_output, draw
+from noisereg.runs.run import Run, draw
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.sampling import override
 from noisereg.store import ARRAY, Store, cache_dir, say_once

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from noisereg.data import to_uint8
 from noisereg.datasets import array_file
 from noisereg.datasets.decoding import UNREADABLE, open_picture, to_pixels, unreadable
 from noisereg.datasets.tree import open_tree
@@ -18,7 +19,6 @@ from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec, flatten
 from noisereg.runs.config import LISTS, MAY_DIFFER, SECTION_KIND
-from noisereg.runs.output import to_uint8
 from noisereg.runs.records import read_environment
 from noisereg.runs.run import Run
 from noisereg.sweeps.grid import SWEEP_FILE, Sweep

@@ -12,9 +12,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from noisereg.api import Context, Dataset, Features
+from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
 from noisereg.features import ClassifierParams
-from noisereg.features.spaces import unit_range, weights_hash
+from noisereg.features.spaces import weights_hash
 from noisereg.store import BYTES, Store
 
 VERSION = 1

@@ -10,16 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Features
+from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
 from noisereg.features import InceptionParams, PixelsParams, RandomVgg16Params
 from noisereg.store import ARRAY, Store
-
-
-def unit_range(x: Tensor) -> Tensor:
-    """uint8 values as float32 in [−1, 1], the range that images are trained in; floats as they
-    are.
-    """
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
 def as_rgb(x: Tensor, space: str) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
+from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
-from noisereg.features.spaces import Space, unit_range
+from noisereg.features.spaces import Space
 from noisereg.metrics import (
     FidParams,
     FrechetParams,

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from noisereg import draws
 from noisereg.api import Context, Dataset, Metric, Model, Noise, Prediction, Process, per_sample
+from noisereg.data import spaced
 from noisereg.diffusion.bound import decoder_term, gaussian_nll, step_term
 from noisereg.diffusion.law import add_noise
 from noisereg.diffusion.sample import Predict, Source
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.reference import spaced
 from noisereg.metrics import NllParams
-from noisereg.runs import draws
-from noisereg.runs.draws import Stream
 
 # The variational bound
 

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisereg import draws
 from noisereg.api import Context, Dataset, Metric, Model, Noise, Process
+from noisereg.data import batches, spaced
 from noisereg.diffusion.law import add_noise
+from noisereg.diffusion.matrix import noise_matrix
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.reference import spaced
 from noisereg.metrics import IsotropyGapParams
-from noisereg.noises.matrix import noise_matrix
-from noisereg.runs import draws
-from noisereg.runs.build import batches
-from noisereg.runs.draws import Stream
 
 LARGEST = 3072
 """Numbers a sample (3×32×32) up to which a dense covariance is taken."""

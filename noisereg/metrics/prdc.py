@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
-from noisereg.datasets.memory import free_host_memory
 from noisereg.errors import NoiseregError
+from noisereg.memory import free_host_memory
 from noisereg.metrics import PrdcParams
 
 BLOCK = 2048

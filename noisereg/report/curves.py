@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisereg import draws
 from noisereg.api import Dataset, Noise
+from noisereg.data import MOST, spaced, unit_range
 from noisereg.diffusion.law import add_noise
-from noisereg.evaluation.reference import MOST, Reference, spaced
+from noisereg.draws import Stream
+from noisereg.evaluation.reference import Reference
 from noisereg.evaluation.samples import Sampling, components, reference_condition
-from noisereg.features.spaces import unit_range
 from noisereg.metrics.power import optimum
-from noisereg.runs import draws
 from noisereg.runs.build import Parts
-from noisereg.runs.draws import Stream
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run

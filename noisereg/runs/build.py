@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from noisereg import draws
 from noisereg.api import (
     Context,
     Dataset,
@@ -19,27 +20,20 @@ from noisereg.api import (
     Regularizer,
     Task,
 )
+from noisereg.data import batches
 from noisereg.diffusion import compatible
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.loss import Weighted
+from noisereg.draws import Stream
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs import draws
 from noisereg.runs.config import Config, complete, data_spec, horizon
 from noisereg.runs.describe import describe, notes_of
-from noisereg.runs.draws import Stream
 from noisereg.runs.objective import Objective
 from noisereg.runs.resolve import choose_denoiser, resolve
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
 from noisereg.store import cache_dir
-
-
-def batches(dataset: Dataset, split: str, size: int = 500) -> Iterator[Tensor]:
-    """The data of one split, once, in order."""
-    part = dataset.split(split)
-    for start in range(0, len(part), size):
-        yield part.batch(torch.arange(start, min(start + size, len(part)))).x
 
 
 @dataclass

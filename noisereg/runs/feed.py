@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisereg import draws
 from noisereg.api import Noise, Process, Split, Task
-from noisereg.runs import draws
+from noisereg.draws import Stream
 from noisereg.runs.config import Config
-from noisereg.runs.draws import Stream
 from noisereg.runs.runtime import Runtime
 
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisereg import draws
 from noisereg.api import Noise, Prediction, Process, Task
+from noisereg.draws import Stream
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs import draws, sampling
+from noisereg.runs import sampling
 from noisereg.runs.build import Parts
 from noisereg.runs.config import SampleConfig
-from noisereg.runs.draws import Stream
 
 
 @dataclass(frozen=True)

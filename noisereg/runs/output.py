@@ -11,38 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from noisereg.data import check_finite, to_uint8
 from noisereg.errors import NoiseregError
 from noisereg.store import write_atomically
-
-
-class NotFinite(NoiseregError):
-    """A number that should be finite is infinite or nan."""
-
-
-def check_finite(x: Tensor) -> None:
-    """
-    Raises:
-        NotFinite: if a number of the samples x, (N, …), is infinite or nan.
-    """
-    if not x.is_floating_point():
-        return
-    finite = torch.isfinite(x).flatten(1).all(1)
-    if bad := int((~finite).sum()):
-        raise NotFinite(
-            f"{bad:,} of {len(x):,} samples are not finite: the network diverged, in training or "
-            "under this way of sampling; draw from an earlier one (`checkpoint`), or train "
-            "at a lower rate"
-        )
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [−1, 1] as uint8.
-
-    Raises:
-        NotFinite: for what no pixel can be.
-    """
-    check_finite(x)
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Task
+from noisereg.data import as_output
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
@@ -22,7 +23,7 @@ from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
 from noisereg.runs.build import Parts, build_parts
 from noisereg.runs.config import Config, RuntimeConfig, validate
 from noisereg.runs.model import RunModel
-from noisereg.runs.output import check_finite, check_num, picture, to_uint8
+from noisereg.runs.output import check_num, picture
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
@@ -77,21 +78,6 @@ def draw(
                     reporter.advance(done + start + len(some) * k // steps)
         drawn.append(x.clone())
     return torch.cat(drawn)
-
-
-def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """What a user gets, on the CPU: uint8 images (N, C, H, W), float32 points (N, D), or what the
-    data's ``decode`` makes.
-
-    Raises:
-        NoiseregError: if a number is not finite.
-    """
-    check_finite(x)
-    if decode is not None:
-        x = decode(x)
-        check_finite(x)
-        return x.cpu()
-    return to_uint8(x).cpu() if x.ndim == 4 else x.float().cpu()
 
 
 def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) -> None:

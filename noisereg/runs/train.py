@@ -24,24 +24,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisereg import __version__
+from noisereg import __version__, draws
 from noisereg.api import Context, Logger, Noise
+from noisereg.data import NotFinite, batches
 from noisereg.datasets.fingerprint import difference
 from noisereg.diffusion.loss import Weighted
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
 from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
 from noisereg.reading import read_yaml
-from noisereg.runs import checkpoint, checkpoint_files, draws, parentage
-from noisereg.runs.build import Parts, batches, build_dataset, build_parts
+from noisereg.runs import checkpoint, checkpoint_files, parentage
+from noisereg.runs.build import Parts, build_dataset, build_parts
 from noisereg.runs.checkpoint import EMA
 from noisereg.runs.checkpoint_files import run_of
 from noisereg.runs.config import Config, horizon, resume_difference, validate, write_yaml
-from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
 from noisereg.runs.guard import Guard
-from noisereg.runs.output import NotFinite
 from noisereg.runs.pretrained import continued, initialise
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter

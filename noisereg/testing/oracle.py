@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Noise, Prediction, Process, Solver
+from noisereg.diffusion.matrix import noise_matrix
 from noisereg.diffusion.sample import Predict, trajectory
 from noisereg.diffusion.solvers import DDIM
-from noisereg.noises.matrix import noise_matrix
 
 
 def basis_matrix(noise: Noise, shape: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from noisereg_equal_snr.noise import signal_to_noise
 
 import noisereg
-from noisereg.runs.build import batches
+from noisereg.data import batches
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 import noisereg
+from noisereg import draws
+from noisereg.data import batches
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.loss import Weighted
+from noisereg.draws import Stream
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs import draws
-from noisereg.runs.build import batches, build_dataset
-from noisereg.runs.draws import Stream
+from noisereg.runs.build import build_dataset
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
 

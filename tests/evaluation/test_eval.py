@@ -23,10 +23,10 @@ import noisereg
 from noisereg import store
 from noisereg.api import Context
 from noisereg.cli.main import run
+from noisereg.data import read_split
 from noisereg.datasets import ImageParams
 from noisereg.datasets.digits import Digits
 from noisereg.evaluation import samples as sampling
-from noisereg.evaluation.reference import read_split
 from noisereg.evaluation.samples import draw_samples, plan, read_samples
 from noisereg.metrics.fidelity import frechet_distance
 from noisereg.metrics.prdc import manifolds

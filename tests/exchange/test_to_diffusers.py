@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from noisereg import draws
 from noisereg.cli.main import run as command
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.exchange.to_diffusers import export
-from noisereg.runs import draws
-from noisereg.runs.draws import Stream
 from noisereg.runs.run import draw
 
 COUNT = 3

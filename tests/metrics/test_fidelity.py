@@ -14,13 +14,14 @@ import torch_fidelity
 from torch.utils.data import Dataset
 
 from noisereg.api import Context, Features
+from noisereg.data import unit_range
 from noisereg.datasets import ImageParams, PointsParams
 from noisereg.datasets.digits import Digits
 from noisereg.datasets.toy2d import SwissRoll
 from noisereg.errors import NoiseregError
 from noisereg.features import ClassifierParams, InceptionParams, PixelsParams, RandomVgg16Params
 from noisereg.features.classifier import Classifier
-from noisereg.features.spaces import Inception, Pixels, RandomVgg16, Space, unit_range
+from noisereg.features.spaces import Inception, Pixels, RandomVgg16, Space
 from noisereg.metrics import (
     FidParams,
     FrechetParams,

@@ -18,10 +18,11 @@ import torch
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
 from noisereg.cli.progress import ConsoleReporter
+from noisereg.data import NotFinite, to_uint8
 from noisereg.errors import NoiseregError
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import steps_in, verify
-from noisereg.runs.output import NotFinite, picture, to_uint8
+from noisereg.runs.output import picture
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.train import Interrupted, learning_rate

@@ -7,15 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
+from noisereg import draws
 from noisereg import python as noisereg
 from noisereg.api import Batch, Context
 from noisereg.diffusion.diffusion import Diffusion
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
-from noisereg.runs import draws
 from noisereg.runs.build import build_parts
 from noisereg.runs.config import RuntimeConfig
-from noisereg.runs.draws import Stream
 from noisereg.runs.feed import Feed
 from noisereg.runs.runtime import Runtime
 from noisereg.tasks import ClassParams

@@ -6,7 +6,7 @@ from noisereg_equal_snr.noise import decibels, signal_to_noise
 
 from noisereg import build
 from noisereg.api import NoiseregError
-from noisereg.runs.build import batches
+from noisereg.data import batches
 from noisereg.testing import conformance
 
 NAME = "noisereg-equal-snr/equal-snr"

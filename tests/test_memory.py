@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisereg.datasets.memory import GUESS, free_device_memory, free_host_memory
+from noisereg.memory import GUESS, free_device_memory, free_host_memory
 
 GIB = 2**30
 

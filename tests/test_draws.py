@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
+from noisereg import draws
 from noisereg.api import Noise
-from noisereg.runs import draws
-from noisereg.runs.draws import Order, Stream
+from noisereg.draws import Order, Stream
 
 SHAPE = (1, 8, 8)
 
