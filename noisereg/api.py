@@ -932,6 +932,13 @@ class Metric(_Built):
     is called.
     """
 
+    def check_counts(self, samples: int, reference: int) -> None:
+        """Called before anything is sampled; :meth:`compute` will be given so many.
+
+        Raises:
+            NoiseregError: for fewer samples than the metric needs, with what to give instead.
+        """
+
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         """Named numbers from samples (N, *shape) and reference (M, *shape): uint8 images or float
         points.
@@ -969,12 +976,28 @@ class Features(_Built):
     """What tells two extractors apart: a hash of weights and settings; recorded with every
     result.
     """
+    cheap: ClassVar[bool] = False
+    """True where taking features costs no more than reading them from a disk: they are not kept
+    from one command to the next."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, D) float from uint8 images (N, C, H, W) or float points (N, D); uint8 where the
         pixels are the features.
         """
         raise NotImplementedError
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Class scores (N, classes) of features (N, D), where the extractor is a classifier."""
+        raise NotImplementedError
+
+    def statistic(
+        self, x: Tensor, name: str, what: Mapping[str, Any], compute: Callable[[], Tensor]
+    ) -> Tensor:
+        """``compute()``, something of the set ``x`` alone in this space (radii, a mean), of any
+        shape on the CPU. An evaluation keeps it from one command to the next, under ``name`` and
+        ``what``, all else that it depends on.
+        """
+        return compute()
 
 
 class Logger(_Built):

@@ -9,6 +9,7 @@ Imports neither torch nor anything of noisereg but its errors.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -325,3 +326,16 @@ def _check_text(text: str, origin: str) -> None:
 
 def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """YAML 1.2 of plain data, in the order of its keys."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it None
+    yaml.allow_unicode = True
+    out = io.StringIO()
+    yaml.dump(dict(values), out)
+    return out.getvalue()

@@ -43,8 +43,8 @@ def show(
     registry = open_registry(no_plugins)
     flags = component_flags(noise=noise, reg=reg, data=data, process=process)
     full = make_config(registry, flags, config, sets, plugin)
+    from noisereg.reading import write_yaml
     from noisereg.runs.build import build_parts
-    from noisereg.runs.config import write_yaml
     from noisereg.runs.runtime import Runtime
 
     resolved = build_parts(full, registry, Runtime.start(full.runtime)).config

@@ -52,6 +52,9 @@ class Measuring:
     reference: Annotated[
         str, typer.Option(help="train, heldout, or fresh (data with a generator).")
     ] = "train"
+    num_reference: Annotated[
+        int | None, typer.Option(help="Real samples, evenly spaced. [all, at most 50,000]")
+    ] = None
     data: Annotated[
         str | None, typer.Option(metavar="SPEC|PATH", help="The data set. [the runs' own]")
     ] = None
@@ -157,7 +160,7 @@ class Rows:
             )
 
     def chosen(self) -> dict[str, Any]:
-        """The fields of :class:`~noisereg.evaluation.evaluate.Options` that say what is in the
+        """The fields of :class:`~noisereg.evaluation.options.Options` that say what is in the
         rows, which :func:`~noisereg.tables.ablation.rebuild` takes too.
         """
         return {
@@ -264,6 +267,7 @@ def _measure(
         "features": measuring.features,
         "num": measuring.num,
         "reference": measuring.reference,
+        "num_reference": measuring.num_reference,
         "data": measuring.data,
         "inception_weights": measuring.inception_weights,
         "by": _keys(measuring.by),
@@ -282,7 +286,8 @@ def _measure(
     }
     registry = open_registry(plugins.no_plugins)
     from noisereg.cli.progress import ConsoleReporter
-    from noisereg.evaluation.evaluate import Options, run_evaluation
+    from noisereg.evaluation.evaluate import run_evaluation
+    from noisereg.evaluation.options import Options
 
     reporter = ConsoleReporter()
     found = run_evaluation(

@@ -191,8 +191,8 @@ def _train(
 
 def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.cli.progress import ConsoleReporter
+    from noisereg.reading import write_yaml
     from noisereg.runs.build import build_parts
-    from noisereg.runs.config import write_yaml
     from noisereg.runs.parentage import start
     from noisereg.runs.pretrained import initialise
     from noisereg.runs.runtime import Runtime

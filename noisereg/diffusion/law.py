@@ -14,6 +14,10 @@ from torch import Tensor
 
 from noisereg.api import NoiseregError, Process, TimeInput, check_times, per_sample
 
+MAX_GAIN = 5.0
+"""Where ε̂ repeats an error of the network by more than this (an x0 target near t = 0), its power
+says little of the noise: isotropy and its metric leave such times out."""
+
 
 def add_noise(process: Process, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     """x_t = a(t)·x0 + b(t)·ε_t, (B, *shape)."""

@@ -8,99 +8,37 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
-
-from torch import Tensor
+from typing import Any
 
 from noisereg import __version__
-from noisereg.api import Context, Dataset, Metric
+from noisereg.api import Context, Dataset
 from noisereg.data import tensor_hash
-from noisereg.errors import NoiseregError, nearest
-from noisereg.evaluation import reference as references
-from noisereg.evaluation import subjects as found_targets
+from noisereg.errors import NoiseregError
+from noisereg.evaluation import measure, selection
+from noisereg.evaluation.measure import Against, Candidate, Request
+from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference, reference
-from noisereg.evaluation.samples import Sampling, draw_samples, plan, read_samples
-from noisereg.evaluation.subjects import Images, Targets
-from noisereg.features.spaces import Pixels, Space
-from noisereg.plugins.registry import Entry, Registry, registry
+from noisereg.evaluation.samples import Drawing, draw_samples, plan, read_samples
+from noisereg.evaluation.selection import SampleFiles, Selection
+from noisereg.plugins.registry import Registry, registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import RuntimeConfig, data_spec, validate
-from noisereg.runs.model import RunModel
 from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
-from noisereg.store import JSON, Store, cache_dir
+from noisereg.store import Store, cache_dir
 from noisereg.tables.ablation import build
 from noisereg.tables.effects import check_factors, effects
 from noisereg.tables.naming import Words, spec_label, varying_params, where
 from noisereg.tables.table import Measurement, Table
 
-MOST_SAMPLES = 10_000
-"""Samples drawn of a run where ``--num`` is not given and the reference has more."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What can be asked of an evaluation; the names are those of ``noisereg eval``'s options."""
-
-    features: str = "pixels"
-    num: int | None = None
-    reference: str = "train"
-    data: str | None = None
-    steps: tuple[int, ...] = ()
-    eta: tuple[float, ...] = ()
-    solver: str | None = None
-    grid: str | None = None
-    guidance: float | None = None
-    seed: int = 0
-    checkpoint: int | None = None
-    ema: bool = True
-    inception_weights: Path | None = None
-    plugins: tuple[str, ...] = ()
-    baseline: str | None = None
-    labels: tuple[str, ...] = ()
-    columns: tuple[str, ...] | None = None
-    where: str | None = None
-    by: tuple[str, ...] = ()
-    pick: str | None = None
-    pick_on: tuple[int, ...] = ()
-    effects: tuple[str, ...] = ()
-    """The factors of a table of effects that is to be made of each table."""
-
-    def rows(self) -> dict[str, Any]:
-        """The part that :func:`~noisereg.tables.ablation.build` takes."""
-        return {
-            "baseline": self.baseline,
-            "labels": self.labels,
-            "columns": self.columns,
-            "pick": self.pick,
-            "pick_on": self.pick_on,
-        }
-
-
-@dataclass
-class Subject:
-    """What one column of numbers is measured on: a run under one way of sampling, or a folder of
-    images.
-    """
-
-    source: str
-    run: Run | None
-    sampling: Sampling | None
-    n: int
-    key: Any
-    """Of the samples: equal keys, equal samples."""
-    read: Callable[[], Tensor]
-    """The samples, from disk: many runs' need not fit in memory at once."""
-    store: Store
-    """Where what is computed of it is kept."""
-    numbers: dict[str, float] = field(default_factory=dict)
+DRAWN = 10_000
+"""Samples drawn of a run where ``num`` is not given and the reference has more."""
 
 
 @dataclass
@@ -108,40 +46,22 @@ class Evaluation:
     """A table and what pictures of it are drawn from."""
 
     table: Table
-    subjects: list[Subject]
+    candidates: list[Candidate]
     reference: Reference
     dataset: Dataset
     runtime: Runtime
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """One metric as it was asked for."""
-
-    spec: Spec
-    entry: Entry
-    params: dict[str, Any]
-    metric: Metric
-    space: Space
 
 
 def evaluate(
     paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any
 ) -> list[dict[str, Any]]:
     """The rows of the table as mappings, those of several tables one after another; ``options``
-    are the fields of :class:`Options`.
+    are the fields of :class:`~noisereg.evaluation.options.Options`.
 
     Raises:
         NoiseregError: for a mistake, in one line.
     """
-    known = {f.name for f in fields(Options)}
-    if unknown := next((key for key in options if key not in known), None):
-        raise NoiseregError(f"evaluate() has no option {unknown!r}{nearest(unknown, known)}")
-    for name in ("steps", "eta", "labels", "plugins", "columns", "by", "pick_on", "effects"):
-        if options.get(name) is not None:
-            value = options[name]
-            options[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
-    given = Options(**options)
+    given = Options.of(options)
     tables = [each.table for each in run_evaluation(paths, metrics, given, registry(), Reporter())]
     if given.effects:
         tables = [effects(table, given.effects) for table in tables]
@@ -159,6 +79,8 @@ def run_evaluation(
     each of several η, and each value of ``options.by``. None on ranks other than the first, which
     only draw samples.
 
+    All that can be refused without a sample is refused before the first is drawn.
+
     Raises:
         NoiseregError: for anything that cannot be evaluated, and rows that cannot be compared.
     """
@@ -166,36 +88,68 @@ def run_evaluation(
         raise NoiseregError("nothing to evaluate; expected a run, a sweep or a folder of images")
     for plugin in options.plugins:
         reg.load(plugin)
-    targets = found_targets.find(paths, reg)
+    selected = selection.select(paths, reg)
     if options.where is not None:
-        targets = dataclasses.replace(targets, runs=_where(targets.runs, options.where))
-    _check_keys(targets.runs, options)
+        selected = dataclasses.replace(selected, runs=_where(selected.runs, options.where))
+    _check_keys(selected.runs, options)
     runtime = Runtime.start(RuntimeConfig())
     if not runtime.main:
         reporter = Reporter()
-    found: list[Evaluation] = []
-    groups = _groups(targets, options, metrics, reg)
-    told_apart = varying_params([[group.data] for group in groups])
+    groups = _groups(selected, options, metrics, reg)
+    drawings: list[Drawing] = []
+    requests: list[list[Request]] = []
     for group in groups:
-        data = spec_label(group.data, told_apart[group.data.name])
-        subjects = list(_subjects(group, options, reg, runtime, reporter))
+        drawings += _plan(group, options, reporter)
         if runtime.main:
-            asked = _metrics(metrics, options, group.dataset, group.real, reg, runtime)
-            better, notes = _measure(subjects, asked, group.real, group.dataset, reporter)
-            remarks = [
-                *targets.notes,
-                *_unfinished(group.runs),
-                *dict.fromkeys(notes),
-                *_summaries(asked),
-            ]
-            for phrases, some in _parts_of_table(subjects, options):
-                table = build([_measurement(s) for s in some], better, **options.rows())
-                table.context = _context(some, data, group.real, asked, phrases)
-                table.provenance = _provenance(some, group.data, group.real, asked)
-                table.remarks = remarks
-                words = [data, *(phrase.replace("η ", "eta-") for phrase in phrases)]
-                table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join(words)).strip("-")
-                found.append(Evaluation(table, some, group.real, group.dataset, runtime))
+            asked = measure.build_requests(metrics, options, group.against, reg, runtime)
+            measure.check(asked, group.candidates, group.against.real)
+            requests.append(asked)
+    draw_samples(drawings, runtime, reporter)
+    if not runtime.main:
+        return []
+    told_apart = varying_params([[group.against.data] for group in groups])
+    found: list[Evaluation] = []
+    for group, asked in zip(groups, requests, strict=True):
+        data = group.against.data
+        label = spec_label(data, told_apart[data.name])
+        found += _tables(group, asked, label, selected.notes, options, runtime, reporter)
+    return found
+
+
+def _tables(
+    group: _Group,
+    asked: Sequence[Request],
+    data: str,
+    notes: Sequence[str],
+    options: Options,
+    runtime: Runtime,
+    reporter: Reporter,
+) -> list[Evaluation]:
+    real = group.against.real
+    for candidate in group.candidates:
+        if candidate.sampling is not None and candidate.n:
+            candidate.diverged = candidate.sampling.diverged
+    better, said = measure.measure(group.candidates, asked, group.against, reporter)
+    if group.candidates and all(c.diverged and not c.numbers for c in group.candidates):
+        raise NoiseregError(
+            f"{group.candidates[0].source} has nothing to measure: {group.candidates[0].diverged}"
+        )
+    remarks = [
+        *notes,
+        *_unfinished(group.runs),
+        *(f"{c.source} diverged: {c.diverged}" for c in group.candidates if c.diverged),
+        *dict.fromkeys(said),
+        *_summaries(asked),
+    ]
+    found = []
+    for phrases, some in _parts_of_table(group.candidates, options):
+        table = build([_measurement(c) for c in some], better, **options.rows())
+        table.context = _context(some, data, real, asked, phrases)
+        table.provenance = _provenance(some, group.against.data, real, asked)
+        table.remarks = remarks
+        words = [data, *(phrase.replace("η ", "eta-") for phrase in phrases)]
+        table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join(words)).strip("-")
+        found.append(Evaluation(table, some, real, group.against.dataset, runtime))
     return found
 
 
@@ -215,7 +169,7 @@ def _where(runs: Sequence[Run], match: str) -> list[Run]:
 
 def _settings(runs: Sequence[Run]) -> list[Measurement]:
     return [
-        Measurement(str(run.path), {}, found_targets.components(run), found_targets.values(run))
+        Measurement(str(run.path), {}, selection.components(run), selection.values(run))
         for run in runs
     ]
 
@@ -235,111 +189,96 @@ def _check_keys(runs: Sequence[Run], options: Options) -> None:
 
 
 def _parts_of_table(
-    subjects: Sequence[Subject], options: Options
-) -> list[tuple[list[str], list[Subject]]]:
-    """The subjects of each table, with what its context says that the others' do not."""
-    runs = [s for s in subjects if s.run is not None]
+    candidates: Sequence[Candidate], options: Options
+) -> list[tuple[list[str], list[Candidate]]]:
+    """The candidates of each table, with what its context says that the others' do not."""
+    runs = [c for c in candidates if c.run is not None]
     if not runs or (not options.by and len(options.eta) < 2):
-        return [([], list(subjects))]
-    measurements = [_measurement(s) for s in runs]
+        return [([], list(candidates))]
+    measurements = [_measurement(c) for c in runs]
     words = Words(measurements)
-    parts: dict[tuple[str, ...], list[Subject]] = {}
-    for subject, m in zip(runs, measurements, strict=True):
+    parts: dict[tuple[str, ...], list[Candidate]] = {}
+    for candidate, m in zip(runs, measurements, strict=True):
         phrases = [words.of(m, key) for key in options.by]
         if len(options.eta) > 1:
             phrases.append(f"η {m.sampling['eta']:g}")
-        parts.setdefault(tuple(phrases), []).append(subject)
-    folders = [s for s in subjects if s.run is None]  # beside the runs of every table
+        parts.setdefault(tuple(phrases), []).append(candidate)
+    folders = [c for c in candidates if c.run is None]  # beside the runs of every table
     return [(list(phrases), [*some, *folders]) for phrases, some in parts.items()]
 
 
 # What is compared
 
 
-def _reference_name(name: str) -> references.Name:
-    names = get_args(references.Name)
-    if name not in names:
-        raise NoiseregError(
-            f"`reference={name}`: expected {', '.join(names[:-1])} or "
-            f"{names[-1]}{nearest(name, names)}"
-        )
-    return name  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Group:
-    """The runs and folders that are compared with one set of real samples."""
+    """The runs and files that are compared with one set of real samples."""
 
-    data: Spec
-    dataset: Dataset
-    real: Reference
-    runs: list[Run]
-    datasets: list[Dataset]
-    """Each run's own: another specification may give the same real samples (``flip``)."""
-    images: list[Images]
+    against: Against
     num: int
+    runs: list[Run] = field(default_factory=list)
+    datasets: list[Dataset] = field(default_factory=list)
+    """Each run's own: another specification may give the same real samples (``flip``)."""
+    files: list[SampleFiles] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
 
 
 def _groups(
-    targets: Targets, options: Options, metrics: Sequence[str], reg: Registry
+    selected: Selection, options: Options, metrics: Sequence[str], reg: Registry
 ) -> list[_Group]:
     """By real samples, in the order of the runs."""
     given = None
     if options.data is not None:
         given = data_spec(validate({"data": options.data}).data, reg)
-    of_runs = [given or run.config.data for run in targets.runs]
+    of_runs = [given or run.config.data for run in selected.runs]
     specs: list[Spec | None] = [*of_runs] or [given]
-    known: dict[str, tuple[Dataset, Reference]] = {}
+    known: dict[str, Against] = {}
+    groups: dict[str, _Group] = {}
     for data in specs:
         if data is None:
             raise NoiseregError(
                 "a folder of images does not say what it should look like; give `data`, such as "
                 "`data=digits`"
             )
-        if data.label() not in known:
-            dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
-            known[data.label()] = (
-                dataset,
-                reference(dataset, data.name, _reference_name(options.reference), options.num),
-            )
-    kinds = {m: reg.find("metric", Spec.parse(m).name).implementation() for m in metrics}
-    needs_samples = not all(kind.needs_model for kind in kinds.values())
-    paired = next((m for m, kind in kinds.items() if kind.paired), None)
-    groups: dict[str, _Group] = {}
-    for data in filter(None, specs):
-        dataset, real = known[data.label()]
+        if data.label() in known:
+            continue
+        dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
+        real = reference(dataset, data.name, options.reference, options.num, options.num_reference)
+        against = known[data.label()] = Against(data, dataset, real)
         if real.identity not in groups:
-            num = options.num if options.num is not None else min(len(real.x), MOST_SAMPLES)
-            check_num(num, real.x.shape[1:])
-            if paired and num > len(real.x):
-                raise NoiseregError(
-                    f"`num={num}`: {paired} compares each sample with its own right answer, and "
-                    f"{real.name} has "
-                    f"{len(real.x):,}"
-                )
-            # what is measured on the model itself needs no samples
-            groups[real.identity] = _Group(
-                data, dataset, real, [], [], [], num if needs_samples else 0
-            )
-    for run, data in zip(targets.runs, of_runs, strict=True):
-        dataset, real = known[data.label()]
-        groups[real.identity].runs.append(run)
-        groups[real.identity].datasets.append(dataset)
-    if targets.images:
+            groups[real.identity] = _Group(against, _num(options, metrics, real, reg))
+    for run, data in zip(selected.runs, of_runs, strict=True):
+        against = known[data.label()]
+        groups[against.real.identity].runs.append(run)
+        groups[against.real.identity].datasets.append(against.dataset)
+    if selected.files:
         if len(groups) > 1:
             raise NoiseregError(
-                f"{targets.images[0].path} does not say which of the runs' data sets it belongs "
-                "to; give `data`, or "
-                "evaluate it apart"
+                f"{selected.files[0].path} does not say which of the runs' data sets it belongs "
+                "to; give `data`, or evaluate it apart"
             )
-        next(iter(groups.values())).images.extend(targets.images)
+        next(iter(groups.values())).files.extend(selected.files)
     return list(groups.values())
 
 
-def _subjects(
-    group: _Group, options: Options, reg: Registry, runtime: Runtime, reporter: Reporter
-) -> Iterator[Subject]:
-    real, num = group.real, group.num
+def _num(options: Options, metrics: Sequence[str], real: Reference, reg: Registry) -> int:
+    """How many samples are drawn of each run: none where only models are measured."""
+    num = options.num if options.num is not None else min(len(real.x), DRAWN)
+    check_num(num, real.x.shape[1:])
+    kinds = {m: reg.find("metric", Spec.parse(m).name).implementation() for m in metrics}
+    paired = next((m for m, kind in kinds.items() if kind.paired), None)
+    if paired and num > len(real.x):
+        raise NoiseregError(
+            f"`num={num}`: {paired} compares each sample with its own right answer, and "
+            f"{real.name} has {len(real.x):,}"
+        )
+    return 0 if all(kind.needs_model for kind in kinds.values()) else num
+
+
+def _plan(group: _Group, options: Options, reporter: Reporter) -> list[Drawing]:
+    """Add the group's candidates; what is to be drawn for them."""
+    real, num = group.against.real, group.num
+    drawings = []
     for run, dataset in zip(group.runs, group.datasets, strict=True):
         if run.shape != tuple(dataset.shape):
             raise NoiseregError(
@@ -347,13 +286,11 @@ def _subjects(
                 f"{tuple(dataset.shape)}"
             )
         task = run.task
-        condition = None
-        if task.channels or task.classes:
-            if real.name == "fresh":
-                raise NoiseregError(
-                    f"{run.path} is conditioned on data: expected `reference=train` or heldout"
-                )
-            condition = (dataset, real.name)
+        conditional = bool(task.channels or task.classes)
+        if conditional and real.name == "fresh":
+            raise NoiseregError(
+                f"{run.path} is conditioned on data: expected `reference=train` or heldout"
+            )
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
         for eta, steps in itertools.product(options.eta or (None,), options.steps or (None,)):
             sampling = plan(
@@ -361,196 +298,58 @@ def _subjects(
                 own,
                 steps=steps,
                 eta=eta,
-                solver=options.solver,
-                grid=options.grid,
-                guidance=options.guidance,
-                seed=options.seed,
-                checkpoint=options.checkpoint,
-                ema=options.ema,
-                condition=f"{real.name} {real.identity}" if condition else "",
+                condition=f"{real.name} {real.identity}" if conditional else "",
                 reporter=reporter,
+                **options.sampling(),
             )
             if num:
-                draw_samples(sampling, num, own, reporter, condition)
+                drawings.append(
+                    Drawing(sampling, num, own, (dataset, real) if conditional else None)
+                )
             read = functools.partial(read_samples, sampling, num)
-            yield Subject(str(run.path), run, sampling, num, sampling.key(), read, sampling.store)
-    for images in group.images:
-        x = found_targets.read_images(images, real.x, real.data)
+            group.candidates.append(
+                Candidate(str(run.path), run, sampling, num, sampling.key, read, sampling.store)
+            )
+    for files in group.files:
+        x = selection.read_files(files, real.x, real.data)
         if options.num is not None and len(x) < options.num:
             raise NoiseregError(
-                f"{images.path} has {len(x):,} samples and `num` asks for {options.num:,}"
+                f"{files.path} has {len(x):,} samples and `num` asks for {options.num:,}"
             )
         x = x if options.num is None else x[: options.num]
-        store = Store(cache_dir() / "eval")
-        yield Subject(images.name, None, None, len(x), tensor_hash(x), lambda x=x: x, store)  # type: ignore[misc]
-
-
-# Measuring
-
-
-def _metrics(
-    metrics: Sequence[str],
-    options: Options,
-    dataset: Dataset,
-    real: Reference,
-    reg: Registry,
-    runtime: Runtime,
-) -> list[_Asked]:
-    if not metrics:
-        raise NoiseregError(
-            "no metric; give `metric=prdc`, or another (noisereg plugins list --kind metric)"
-        )
-    ctx = Context(
-        shape=tuple(real.x.shape[1:]),
-        device=runtime.device,
-        dataset=dataset,
-        cache_dir=cache_dir(),
-        batches=None,
-    )
-    spaces: dict[str, Space] = {}
-
-    def space(text: str) -> Space:
-        spec = Spec.parse(text)
-        params = dict(spec.params)
-        if spec.name == "inception" and options.inception_weights is not None:
-            params["weights"] = str(options.inception_weights)
-        key = json.dumps([spec.name, params], sort_keys=True)
-        if key not in spaces:
-            spaces[key] = Space(
-                reg.build("features", spec.name, params, ctx), spec.name.rpartition("/")[2]
+        if x.is_floating_point() and not (finite := x.flatten(1).isfinite().all(1)).all():
+            raise NoiseregError(
+                f"{files.path}: {int((~finite).sum()):,} of {len(x):,} samples are not finite "
+                "(inf or nan)"
             )
-            if not isinstance(spaces[key].inner, Pixels):
-                spaces[key].keep(real.x, real.identity, Store(cache_dir() / "eval"))
-        return spaces[key]
-
-    asked = []
-    for text in dict.fromkeys(metrics):
-        spec = Spec.parse(text)
-        entry = reg.find("metric", spec.name)
-        params = reg.params(entry, spec.params)
-        metric: Metric = entry.implementation()(params, ctx)
-        wanted = options.features
-        if metric.space and Spec.parse(wanted).name != metric.space:
-            wanted = metric.space
-        asked.append(_Asked(spec, entry, params.model_dump(mode="json"), metric, space(wanted)))
-    return asked
-
-
-def _measure(
-    subjects: Sequence[Subject],
-    asked: Sequence[_Asked],
-    real: Reference,
-    dataset: Dataset,
-    reporter: Reporter,
-) -> tuple[dict[str, str], list[str]]:
-    """Fill in the subjects' numbers; each number's better direction, and what metrics have to
-    say.
-    """
-    better: dict[str, str] = {}
-    notes: list[str] = []
-    reporter.begin("measure", len(subjects) * len(asked))
-    try:
-        for i, subject in enumerate(subjects):
-            read = functools.cache(subject.read)
-            for j, one in enumerate(asked):
-                result = _cached(subject, one, real, dataset, read)
-                for name, value in result["numbers"].items():
-                    if name in subject.numbers and (
-                        subject.numbers[name] != value or better[name] is None
-                    ):
-                        raise NoiseregError(
-                            f"two metrics give a number called {name}, with different values; ask "
-                            "for one of them"
-                        )
-                    subject.numbers[name] = value
-                better |= result["better"]
-                notes += result["notes"]
-                reporter.advance(i * len(asked) + j + 1)
-            for one in asked:
-                one.space.forget_all_but(real.x)
-    finally:
-        reporter.end()
-    return better, notes
-
-
-def _cached(
-    subject: Subject, one: _Asked, real: Reference, dataset: Dataset, read: Callable[[], Tensor]
-) -> dict[str, Any]:
-    """A metric's result, computed where it is not on disk."""
-    if one.metric.needs_model and subject.run is None:
-        raise NoiseregError(
-            f"{one.spec.name} is measured on a model, and {subject.source} is a folder of images"
+        store = Store(cache_dir() / "eval")
+        group.candidates.append(
+            Candidate(
+                files.name, None, None, len(x), tensor_hash(x), functools.partial(_same, x), store
+            )
         )
-    if (
-        one.metric.paired
-        and subject.run is not None
-        and not (subject.sampling and subject.sampling.condition)
-    ):
-        raise NoiseregError(
-            f"{one.spec.name} compares each output with its own right answer, and "
-            f"{subject.source} is unconditional; "
-            "expected a run with `task=superres`"
-        )
-    record = {
-        "samples": subject.key,
-        "n": subject.n,
-        "reference": [real.data, real.name, len(real.x), real.identity],
-        "metric": [one.entry.qualified, one.entry.component.revision, one.params],
-        "features": one.space.identity,
-    }
-
-    def result() -> dict[str, Any]:
-        try:
-            if one.metric.needs_model:
-                numbers = one.metric.of_model(_model(subject), dataset)
-            else:
-                numbers = one.metric.compute(
-                    read(), real.x[: subject.n] if one.metric.paired else real.x, one.space
-                )
-        except NoiseregError as error:
-            raise NoiseregError(f"{subject.source}: {error}") from None
-        return {
-            "numbers": {name: float(value) for name, value in numbers.items()},
-            "better": {name: _direction(one, name) for name in numbers},
-            "notes": list(one.metric.notes()),
-        }
-
-    name = f"metrics/{one.spec.name.rpartition('/')[2]}"
-    return subject.store.cached(name, record, JSON, result)
+    return drawings
 
 
-def _model(subject: Subject) -> RunModel:
-    """The subject's network, with the weights and the sampling that its samples are drawn by."""
-    assert subject.run is not None
-    assert subject.sampling is not None
-    runtime = Runtime.start(subject.run.config.runtime.model_copy(update={"device": "auto"}))
-    return subject.sampling.model(runtime)
-
-
-def _direction(one: _Asked, name: str) -> str:
-    direction = one.metric.better.get(name)
-    if direction not in ("higher", "lower"):
-        raise NoiseregError(
-            f"the metric {one.entry.qualified} gives {name!r} and does not say which direction is "
-            "better; "
-            "its author adds it to 'better'"
-        )
-    return direction
+def _same(x: Any) -> Any:
+    return x
 
 
 # The table
 
 
-def _measurement(subject: Subject) -> Measurement:
-    if subject.run is None or subject.sampling is None:
-        return Measurement(source=subject.source, numbers=subject.numbers, name=subject.source)
-    record = subject.sampling.record()
+def _measurement(candidate: Candidate) -> Measurement:
+    if candidate.run is None or candidate.sampling is None:
+        return Measurement(
+            source=candidate.source, numbers=candidate.numbers, name=candidate.source
+        )
+    record = candidate.sampling.record()
     return Measurement(
-        source=subject.source,
-        numbers=subject.numbers,
-        components=found_targets.components(subject.run),
-        values=found_targets.values(subject.run),
-        seed=subject.run.config.seed,
+        source=candidate.source,
+        numbers=candidate.numbers,
+        components=selection.components(candidate.run),
+        values=selection.values(candidate.run),
+        seed=candidate.run.config.seed,
         steps=record["steps"],
         sampling={
             k: record[k]
@@ -565,7 +364,7 @@ def _measurement(subject: Subject) -> Measurement:
                 "condition",
             )
         },
-        environment=found_targets.environment(subject.run),
+        environment=selection.environment(candidate.run),
     )
 
 
@@ -575,23 +374,23 @@ def _one(values: Sequence[Any]) -> Any:
 
 
 def _context(
-    subjects: Sequence[Subject],
+    candidates: Sequence[Candidate],
     data: str,
     real: Reference,
-    asked: Sequence[_Asked],
+    asked: Sequence[Request],
     apart: Sequence[str],
 ) -> list[str]:
     """``digits · ddpm · 3 seeds · 1,617 samples against 1,617 of train · pixels · k 5 · 100 steps,
     η 1, EMA``; with what sets this table ``apart`` from others of the same data, where it is not
     said anyway."""
-    runs = [s for s in subjects if s.run is not None and s.sampling is not None]
+    runs = [c for c in candidates if c.run is not None and c.sampling is not None]
     phrases = [data]
-    if process := _one([s.run.config.process.name for s in runs if s.run]):
+    if process := _one([c.run.config.process.name for c in runs if c.run]):
         phrases.append(process)
     phrases += [phrase for phrase in apart if phrase != process and not phrase.startswith("η ")]
-    if seeds := sorted({s.run.config.seed for s in runs if s.run}):
+    if seeds := sorted({c.run.config.seed for c in runs if c.run}):
         phrases.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
-    counts = sorted({s.n for s in subjects})
+    counts = sorted({c.n for c in candidates})
     if counts != [0]:
         drawn = " or ".join(f"{n:,}" for n in counts)
         used = drawn if all(one.metric.paired for one in asked) else f"{len(real.x):,}"
@@ -602,7 +401,7 @@ def _context(
     for one in asked:
         if "k" in one.params:
             phrases.append(f"{one.spec.name} k {one.params['k']}")
-    records = [s.sampling.record() for s in runs if s.sampling]
+    records = [c.sampling.record() for c in runs if c.sampling]
     if records:
         steps = sorted({r["steps"] for r in records})
         eta, weights = _one([r["eta"] for r in records]), _one([r["weights"] for r in records])
@@ -620,7 +419,7 @@ def _context(
 
 
 def _provenance(
-    subjects: Sequence[Subject], data: Spec, real: Reference, asked: Sequence[_Asked]
+    candidates: Sequence[Candidate], data: Spec, real: Reference, asked: Sequence[Request]
 ) -> dict[str, Any]:
     return {
         "noisereg": __version__,
@@ -639,16 +438,16 @@ def _provenance(
         ],
         "samples": [
             {
-                "source": s.source,
-                "n": s.n,
-                **(s.sampling.record() if s.sampling else {"hash": s.key}),
+                "source": c.source,
+                "n": c.n,
+                **(c.sampling.record() if c.sampling else {"hash": c.key}),
             }
-            for s in subjects
+            for c in candidates
         ],
     }
 
 
-def _summaries(asked: Sequence[_Asked]) -> list[str]:
+def _summaries(asked: Sequence[Request]) -> list[str]:
     return list(dict.fromkeys(one.space.summary for one in asked if one.space.summary))
 
 

@@ -1,10 +1,10 @@
-"""Samples of a run, drawn once: kept by everything they depend on, extended when more are asked
+"""Samples of runs, drawn once: kept by everything they depend on, extended when more are asked
 for, and shared over ranks and over evaluations that run at once."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from noisereg.api import Dataset, Task
-from noisereg.data import MOST, as_output, spaced
+from noisereg.api import Dataset
+from noisereg.data import NotFinite, as_output
 from noisereg.errors import NoiseregError
+from noisereg.evaluation.reference import Reference, reference_condition
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import SECTION_KIND, SampleConfig
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, draw
 from noisereg.runs.runtime import Runtime
-from noisereg.runs.sampling import override
-from noisereg.store import ARRAY, Store, cache_dir, say_once
+from noisereg.runs.sampling import build_solver, override
+from noisereg.store import ARRAY, JSON, Store, cache_dir, say_once
 
 SHARD = 500
 """Samples in a file; an interrupted evaluation loses at most one file a rank."""
@@ -67,9 +68,10 @@ class Sampling:
         assert self.run.registry is not None
         return RunModel(parts, self.settings, self.run.registry, self.seed)
 
+    @functools.cached_property
     def key(self) -> dict[str, Any]:
         """All that the samples are made from."""
-        return {"made by": components(self.run), **self.record()}
+        return {"made by": made_by(self.run), **self.record()}
 
     @functools.cached_property
     def store(self) -> Store:
@@ -82,8 +84,22 @@ class Sampling:
         say_once(f"{reason}; what is measured is kept in {cache_dir() / 'eval'}")
         return Store(cache_dir() / "eval")
 
+    @property
+    def cost(self) -> int:
+        """Evaluations of the network for one sample."""
+        assert self.run.registry is not None
+        solver = build_solver(self.settings, self.run.registry)
+        return self.settings.steps * solver.evaluations * (1 if self.settings.guidance == 1 else 2)
 
-def components(run: Run) -> dict[str, Any]:
+    @property
+    def diverged(self) -> str:
+        """Why there are no samples to measure, if drawing them found numbers that are not finite;
+        else empty.
+        """
+        return self.store.get("samples/diverged", self.key, JSON) or ""
+
+
+def made_by(run: Run) -> dict[str, Any]:
     """What turns latents into samples, as the run names it, with the revisions of today."""
     assert run.registry is not None
     made = {}
@@ -134,6 +150,27 @@ def plan(
     )
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Samples that are to be on disk."""
+
+    sampling: Sampling
+    num: int
+    runtime: Runtime
+    condition: tuple[Dataset, Reference] | None = None
+    """Where the condition of conditional runs is taken from."""
+
+    def missing(self) -> list[tuple[Drawing, str, range, int]]:
+        """The files that are not whole: (self, name, samples, how many are missing)."""
+        if self.sampling.diverged:
+            return []
+        files = []
+        for name, rows in _shards(self.num):
+            if (lacks := len(rows) - len(_held(self.sampling, name))) > 0:
+                files.append((self, name, rows, lacks))
+        return files
+
+
 def _shards(num: int) -> Iterator[tuple[str, range]]:
     """The name and the samples of each file."""
     for start in range(0, num, SHARD):
@@ -142,49 +179,71 @@ def _shards(num: int) -> Iterator[tuple[str, range]]:
 
 def _held(sampling: Sampling, name: str) -> NDArray[Any]:
     """The rows that a file has, none where it is absent or damaged."""
-    held = sampling.store.get(name, sampling.key(), ARRAY)
+    held = sampling.store.get(name, sampling.key, ARRAY)
     return np.empty((0, 0)) if held is None else held
 
 
-def draw_samples(
-    sampling: Sampling,
-    num: int,
-    runtime: Runtime,
-    reporter: Reporter,
-    condition: tuple[Dataset, str] | None = None,
-) -> None:
-    """Have ``num`` samples on disk, drawing those that are not there; under torchrun ranks take
-    files in turn.
+class _Share(Reporter):
+    """A part of a larger work, whose units count ``weight`` there."""
+
+    def __init__(self, whole: Reporter, weight: int, done: int) -> None:
+        self.whole, self.weight, self.done = whole, weight, done
+
+    def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+        self.whole.advance(self.done + self.weight * done, metrics)
+
+
+def draw_samples(drawings: Sequence[Drawing], runtime: Runtime, reporter: Reporter) -> None:
+    """Draw what is not on disk; under torchrun ranks take files in turn.
+
+    The work is counted in evaluations of the network, so that what is left can be told from what
+    is done though runs are sampled with different numbers of steps. Of a run whose samples are
+    not finite no more are drawn: :attr:`Sampling.diverged` says so from then on.
     """
-    missing = [
-        (name, rows) for name, rows in _shards(num) if len(_held(sampling, name)) < len(rows)
-    ]
+    missing = [file for drawing in drawings for file in drawing.missing()]
     runtime.barrier()  # no rank writes before all have looked
     own = missing[runtime.rank :: runtime.world]
     if own:
-        model = sampling.model(runtime, reporter)
-        reporter.begin(f"sample {sampling.run.path.name}", sum(len(rows) for _, rows in own))
+        costs = {id(drawing): drawing.sampling.cost for drawing, *_ in own}
+        total = sum(costs[id(drawing)] * lacks for drawing, _, _, lacks in own)
+        runs = {drawing.sampling.run.path.name: None for drawing, *_ in own}
+        name = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
+        reporter.begin(f"sample {name}", total)
         done = 0
+        model: tuple[Drawing, RunModel] | None = None
         try:
-            for name, rows in own:
-                # what another evaluation draws meanwhile is not drawn again
-                with sampling.store.lock(name, sampling.key()):
-                    held = _held(sampling, name)
-                    left = rows[len(held) :]
-                    if left:
-                        cond = (
-                            reference_condition(model.task, *condition, torch.tensor(left))
-                            if condition
-                            else None
-                        )
-                        drawn = draw(model, left, cond, reporter, done)
-                        x = as_output(drawn, model.parts.decode).numpy()
-                        whole = np.concatenate([held, x]) if len(held) else x
-                        sampling.store.put(name, sampling.key(), whole, ARRAY)
-                done += len(rows)
+            for drawing, name, rows, lacks in own:
+                if model is None or model[0] is not drawing:
+                    model = drawing, drawing.sampling.model(drawing.runtime, reporter)
+                cost = costs[id(drawing)]
+                _draw_file(drawing, model[1], name, rows, _Share(reporter, cost, done))
+                done += cost * lacks
         finally:
             reporter.end()
     runtime.barrier()
+
+
+def _draw_file(
+    drawing: Drawing, model: RunModel, name: str, rows: range, reporter: Reporter
+) -> None:
+    sampling = drawing.sampling
+    with sampling.store.lock(name, sampling.key):
+        if sampling.diverged:
+            return
+        held = _held(sampling, name)  # another evaluation may have drawn it meanwhile
+        left = rows[len(held) :]
+        if not left:
+            return
+        cond = None
+        if drawing.condition is not None:
+            cond = reference_condition(model.task, *drawing.condition, torch.tensor(left))
+        try:
+            x = as_output(draw(model, left, cond, reporter), model.parts.decode).numpy()
+        except NotFinite as error:
+            sampling.store.put("samples/diverged", sampling.key, str(error), JSON)
+            return
+        whole = np.concatenate([held, x]) if len(held) else x
+        sampling.store.put(name, sampling.key, whole, ARRAY)
 
 
 def read_samples(sampling: Sampling, num: int) -> Tensor:
@@ -199,17 +258,8 @@ def read_samples(sampling: Sampling, num: int) -> Tensor:
         held = _held(sampling, name)
         if len(held) < len(rows):
             raise NoiseregError(
-                f"{sampling.store.path(name, sampling.key())}: samples vanished while they were "
+                f"{sampling.store.path(name, sampling.key)}: samples vanished while they were "
                 "read; give the same command again"
             )
         found.append(held[: len(rows)])
     return torch.from_numpy(np.concatenate(found))
-
-
-def reference_condition(
-    task: Task, dataset: Dataset, split: str, indices: Tensor
-) -> Tensor | None:
-    """The condition of samples ``indices``: that of the reference samples of the same numbers."""
-    part = dataset.split(split)
-    places = spaced(len(part), MOST)
-    return task.cond(part.batch(places[indices % len(places)]))

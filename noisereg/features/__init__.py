@@ -16,7 +16,9 @@ class PixelsParams(Params):
 
 class InceptionParams(Params):
     weights: Path | None = Field(
-        None, description="a file of torch-fidelity's Inception weights; else its download"
+        None,
+        description="a file of torch-fidelity's Inception weights; else its download",
+        json_schema_extra={"option": "inception_weights"},  # what fills it
     )
     batch_size: int = Field(
         64, ge=1, description="images at once; the features change in their last digits with it"

@@ -13,7 +13,6 @@ from noisereg.api import Context, Features
 from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
 from noisereg.features import InceptionParams, PixelsParams, RandomVgg16Params
-from noisereg.store import ARRAY, Store
 
 
 def as_rgb(x: Tensor, space: str) -> Tensor:
@@ -22,17 +21,22 @@ def as_rgb(x: Tensor, space: str) -> Tensor:
     Raises:
         NoiseregError: for points, and for other numbers of channels.
     """
-    if x.ndim != 4:
-        raise NoiseregError(
-            f"{space} features are of images; these are points of {x.shape[1]} numbers: give "
-            "`features=pixels`"
-        )
-    if x.shape[1] not in (1, 3):
-        raise NoiseregError(
-            f"{space} features need images of 1 or 3 channels, not {x.shape[1]}: give "
-            "`features=pixels`"
-        )
+    check_shape(tuple(x.shape[1:]), space)
     return x.expand(-1, 3, -1, -1)
+
+
+def check_shape(shape: tuple[int, ...], space: str) -> None:
+    """Whether samples of ``shape`` can be seen as RGB; () is not known yet."""
+    if shape and len(shape) != 3:
+        raise NoiseregError(
+            f"{space} features are of images; these are points of {shape[0]} numbers: give "
+            "`features=pixels`"
+        )
+    if shape and shape[0] not in (1, 3):
+        raise NoiseregError(
+            f"{space} features need images of 1 or 3 channels, not {shape[0]}: give "
+            "`features=pixels`"
+        )
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -48,6 +52,7 @@ class Pixels(Features):
     """The pixels themselves, in uint8, as Iso-Diffusion measures images; points as they are."""
 
     identity = "pixels"
+    cheap = True
 
     def __init__(self, params: PixelsParams, ctx: Context) -> None:
         pass
@@ -67,6 +72,7 @@ class RandomVgg16(Features):
     def __init__(self, params: RandomVgg16Params, ctx: Context) -> None:
         from torchvision.models import vgg16
 
+        check_shape(ctx.shape, "random-vgg16")
         self.device, self.batch_size = torch.device(ctx.device), params.batch_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(params.seed)
@@ -105,6 +111,7 @@ class Inception(Features):
     """
 
     def __init__(self, params: InceptionParams, ctx: Context) -> None:
+        check_shape(ctx.shape, "inception")
         self.device, self.batch_size = torch.device(ctx.device), params.batch_size
         path = params.weights or downloaded_weights()
         self.network, digest = load_inception(path)
@@ -189,89 +196,3 @@ def load_inception(path: Path) -> tuple[nn.Module, str]:
             f"`inception_weights={path}` holds other weights ({reason}…); {expected}"
         ) from None
     return network, hashlib.sha256(data).hexdigest()
-
-
-class Space(Features):
-    """A feature space under the name it was asked for by; takes the features of each set once."""
-
-    def __init__(self, inner: Features, name: str) -> None:
-        self.inner, self.name, self.identity = inner, name, inner.identity
-        self.extractor = register(inner, name)
-        self._known: dict[int, tuple[Tensor, Tensor]] = {}
-        self._keys: dict[int, tuple[Store, str]] = {}
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if id(x) not in self._known:
-            self._known[id(x)] = (x, self._kept(x))
-        return self._known[id(x)][1]
-
-    def keep(self, x: Tensor, identity: str, store: Store) -> None:
-        """Keep the features of ``x`` from one command to the next: they can take minutes.
-        ``identity`` is what tells ``x`` from other samples.
-        """
-        self._keys[id(x)] = (store, identity)
-
-    def _kept(self, x: Tensor) -> Tensor:
-        if id(x) not in self._keys:
-            return self.inner(x)
-        store, identity = self._keys[id(x)]
-        key = {"features": self.identity, "of": identity, "n": len(x)}
-        name = f"features/{self.name.rpartition('/')[2]}"
-        return torch.from_numpy(store.cached(name, key, ARRAY, lambda: self.inner(x).numpy()))
-
-    def logits(self, features: Tensor) -> Tensor:
-        """The class scores of features, where the extractor is a classifier.
-
-        Raises:
-            NoiseregError: where it is none.
-        """
-        if not hasattr(self.inner, "logits"):
-            raise NoiseregError(
-                f"{self.name} features give no class scores; expected inception or classifier"
-            )
-        return self.inner.logits(features)
-
-    def forget_all_but(self, x: Tensor) -> None:
-        """Let go of the features of every set but ``x``."""
-        self._known = {key: value for key, value in self._known.items() if key == id(x)}
-        self._keys = {key: value for key, value in self._keys.items() if key == id(x)}
-
-    @property
-    def summary(self) -> str:  # type: ignore[override]
-        """What else is to be recorded with its numbers: a classifier's accuracy."""
-        return self.inner.summary
-
-
-def register(features: Features, name: str) -> str:
-    """Register a feature space with torch-fidelity; returns the name for its
-    ``feature_extractor=``.
-
-    Any of its metrics can then be had in that space, from Python or a notebook, with its own code.
-    """
-    from torch_fidelity import FeatureExtractorBase, register_feature_extractor
-    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-
-    class Extractor(FeatureExtractorBase):
-        def __init__(self, name: str, features_list: list[str], **_: object) -> None:
-            super().__init__(name, features_list)
-
-        @staticmethod
-        def get_provided_features_list() -> tuple[str, ...]:
-            return ("features",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric: str) -> str:
-            return "features"
-
-        @staticmethod
-        def can_be_compiled() -> bool:
-            return False
-
-        def forward(self, x: Tensor) -> tuple[Tensor]:
-            return (unit_range(features(x)),)
-
-    digest = hashlib.sha256(features.identity.encode()).hexdigest()[:8]
-    registered = f"noisereg-{name.replace('/', '-')}-{digest}"
-    if registered not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(registered, Extractor)
-    return registered

@@ -27,7 +27,7 @@ class TensorBoard(Logger):
         self._writer: Any = None
 
     def run_started(self, out: Path, config: dict[str, Any]) -> None:
-        from noisereg.runs.config import write_yaml
+        from noisereg.reading import write_yaml
 
         self._writer = self._new_writer(str(out / "tensorboard"))
         self._writer.add_text("config", f"```yaml\n{write_yaml(config)}```")

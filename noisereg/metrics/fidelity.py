@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
 from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
-from noisereg.features.spaces import Space
 from noisereg.metrics import (
     FidParams,
     FrechetParams,
@@ -26,23 +26,30 @@ from noisereg.metrics import (
 )
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of features (N, D) and (M, D) (Heusel et al. 2017, eq.
-    6).
+def moments(features: Tensor) -> Tensor:
+    """Mean and covariance of features (N, D), as torch-fidelity takes them: (D + 1, D) float64,
+    the mean first.
     """
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
-    )
+    from torch_fidelity.metric_fid import fid_features_to_statistics
 
-    first, second = (fid_features_to_statistics(v) for v in (a, b))
-    # Σ of one feature is a number; torch-fidelity expects a matrix
-    first, second = (
-        {"mu": s["mu"], "sigma": s["sigma"].reshape(a.shape[1], a.shape[1])}
-        for s in (first, second)
-    )
+    found = fid_features_to_statistics(features)
+    dimension = features.shape[1]
+    # Σ of one feature is a number
+    rows = [found["mu"].reshape(1, dimension), found["sigma"].reshape(dimension, dimension)]
+    return torch.from_numpy(np.concatenate(rows))
+
+
+def distance_of_moments(a: Tensor, b: Tensor) -> float:
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of two :func:`moments` (Heusel et al. 2017, eq. 6)."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    first, second = ({"mu": m[0].numpy(), "sigma": m[1:].numpy()} for m in (a, b))
     return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """That of features (N, D) and (M, D)."""
+    return distance_of_moments(moments(a), moments(b))
 
 
 def kernel_distance(a: Tensor, b: Tensor, params: KernelDistanceParams, name: str) -> float:
@@ -51,27 +58,38 @@ def kernel_distance(a: Tensor, b: Tensor, params: KernelDistanceParams, name: st
     """
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-    smallest = min(len(a), len(b))
-    if smallest < params.subset_size:
-        raise NoiseregError(
-            f"{name} averages over subsets of {params.subset_size} samples and there are "
-            f"{smallest}; "
-            f"give {name}:subset_size={max(2, smallest // 2)}, or more samples"
-        )
+    _check_subsets(len(a), len(b), params, name)
     found = kid_features_to_metric(
         a, b, kid_subsets=params.subsets, kid_subset_size=params.subset_size, verbose=False
     )
     return found[KEY_METRIC_KID_MEAN]
 
 
+def _check_subsets(samples: int, reference: int, p: KernelDistanceParams, name: str) -> None:
+    smallest = min(samples, reference)
+    if smallest < p.subset_size:
+        raise NoiseregError(
+            f"{name} averages over subsets of {p.subset_size} samples and there are {smallest}; "
+            f"give {name}:subset_size={max(2, smallest // 2)}, or more samples"
+        )
+
+
+def _check_two(samples: int, reference: int) -> None:
+    for name, count in (("generated", samples), ("reference", reference)):
+        if count < 2:
+            raise NoiseregError(f"the {name} set has {count} samples; expected at least 2")
+
+
+def _finite(values: Tensor, name: str) -> Tensor:
+    if not values.isfinite().all():
+        raise NoiseregError(f"the {name} set has features that are not finite (inf or nan)")
+    return values
+
+
 def _both(samples: Tensor, reference: Tensor, features: Features) -> tuple[Tensor, Tensor]:
+    _check_two(len(samples), len(reference))
     a, b = unit_range(features(samples)), unit_range(features(reference))
-    for name, values in (("generated", a), ("reference", b)):
-        if len(values) < 2:
-            raise NoiseregError(f"the {name} set has {len(values)} samples; expected at least 2")
-        if not values.isfinite().all():
-            raise NoiseregError(f"the {name} set has features that are not finite (inf or nan)")
-    return a, b
+    return _finite(a, "generated"), _finite(b, "reference")
 
 
 class _Frechet(Metric):
@@ -81,8 +99,15 @@ class _Frechet(Metric):
         self._notes: list[str] = []
 
     def distance(self, samples: Tensor, reference: Tensor, features: Features, name: str) -> float:
-        a, b = _both(samples, reference, features)
-        fewest, dimension = min(len(a), len(b)), a.shape[1]
+        self.check_counts(len(samples), len(reference))
+        own = moments(_finite(unit_range(features(samples)), "generated"))
+        real = features.statistic(
+            reference,
+            "moments",
+            {"version": 1},
+            lambda: moments(_finite(unit_range(features(reference)), "reference")),
+        )
+        fewest, dimension = min(len(samples), len(reference)), own.shape[1]
         self._notes = (
             [
                 f"{name}: {fewest:,} samples for {dimension:,} features leave covariances "
@@ -91,7 +116,10 @@ class _Frechet(Metric):
             if fewest <= dimension
             else []
         )
-        return frechet_distance(a, b)
+        return distance_of_moments(own, real)
+
+    def check_counts(self, samples: int, reference: int) -> None:
+        _check_two(samples, reference)
 
     def notes(self) -> list[str]:
         return self._notes
@@ -137,6 +165,9 @@ class KID(Metric):
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         return {"kid": kernel_distance(*_both(samples, reference, features), self.params, "kid")}
 
+    def check_counts(self, samples: int, reference: int) -> None:
+        _check_subsets(samples, reference, self.params, "kid")
+
 
 class KernelDistance(Metric):
     """The same distance in any space, under that space's name: ``kd-pixels``; pixels in [−1,
@@ -152,6 +183,9 @@ class KernelDistance(Metric):
         self.better = {name: "lower"}
         return {name: kernel_distance(*_both(samples, reference, features), self.params, "kd")}
 
+    def check_counts(self, samples: int, reference: int) -> None:
+        _check_subsets(samples, reference, self.params, "kd")
+
 
 class InceptionScore(Metric):
     """exp E KL(p(y|x) ‖ p(y)) (Salimans et al. 2016, arXiv 1606.03498); uses no reference."""
@@ -165,15 +199,16 @@ class InceptionScore(Metric):
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-        if len(samples) < self.params.splits:
-            raise NoiseregError(
-                f"is averages over {self.params.splits} splits and there are {len(samples)} "
-                "samples; "
-                f"give is:splits={max(1, len(samples) // 2)}, or more samples"
-            )
-        assert isinstance(features, Space)
+        self.check_counts(len(samples), len(reference))
         logits = features.logits(features(samples))
         return {"is": isc_features_to_metric(logits, self.params.splits)[KEY_METRIC_ISC_MEAN]}
+
+    def check_counts(self, samples: int, reference: int) -> None:
+        if samples < self.params.splits:
+            raise NoiseregError(
+                f"is averages over {self.params.splits} splits and there are {samples} samples; "
+                f"give is:splits={max(1, samples // 2)}, or more samples"
+            )
 
 
 class PrecisionRecall(Metric):
@@ -191,12 +226,8 @@ class PrecisionRecall(Metric):
             prc_features_to_metric,
         )
 
+        self.check_counts(len(samples), len(reference))
         a, b = _both(samples, reference, features)
-        fewest = min(len(a), len(b))
-        if fewest <= self.params.k:
-            raise NoiseregError(
-                f"pr with k={self.params.k} needs more than {self.params.k} samples, not {fewest}"
-            )
         # float64: torch.cdist expands the square for large sets, which cancels in float32
         found = prc_features_to_metric(
             a.to(torch.float64),
@@ -207,3 +238,8 @@ class PrecisionRecall(Metric):
             verbose=False,
         )
         return {"pr-precision": found[KEY_METRIC_PRECISION], "pr-recall": found[KEY_METRIC_RECALL]}
+
+    def check_counts(self, samples: int, reference: int) -> None:
+        fewest, k = min(samples, reference), self.params.k
+        if fewest <= k:
+            raise NoiseregError(f"pr with k={k} needs more than {k} samples, not {fewest}")

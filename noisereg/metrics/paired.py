@@ -12,6 +12,15 @@ from noisereg.errors import NoiseregError
 from noisereg.metrics import PsnrParams, SsimParams
 
 
+def _check_shape(shape: tuple[int, ...], name: str, side: int = 1) -> None:
+    if shape and len(shape) != 3:
+        raise NoiseregError(f"{name} compares images, and these are points of {shape[0]} numbers")
+    if shape and min(shape[1:]) < side:
+        raise NoiseregError(
+            f"{name} needs images of at least {side}×{side} pixels, not {shape[1]}×{shape[2]}"
+        )
+
+
 def _pairs(samples: Tensor, reference: Tensor, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
     if samples.ndim != 4 or samples.shape != reference.shape:
         raise NoiseregError(
@@ -31,7 +40,7 @@ class PSNR(Metric):
     better = {"psnr": "higher"}
 
     def __init__(self, params: PsnrParams, ctx: Context) -> None:
-        pass
+        _check_shape(ctx.shape, "psnr")
 
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         from skimage.metrics import peak_signal_noise_ratio
@@ -55,18 +64,15 @@ class SSIM(Metric):
     better = {"ssim": "higher"}
 
     def __init__(self, params: SsimParams, ctx: Context) -> None:
+        _check_shape(ctx.shape, "ssim", 7)
         self._notes: list[str] = []
 
     def compute(self, samples: Tensor, reference: Tensor, features: Features) -> dict[str, float]:
         from skimage.metrics import structural_similarity
 
         pairs = _pairs(samples, reference, "ssim")
+        _check_shape(tuple(samples.shape[1:]), "ssim", 7)
         side = min(samples.shape[2:])
-        if side < 7:
-            raise NoiseregError(
-                "ssim needs images of at least 7×7 pixels, not "
-                f"{samples.shape[2]}×{samples.shape[3]}"
-            )
         window: dict[str, object] = {
             "gaussian_weights": True,
             "sigma": 1.5,

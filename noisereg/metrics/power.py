@@ -18,7 +18,7 @@ from torch import Tensor
 from noisereg import draws
 from noisereg.api import Context, Dataset, Metric, Model, Noise, Process
 from noisereg.data import batches, spaced
-from noisereg.diffusion.law import add_noise
+from noisereg.diffusion.law import MAX_GAIN, add_noise
 from noisereg.diffusion.matrix import noise_matrix
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
@@ -108,8 +108,6 @@ class PredictedPower(Metric):
         Raises:
             NoiseregError: for data without the split.
         """
-        from noisereg.regularizers.isotropy import MAX_GAIN
-
         p, process, noise = self.params, model.process, model.noise
         split = data.split(p.split)
         if not len(split):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ from noisereg.errors import NoiseregError
 from noisereg.memory import free_host_memory
 from noisereg.metrics import PrdcParams
 
+EQUAL = 1.2
+"""Ratio of the two sets' sizes from which the numbers are said to depend on it."""
 BLOCK = 2048
 """Points in a block: one of 2,048 features takes 32 MiB in float64, as much as a block of
 distances.
@@ -144,8 +146,30 @@ def _identities(*sets: Tensor) -> list[Tensor | None]:
     return list(numbers)
 
 
-def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "cpu") -> Manifolds:
+def check_counts(samples: int, reference: int, k: int) -> None:
+    """
+    Raises:
+        NoiseregError: for k or fewer points in either set.
+    """
+    for name, count in (("reference", reference), ("generated", samples)):
+        if count <= k:
+            raise NoiseregError(
+                f"prdc with k={k} needs more than {k} samples and the {name} set has {count}; "
+                f"raise `num`, or give prdc:k={max(1, count - 1)}"
+            )
+
+
+def manifolds(
+    real: Tensor,
+    fake: Tensor,
+    k: int,
+    device: torch.device | str = "cpu",
+    kept: Callable[[str, Callable[[], Tensor]], Tensor] | None = None,
+) -> Manifolds:
     """The two passes, over features (N, D) and (M, D) in uint8, float32 or float64.
+
+    ``kept(distances, compute)`` may have the real points' radii from elsewhere: they are a matter
+    of the real points alone, and of whether ``distances`` are float32 or float64.
 
     Beside the features it takes about 0.2 GiB at 2,048 features, whatever N and M are.
 
@@ -153,13 +177,8 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
         NoiseregError: for k or fewer points in either set, features of unequal width, or values
         that are not finite.
     """
+    check_counts(len(fake), len(real), k)
     for name, features in (("reference", real), ("generated", fake)):
-        if len(features) <= k:
-            raise NoiseregError(
-                f"prdc with k={k} needs more than {k} samples and the {name} set has "
-                f"{len(features)}; "
-                f"raise `num`, or give prdc:k={max(1, len(features) - 1)}"
-            )
         if features.is_floating_point() and not all(
             part.isfinite().all() for part in features.split(BLOCK)
         ):
@@ -188,7 +207,13 @@ def manifolds(real: Tensor, fake: Tensor, k: int, device: torch.device | str = "
         ]
     r = _Points(real, centre, identities[0], device)
     f = _Points(fake, centre, identities[1], device)
-    real_radii, fake_radii = _radii(r, k, rounded), _radii(f, k, rounded)
+    if kept is None:
+        real_radii = _radii(r, k, rounded)
+    else:
+        real_radii = kept(
+            "float32" if rounded else "float64", lambda: _radii(r, k, rounded).cpu()
+        ).to(device)
+    fake_radii = _radii(f, k, rounded)
     spans = torch.zeros(len(f), dtype=torch.int64, device=device)
     recalled = torch.zeros(len(r), dtype=torch.bool, device=device)
     nearest_fake = torch.full_like(real_radii, torch.inf)
@@ -253,12 +278,30 @@ class Prdc(Metric):
         if self.params.backend == "package":
             self._notes = []
             return package_prdc(real, fake, self.params.k)
-        found = manifolds(real, fake, self.params.k, self.device)
-        self._notes = list(_remarks(found))
+        k = self.params.k
+
+        def kept(distances: str, compute: Callable[[], Tensor]) -> Tensor:
+            what = {"k": k, "distances": distances, "version": 1}
+            return features.statistic(reference, "radii", what, compute)
+
+        found = manifolds(real, fake, k, self.device, kept)
+        self._notes = [*_remarks(found), *_unequal(len(fake), len(real))]
         return found.numbers()
+
+    def check_counts(self, samples: int, reference: int) -> None:
+        check_counts(samples, reference, self.params.k)
 
     def notes(self) -> list[str]:
         return self._notes
+
+
+def _unequal(samples: int, reference: int) -> Iterator[str]:
+    if max(samples, reference) > EQUAL * min(samples, reference):
+        equal = f"num_reference={samples}" if samples < reference else f"num={reference}"
+        yield (
+            f"prdc: {samples:,} samples against {reference:,}: the four numbers depend on both "
+            f"counts, coverage most of all; compare at these counts alone, or with {equal}"
+        )
 
 
 def _remarks(found: Manifolds) -> Iterator[str]:

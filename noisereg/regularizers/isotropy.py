@@ -19,13 +19,9 @@ from noisereg.api import (
     per_sample,
 )
 from noisereg.diffusion import compatible
+from noisereg.diffusion.law import MAX_GAIN
 from noisereg.diffusion.loss import mean_over_ranks
 from noisereg.regularizers import IsotropyParams
-
-MAX_GAIN = 5.0
-"""Samples where ε̂ multiplies the network's error by more than this do not enter (an x0 target
-near t = 0).
-"""
 
 
 @contextmanager

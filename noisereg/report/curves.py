@@ -14,11 +14,11 @@ from torch import Tensor
 
 from noisereg import draws
 from noisereg.api import Dataset, Noise
-from noisereg.data import MOST, spaced, unit_range
+from noisereg.data import spaced, unit_range
 from noisereg.diffusion.law import add_noise
 from noisereg.draws import Stream
-from noisereg.evaluation.reference import Reference
-from noisereg.evaluation.samples import Sampling, components, reference_condition
+from noisereg.evaluation.reference import Reference, reference_condition
+from noisereg.evaluation.samples import Sampling, made_by
 from noisereg.metrics.power import optimum
 from noisereg.runs.build import Parts
 from noisereg.runs.model import RunModel
@@ -71,7 +71,7 @@ def curves(
     key = {
         "curves": VERSION,
         "weights": sampling.sha256,
-        "made by": components(run),
+        "made by": made_by(run),
         "condition": sampling.condition,
         "reference": real.identity,
         "taken": [IMAGES, POINTS, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES],
@@ -98,10 +98,11 @@ def measure(
         x0 = unit_range(real.x[chosen]).to(runtime.device)
     else:  # as the network sees it, which need not be what the user sees (latents)
         split = dataset.split(real.name)
-        x0 = split.batch(spaced(len(split), MOST)[chosen]).x.to(runtime.device)
+        assert real.places is not None
+        x0 = split.batch(real.places[chosen]).x.to(runtime.device)
     cond: Tensor | None = None
     if sampling.condition:
-        cond = reference_condition(model.task, dataset, real.name, chosen)
+        cond = reference_condition(model.task, dataset, real, chosen)
         cond = None if cond is None else cond.to(runtime.device)
     latents = draws.latents(
         model.noise,

@@ -16,7 +16,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from noisereg.evaluation.evaluate import Evaluation, Subject
+from noisereg.evaluation.evaluate import Evaluation
+from noisereg.evaluation.measure import Candidate
 from noisereg.metrics.prdc import manifolds
 from noisereg.plugins.spec import flatten
 from noisereg.report import pictures
@@ -57,13 +58,13 @@ class _Rows:
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
-        self.by_source: dict[tuple[str, int | None], Subject] = {}
-        for subject in evaluation.subjects:
-            steps = subject.sampling.settings.steps if subject.sampling else None
-            self.by_source[subject.source, steps] = subject
+        self.by_source: dict[tuple[str, int | None], Candidate] = {}
+        for candidate in evaluation.candidates:
+            steps = candidate.sampling.settings.steps if candidate.sampling else None
+            self.by_source[candidate.source, steps] = candidate
         self.table: Table = evaluation.table
 
-    def subjects(self, row: Row) -> list[Subject]:
+    def candidates(self, row: Row) -> list[Candidate]:
         """One a seed, of those whose training did not diverge."""
         return [
             self.by_source[m.source, m.steps]
@@ -71,16 +72,16 @@ class _Rows:
             if not m.diverged and (m.source, m.steps) in self.by_source
         ]
 
-    def once(self) -> list[tuple[str, list[Subject]]]:
-        """(label, its subjects) of each row that has any, at the largest number of sampling
+    def once(self) -> list[tuple[str, list[Candidate]]]:
+        """(label, its candidates) of each row that has any, at the largest number of sampling
         steps.
         """
         steps = [s for s in self.table.steps if s is not None]
         last = steps[-1] if steps else None
         rows = [row for row in self.table.rows if row.first.steps in (last, None)]
-        return [(row.label, found) for row in rows if (found := self.subjects(row))]
+        return [(row.label, found) for row in rows if (found := self.candidates(row))]
 
-    def sampled(self) -> list[tuple[str, Subject]]:
+    def sampled(self) -> list[tuple[str, Candidate]]:
         """The first seeds of :meth:`once` that have samples: a likelihood is had without."""
         return [(label, found[0]) for label, found in self.once() if found[0].n]
 
@@ -94,11 +95,11 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     reporter.begin("pictures", sum(map(len, trained.values())))
     measured: dict[str, list[Curves]] = {}
     try:
-        for label, subjects in trained.items():
-            for subject in subjects:
-                assert subject.sampling is not None
+        for label, candidates in trained.items():
+            for candidate in candidates:
+                assert candidate.sampling is not None
                 found = curves(
-                    subject.sampling,
+                    candidate.sampling,
                     evaluation.reference,
                     evaluation.dataset,
                     evaluation.runtime,
@@ -108,7 +109,7 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
                 reporter.advance(sum(map(len, measured.values())))
     finally:
         reporter.end()
-    named = {label: subjects[0] for label, subjects in trained.items()}
+    named = {label: candidates[0] for label, candidates in trained.items()}
     makers: list[Callable[[], Picture | None]] = [
         lambda: _samples(rows),
         lambda: _manifold(rows),
@@ -136,8 +137,8 @@ def _samples(rows: _Rows) -> Picture | None:
     evaluation = rows.evaluation
     real = evaluation.reference.x
     shown: list[tuple[str, bytes]] = []
-    for label, subject in rows.sampled():
-        x = subject.read()
+    for label, candidate in rows.sampled():
+        x = candidate.read()
         if x.ndim == 4:
             shown.append((label, picture(x[:GRID])))
         else:
@@ -170,8 +171,8 @@ def _manifold(rows: _Rows) -> Picture | None:
         return None
     some = real[:MOST_POINTS]
     generated, radii = [], np.zeros(0)
-    for label, subject in rows.sampled():
-        x = subject.read()[:MOST_POINTS]
+    for label, candidate in rows.sampled():
+        x = candidate.read()[:MOST_POINTS]
         if len(x) > NEIGHBOUR:
             found = manifolds(some, x, NEIGHBOUR)
             radii = found.real_radii.numpy()
@@ -276,10 +277,10 @@ def _differences(table: Table) -> Picture | None:
     )
 
 
-def _training(trained: Mapping[str, Sequence[Subject]]) -> Picture | None:
+def _training(trained: Mapping[str, Sequence[Candidate]]) -> Picture | None:
     logs = {
-        label: [log for s in subjects if s.run and (log := training_log(s.run))]
-        for label, subjects in trained.items()
+        label: [log for s in candidates if s.run and (log := training_log(s.run))]
+        for label, candidates in trained.items()
     }
     logs = {label: seeds for label, seeds in logs.items() if seeds}
     if not logs:
@@ -330,7 +331,7 @@ def _own_curves(measured: Mapping[str, Sequence[Curves]]) -> Picture | None:
 _STYLES = ("solid", "dashed", "dotted", "dash-dotted")
 
 
-def _labels(named: Mapping[str, Subject], section: str) -> list[str]:
+def _labels(named: Mapping[str, Candidate], section: str) -> list[str]:
     """Each row's noise or process, with the parameters in which its uses differ."""
     specs = [getattr(s.run.config, section) for s in named.values() if s.run is not None]
     varying = varying_params([[spec] for spec in specs])
@@ -338,7 +339,7 @@ def _labels(named: Mapping[str, Subject], section: str) -> list[str]:
 
 
 def _isotropy(
-    named: Mapping[str, Subject], measured: Mapping[str, Sequence[Curves]]
+    named: Mapping[str, Candidate], measured: Mapping[str, Sequence[Curves]]
 ) -> Picture | None:
     if not measured:
         return None
@@ -360,7 +361,7 @@ def _isotropy(
 
 
 def _spectra(
-    named: Mapping[str, Subject], measured: Mapping[str, Sequence[Curves]]
+    named: Mapping[str, Candidate], measured: Mapping[str, Sequence[Curves]]
 ) -> Picture | None:
     lines: dict[str, Any] = {}
     for noise, found in zip(_labels(named, "noise"), measured.values(), strict=True):
@@ -469,7 +470,7 @@ def _body(evaluation: Evaluation) -> _Body:
     spaces = ", ".join(dict.fromkeys(m["features"] for m in table.provenance["metrics"]))
     counts = {
         (s.source, s.sampling.settings.steps if s.sampling else None): s.n
-        for s in evaluation.subjects
+        for s in evaluation.candidates
     }
     rows = [row for steps in table.steps for row in table.rows if row.first.steps == steps]
     said = [(_samples_of(row, counts), _seeds_said(row)) for row in rows]

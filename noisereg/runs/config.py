@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import importlib.resources
-import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -282,18 +281,6 @@ def validate(values: Mapping[str, Any]) -> Config:
 
 
 # YAML
-
-
-def write_yaml(values: Mapping[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it None
-    yaml.allow_unicode = True
-    out = io.StringIO()
-    yaml.dump(dict(values), out)
-    return out.getvalue()
 
 
 def config_folder() -> Path:

@@ -34,12 +34,12 @@ from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
 from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
-from noisereg.reading import read_yaml
+from noisereg.reading import read_yaml, write_yaml
 from noisereg.runs import checkpoint, checkpoint_files, parentage
 from noisereg.runs.build import Parts, build_dataset, build_parts
 from noisereg.runs.checkpoint import EMA
 from noisereg.runs.checkpoint_files import run_of
-from noisereg.runs.config import Config, horizon, resume_difference, validate, write_yaml
+from noisereg.runs.config import Config, horizon, resume_difference, validate
 from noisereg.runs.feed import Feed
 from noisereg.runs.guard import Guard
 from noisereg.runs.pretrained import continued, initialise

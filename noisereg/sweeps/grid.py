@@ -27,7 +27,7 @@ from noisereg.inside import check_links
 from noisereg.ownership import vacant
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
-from noisereg.reading import parse_yaml, read_yaml
+from noisereg.reading import parse_yaml, read_yaml, write_yaml
 from noisereg.runs.checkpoint_files import name_of, whole
 from noisereg.runs.config import (
     Config,
@@ -35,7 +35,6 @@ from noisereg.runs.config import (
     layer,
     resume_difference,
     validate,
-    write_yaml,
 )
 from noisereg.runs.records import Status, status_of
 from noisereg.store import write_atomically

@@ -27,7 +27,7 @@ from noisereg.data import read_split
 from noisereg.datasets import ImageParams
 from noisereg.datasets.digits import Digits
 from noisereg.evaluation import samples as sampling
-from noisereg.evaluation.samples import draw_samples, plan, read_samples
+from noisereg.evaluation.samples import Drawing, draw_samples, plan, read_samples
 from noisereg.metrics.fidelity import frechet_distance
 from noisereg.metrics.prdc import manifolds
 from noisereg.runs.config import RuntimeConfig
@@ -236,7 +236,7 @@ def _draw(path: Path, start: Any) -> None:
     runtime = Runtime.start(RuntimeConfig(device="cpu"))
     planned = plan(noisereg.load(path), runtime)
     start.wait()
-    draw_samples(planned, 400, runtime, Reporter())
+    draw_samples([Drawing(planned, 400, runtime)], runtime, Reporter())
 
 
 @pytest.mark.parametrize("time", range(3))
@@ -248,7 +248,7 @@ def test_two_evaluations_of_one_run_at_once_draw_its_samples_once(
     runtime = Runtime.start(RuntimeConfig(device="cpu"))
     planned = plan(noisereg.load(own), runtime)
     if there:
-        draw_samples(planned, there, runtime, Reporter())
+        draw_samples([Drawing(planned, there, runtime)], runtime, Reporter())
     context = multiprocessing.get_context("fork")
     start = context.Barrier(2)
     processes = [context.Process(target=_draw, args=(own, start)) for _ in range(2)]

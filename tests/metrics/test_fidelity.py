@@ -19,9 +19,10 @@ from noisereg.datasets import ImageParams, PointsParams
 from noisereg.datasets.digits import Digits
 from noisereg.datasets.toy2d import SwissRoll
 from noisereg.errors import NoiseregError
+from noisereg.evaluation.space import Space
 from noisereg.features import ClassifierParams, InceptionParams, PixelsParams, RandomVgg16Params
 from noisereg.features.classifier import Classifier
-from noisereg.features.spaces import Inception, Pixels, RandomVgg16, Space
+from noisereg.features.spaces import Inception, Pixels, RandomVgg16
 from noisereg.metrics import (
     FidParams,
     FrechetParams,

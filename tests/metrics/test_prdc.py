@@ -10,10 +10,15 @@ import pytest
 import torch
 from prdc import compute_prdc
 
-from noisereg.api import Context
+from noisereg.api import Context, Features
 from noisereg.errors import NoiseregError
 from noisereg.metrics import PrdcParams, prdc
 from noisereg.metrics.prdc import Prdc, manifolds, package_memory, package_prdc
+
+
+class AsIs(Features):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x
 
 
 def package(real: torch.Tensor, fake: torch.Tensor, k: int) -> dict[str, float]:
@@ -77,7 +82,7 @@ def test_a_large_common_mean_changes_nothing() -> None:
 def test_constant_features_count_nothing_and_are_said() -> None:
     metric = Prdc(PrdcParams(), Context())
     same = torch.full((40, 3), 0.1)
-    numbers = metric.compute(same, same, lambda x: x)
+    numbers = metric.compute(same, same, AsIs())
     assert numbers == {"precision": 0, "density": 0, "recall": 0, "coverage": 0}
     assert len(metric.notes()) == 2
     assert "one point over and over" in metric.notes()[0]
@@ -97,7 +102,7 @@ def test_duplicates_of_float_features_are_at_distance_zero(dtype: torch.dtype) -
     assert (found.fake_radii[:40] == 0).all()
     assert (found.nearest_fake[:10] == 0).all()
     metric = Prdc(PrdcParams(k=3), Context())
-    metric.compute(fake, real, lambda x: x)
+    metric.compute(fake, real, AsIs())
     assert metric.notes() == [
         "prdc: 40 of 60 points of the generated set have at least 3 exact duplicates: "
         "their radius is 0 and nothing lies within it"

@@ -4,7 +4,7 @@ import pytest
 
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
-from noisereg.reading import parse_yaml
+from noisereg.reading import parse_yaml, write_yaml
 from noisereg.runs.config import (
     Config,
     apply_set,
@@ -14,7 +14,6 @@ from noisereg.runs.config import (
     read_config,
     resume_difference,
     validate,
-    write_yaml,
 )
 
 

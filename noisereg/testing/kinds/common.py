@@ -154,8 +154,7 @@ def parameters_survive_a_file(subject: Subject) -> None:
     """The parameters, written to config.yaml and read back, are the same: a run is repeated from
     its file.
     """
-    from noisereg.reading import parse_yaml
-    from noisereg.runs.config import write_yaml
+    from noisereg.reading import parse_yaml, write_yaml
 
     params = subject.params()
     dumped = params.model_dump(mode="json")

@@ -26,7 +26,7 @@ from noisereg.tables.naming import SECTIONS
 
 
 @dataclass(frozen=True)
-class Images:
+class SampleFiles:
     """A folder or a .zip of images, or an .npz or .npy of samples, from wherever it came."""
 
     path: Path
@@ -37,19 +37,22 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Targets:
+class Selection:
+    """What was selected for evaluation."""
+
     runs: list[Run]
-    images: list[Images]
+    files: list[SampleFiles]
     notes: list[str]
+    """What was left out, a line each."""
 
 
-def find(paths: Sequence[str | Path], registry: Registry) -> Targets:
+def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
     """
     Raises:
         NoiseregError: for a path that is none of the three.
     """
     runs: list[Run] = []
-    images: list[Images] = []
+    files: list[SampleFiles] = []
     notes: list[str] = []
     for path in (Path(p).expanduser() for p in paths):
         if not path.exists():
@@ -64,13 +67,13 @@ def find(paths: Sequence[str | Path], registry: Registry) -> Targets:
             runs += found
             notes += missing
         elif path.is_dir() or path.suffix.lower() in (*array_file.ENDINGS, ".zip"):
-            images.append(Images(path))
+            files.append(SampleFiles(path))
         else:
             raise NoiseregError(
                 f"{path} is a single file; expected a run, a sweep, a folder or a .zip of images, "
                 "or an .npz or .npy of samples"
             )
-    return Targets(runs, images, notes)
+    return Selection(runs, files, notes)
 
 
 def _cells(path: Path, registry: Registry) -> tuple[list[Run], list[str]]:
@@ -135,7 +138,7 @@ def environment(run: Run) -> dict[str, Any]:
 # Folders
 
 
-def read_images(images: Images, like: Tensor, data: str) -> Tensor:
+def read_files(files: SampleFiles, like: Tensor, data: str) -> Tensor:
     """Samples of the shape and type of ``like``, the real ones: uint8 (N, C, H, W), float32
     points (N, D) or float32 latents (N, C, H, W).
 
@@ -144,20 +147,20 @@ def read_images(images: Images, like: Tensor, data: str) -> Tensor:
         arrays what is wrong: type, range, channels, size or the order of axes.
     """
     shape = tuple(like.shape[1:])
-    if images.path.suffix.lower() in array_file.ENDINGS:
-        found = array_file.read_samples(images.path, like=shape, anything=like.is_floating_point())
+    if files.path.suffix.lower() in array_file.ENDINGS:
+        found = array_file.read_samples(files.path, like=shape, anything=like.is_floating_point())
         x = torch.from_numpy(found.x)
         return x if like.is_floating_point() or x.dtype == torch.uint8 else to_uint8(x)
     if like.is_floating_point():
         what = f"points of {shape[0]} numbers" if len(shape) == 1 else "latents"
         raise NoiseregError(
-            f"{images.path} holds images and {data} has {what}; expected an .npz, as "
+            f"{files.path} holds images and {data} has {what}; expected an .npz, as "
             "noisereg sample --out FILE.npz writes it"
         )
     channels, height, width = shape
     modes = {"L": 1, "1": 1, "RGB": 3, "P": 3}
     pixels = []
-    tree = open_tree(images.path)
+    tree = open_tree(files.path)
     for file in (item.name for item in tree.files):
         name = tree.place(file)
         try:

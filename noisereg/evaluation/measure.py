@@ -1,0 +1,267 @@
+"""The metrics that were asked for, and their numbers for each candidate: from its store, or
+measured now.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from noisereg.api import Context, Dataset, Metric
+from noisereg.errors import NoiseregError
+from noisereg.evaluation.options import Options
+from noisereg.evaluation.reference import Reference
+from noisereg.evaluation.samples import Sampling
+from noisereg.evaluation.space import Space
+from noisereg.plugins.registry import Entry, Registry
+from noisereg.plugins.spec import Spec
+from noisereg.runs.model import RunModel
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run
+from noisereg.runs.runtime import Runtime
+from noisereg.store import JSON, Store, cache_dir
+
+
+@dataclass
+class Candidate:
+    """What is compared with the real samples: a run under one way of sampling, or samples from
+    elsewhere.
+    """
+
+    source: str
+    run: Run | None
+    sampling: Sampling | None
+    n: int
+    key: Any
+    """Of the samples: equal keys, equal samples."""
+    read: Callable[[], Tensor]
+    """The samples, from disk: many runs' need not fit in memory at once."""
+    store: Store
+    """Where what is computed of it is kept."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    diverged: str = ""
+    """Why it has no numbers, or not all of them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One metric as it was asked for."""
+
+    spec: Spec
+    entry: Entry
+    params: dict[str, Any]
+    metric: Metric
+    space: Space
+
+    @property
+    def short(self) -> str:
+        return self.spec.name.rpartition("/")[2]
+
+    def direction(self, name: str) -> str:
+        """
+        Raises:
+            NoiseregError: where the metric does not say which direction of ``name`` is better.
+        """
+        direction = self.metric.better.get(name)
+        if direction not in ("higher", "lower"):
+            raise NoiseregError(
+                f"the metric {self.entry.qualified} gives {name!r} and does not say which "
+                "direction is better; its author adds it to 'better'"
+            )
+        return direction
+
+
+@dataclass(frozen=True)
+class Against:
+    """What candidates are compared with."""
+
+    data: Spec
+    dataset: Dataset
+    real: Reference
+
+
+def build_requests(
+    metrics: Sequence[str], options: Options, against: Against, reg: Registry, runtime: Runtime
+) -> list[Request]:
+    """
+    Raises:
+        NoiseregError: for an unknown metric or space, or one that cannot be had for these data.
+    """
+    if not metrics:
+        raise NoiseregError(
+            "no metric; give `metric=prdc`, or another (noisereg plugins list --kind metric)"
+        )
+    real = against.real
+    ctx = Context(
+        shape=tuple(real.x.shape[1:]),
+        device=runtime.device,
+        dataset=against.dataset,
+        cache_dir=cache_dir(),
+        batches=None,
+    )
+    spaces: dict[str, Space] = {}
+
+    def space(text: str) -> Space:
+        spec = Spec.parse(text)
+        params = spec.params | _filled(reg.find("features", spec.name), options)
+        key = json.dumps([spec.name, params], sort_keys=True)
+        if key not in spaces:
+            inner = reg.build("features", spec.name, params, ctx)
+            spaces[key] = Space(inner, spec.name.rpartition("/")[2])
+            spaces[key].keep(real.x, real.identity, Store(cache_dir() / "eval"))
+        return spaces[key]
+
+    requests = []
+    for text in dict.fromkeys(metrics):
+        spec = Spec.parse(text)
+        entry = reg.find("metric", spec.name)
+        params = reg.params(entry, spec.params)
+        metric: Metric = entry.implementation()(params, ctx)
+        wanted = options.features
+        if metric.space and Spec.parse(wanted).name != metric.space:
+            wanted = metric.space
+        requests.append(
+            Request(spec, entry, params.model_dump(mode="json"), metric, space(wanted))
+        )
+    return requests
+
+
+def _filled(entry: Entry, options: Options) -> dict[str, Any]:
+    """The parameters that an option fills where it was given: those that say so."""
+    filled = {}
+    for name, parameter in entry.component.params.model_fields.items():
+        extra = parameter.json_schema_extra
+        option = extra.get("option") if isinstance(extra, dict) else None
+        if isinstance(option, str) and (value := getattr(options, option, None)) is not None:
+            filled[name] = str(value)
+    return filled
+
+
+def check(requests: Sequence[Request], candidates: Sequence[Candidate], real: Reference) -> None:
+    """What can be known before anything is sampled.
+
+    Raises:
+        NoiseregError: for a metric that one of the candidates cannot have.
+    """
+    for request in requests:
+        metric = request.metric
+        for candidate in candidates:
+            if metric.needs_model:
+                if candidate.run is None:
+                    raise NoiseregError(
+                        f"{request.spec.name} is measured on a model, and {candidate.source} is "
+                        "a folder of images"
+                    )
+                continue
+            if (
+                metric.paired
+                and candidate.run is not None
+                and not (candidate.sampling and candidate.sampling.condition)
+            ):
+                raise NoiseregError(
+                    f"{request.spec.name} compares each output with its own right answer, and "
+                    f"{candidate.source} is unconditional; expected a run with `task=superres`"
+                )
+            try:
+                metric.check_counts(candidate.n, candidate.n if metric.paired else len(real.x))
+            except NoiseregError as error:
+                raise NoiseregError(f"{candidate.source}: {error}") from None
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    requests: Sequence[Request],
+    against: Against,
+    reporter: Reporter,
+) -> tuple[dict[str, str], list[str]]:
+    """Fill in the candidates' numbers; each number's better direction, and what metrics have to
+    say.
+    """
+    better: dict[str, str] = {}
+    notes: list[str] = []
+    total = len(candidates) * len(requests)
+    try:
+        for i, candidate in enumerate(candidates):
+            if i < 2:
+                # The first takes what is the same for all, too: what is left is told by the rest.
+                reporter.begin("measure", total, i * len(requests))
+            if candidate.diverged:
+                continue
+            read = functools.cache(functools.partial(_read, candidate, requests))
+            for j, request in enumerate(requests):
+                result = _result(candidate, request, against, read)
+                for name, value in result["numbers"].items():
+                    _add(candidate, name, value, better)
+                better |= result["better"]
+                notes += result["notes"]
+                reporter.advance(i * len(requests) + j + 1)
+            for request in requests:
+                request.space.forget_all_but(against.real.x)
+    finally:
+        reporter.end()
+    return better, notes
+
+
+def _add(candidate: Candidate, name: str, value: float, better: dict[str, str]) -> None:
+    held = candidate.numbers.get(name)
+    if held is not None and held != value:
+        raise NoiseregError(
+            f"two metrics give a number called {name}, with different values; ask for one of them"
+        )
+    if math.isfinite(value):
+        candidate.numbers[name] = value
+    else:
+        candidate.diverged = f"its {name} is {value}"
+
+
+def _read(candidate: Candidate, requests: Sequence[Request]) -> Tensor:
+    x = candidate.read()
+    for request in requests:
+        request.space.keep(x, candidate.key, candidate.store)
+    return x
+
+
+def _result(
+    candidate: Candidate, request: Request, against: Against, read: Callable[[], Tensor]
+) -> dict[str, Any]:
+    """A metric's numbers, their directions and its notes; computed where they are not on disk."""
+    real, metric = against.real, request.metric
+    key = {
+        "samples": candidate.key,
+        "n": candidate.n,
+        "reference": [real.data, real.name, len(real.x), real.identity],
+        "metric": [request.entry.qualified, request.entry.component.revision, request.params],
+        "features": request.space.identity,
+    }
+
+    def result() -> dict[str, Any]:
+        try:
+            if metric.needs_model:
+                numbers = metric.of_model(_model(candidate), against.dataset)
+            else:
+                numbers = metric.compute(
+                    read(), real.x[: candidate.n] if metric.paired else real.x, request.space
+                )
+        except NoiseregError as error:
+            raise NoiseregError(f"{candidate.source}: {error}") from None
+        return {
+            "numbers": {name: float(value) for name, value in numbers.items()},
+            "better": {name: request.direction(name) for name in numbers},
+            "notes": list(metric.notes()),
+        }
+
+    return candidate.store.cached(f"metrics/{request.short}", key, JSON, result)
+
+
+def _model(candidate: Candidate) -> RunModel:
+    """The candidate's network, with the weights and the sampling that its samples are drawn by."""
+    assert candidate.run is not None
+    assert candidate.sampling is not None
+    runtime = Runtime.start(candidate.run.config.runtime.model_copy(update={"device": "auto"}))
+    return candidate.sampling.model(runtime)

@@ -1,0 +1,80 @@
+"""What can be asked of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from noisereg.errors import NoiseregError, nearest
+
+
+@dataclass(frozen=True)
+class Options:
+    """The names are those of ``noisereg eval``'s options."""
+
+    features: str = "pixels"
+    num: int | None = None
+    """Samples of each run; None: as many as the reference has, at most 10,000."""
+    reference: str = "train"
+    num_reference: int | None = None
+    """Real samples, evenly spaced; None: all, at most 50,000."""
+    data: str | None = None
+    steps: tuple[int, ...] = ()
+    eta: tuple[float, ...] = ()
+    solver: str | None = None
+    grid: str | None = None
+    guidance: float | None = None
+    seed: int = 0
+    checkpoint: int | None = None
+    ema: bool = True
+    inception_weights: Path | None = None
+    """For a parameter of a feature space that is declared to be this (``option``)."""
+    plugins: tuple[str, ...] = ()
+    baseline: str | None = None
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+    where: str | None = None
+    by: tuple[str, ...] = ()
+    pick: str | None = None
+    pick_on: tuple[int, ...] = ()
+    effects: tuple[str, ...] = ()
+    """The factors of a table of effects that is to be made of each table."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """From Python, where one value may stand for a tuple of one.
+
+        Raises:
+            NoiseregError: for a name that is none.
+        """
+        known = {f.name: f for f in fields(cls)}
+        if unknown := next((key for key in given if key not in known), None):
+            raise NoiseregError(f"evaluate() has no option {unknown!r}{nearest(unknown, known)}")
+        values = dict(given)
+        for name, value in given.items():
+            if "tuple" in str(known[name].type) and value is not None:
+                values[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
+        return cls(**values)
+
+    def rows(self) -> dict[str, Any]:
+        """The part that :func:`~noisereg.tables.ablation.build` takes."""
+        return {
+            "baseline": self.baseline,
+            "labels": self.labels,
+            "columns": self.columns,
+            "pick": self.pick,
+            "pick_on": self.pick_on,
+        }
+
+    def sampling(self) -> dict[str, Any]:
+        """The part that every run is sampled with, beside its steps and η."""
+        return {
+            "solver": self.solver,
+            "grid": self.grid,
+            "guidance": self.guidance,
+            "seed": self.seed,
+            "checkpoint": self.checkpoint,
+            "ema": self.ema,
+        }
