@@ -99,7 +99,7 @@ def run_evaluation(
     drawings: list[Drawing] = []
     requests: list[list[Request]] = []
     for group in groups:
-        drawings += _plan(group, options, reporter)
+        drawings += _plan(group, options, selected.diverged, reporter)
         if runtime.main:
             asked = measure.build_requests(metrics, options, group.against, reg, runtime)
             measure.check(asked, group.candidates, group.against.real)
@@ -127,17 +127,16 @@ def _tables(
 ) -> list[Evaluation]:
     real = group.against.real
     for candidate in group.candidates:
-        if candidate.sampling is not None and candidate.n:
+        if candidate.sampling is not None and candidate.n and not candidate.diverged:
             candidate.diverged = candidate.sampling.diverged
     better, said = measure.measure(group.candidates, asked, group.against, reporter)
-    if group.candidates and all(c.diverged and not c.numbers for c in group.candidates):
+    if group.candidates and all(c.diverged for c in group.candidates):
         raise NoiseregError(
             f"{group.candidates[0].source} has nothing to measure: {group.candidates[0].diverged}"
         )
     remarks = [
         *notes,
         *_unfinished(group.runs),
-        *(f"{c.source} diverged: {c.diverged}" for c in group.candidates if c.diverged),
         *dict.fromkeys(said),
         *_summaries(asked),
     ]
@@ -169,7 +168,13 @@ def _where(runs: Sequence[Run], match: str) -> list[Run]:
 
 def _settings(runs: Sequence[Run]) -> list[Measurement]:
     return [
-        Measurement(str(run.path), {}, selection.components(run), selection.values(run))
+        Measurement(
+            str(run.path),
+            {},
+            selection.components(run),
+            selection.values(run),
+            strengths=selection.strengths(run),
+        )
         for run in runs
     ]
 
@@ -275,7 +280,9 @@ def _num(options: Options, metrics: Sequence[str], real: Reference, reg: Registr
     return 0 if all(kind.needs_model for kind in kinds.values()) else num
 
 
-def _plan(group: _Group, options: Options, reporter: Reporter) -> list[Drawing]:
+def _plan(
+    group: _Group, options: Options, diverged: Mapping[Path, str], reporter: Reporter
+) -> list[Drawing]:
     """Add the group's candidates; what is to be drawn for them."""
     real, num = group.against.real, group.num
     drawings = []
@@ -302,13 +309,23 @@ def _plan(group: _Group, options: Options, reporter: Reporter) -> list[Drawing]:
                 reporter=reporter,
                 **options.sampling(),
             )
-            if num:
+            reason = diverged.get(run.path, "")
+            if num and not reason:
                 drawings.append(
                     Drawing(sampling, num, own, (dataset, real) if conditional else None)
                 )
             read = functools.partial(read_samples, sampling, num)
             group.candidates.append(
-                Candidate(str(run.path), run, sampling, num, sampling.key, read, sampling.store)
+                Candidate(
+                    str(run.path),
+                    run,
+                    sampling,
+                    num,
+                    sampling.key,
+                    read,
+                    sampling.store,
+                    diverged=reason,
+                )
             )
     for files in group.files:
         x = selection.read_files(files, real.x, real.data)
@@ -365,6 +382,8 @@ def _measurement(candidate: Candidate) -> Measurement:
             )
         },
         environment=selection.environment(candidate.run),
+        diverged=candidate.diverged,
+        strengths=selection.strengths(candidate.run),
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from noisereg.api import Context, Dataset, Metric
+from noisereg.data import NotFinite
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference
-from noisereg.evaluation.samples import Sampling
+from noisereg.evaluation.samples import Sampling, without_path
 from noisereg.evaluation.space import Space
 from noisereg.plugins.registry import Entry, Registry
 from noisereg.plugins.spec import Spec
@@ -46,7 +47,7 @@ class Candidate:
     """Where what is computed of it is kept."""
     numbers: dict[str, float] = field(default_factory=dict)
     diverged: str = ""
-    """Why it has no numbers, or not all of them."""
+    """Why it has no numbers, where training or sampling gave what is not finite."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,15 @@ def measure(
                 continue
             read = functools.cache(functools.partial(_read, candidate, requests))
             for j, request in enumerate(requests):
-                result = _result(candidate, request, against, read)
+                try:
+                    result = _result(candidate, request, against, read)
+                except NotFinite as error:
+                    assert candidate.run is not None
+                    candidate.numbers.clear()
+                    candidate.diverged = without_path(str(error), candidate.run)
+                    break
                 for name, value in result["numbers"].items():
-                    _add(candidate, name, value, better)
+                    _add(candidate, name, value)
                 better |= result["better"]
                 notes += result["notes"]
                 reporter.advance(i * len(requests) + j + 1)
@@ -208,16 +215,13 @@ def measure(
     return better, notes
 
 
-def _add(candidate: Candidate, name: str, value: float, better: dict[str, str]) -> None:
-    held = candidate.numbers.get(name)
-    if held is not None and held != value:
+def _add(candidate: Candidate, name: str, value: float) -> None:
+    held = candidate.numbers.get(name, value)
+    if held != value and not (math.isnan(held) and math.isnan(value)):
         raise NoiseregError(
             f"two metrics give a number called {name}, with different values; ask for one of them"
         )
-    if math.isfinite(value):
-        candidate.numbers[name] = value
-    else:
-        candidate.diverged = f"its {name} is {value}"
+    candidate.numbers[name] = value
 
 
 def _read(candidate: Candidate, requests: Sequence[Request]) -> Tensor:
@@ -248,6 +252,8 @@ def _result(
                 numbers = metric.compute(
                     read(), real.x[: candidate.n] if metric.paired else real.x, request.space
                 )
+        except NotFinite:
+            raise
         except NoiseregError as error:
             raise NoiseregError(f"{candidate.source}: {error}") from None
         return {

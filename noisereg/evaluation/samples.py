@@ -21,7 +21,7 @@ from noisereg.plugins.spec import Spec
 from noisereg.runs.config import SECTION_KIND, SampleConfig
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.run import Run, draw
+from noisereg.runs.run import Run, draw, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.sampling import build_solver, override
 from noisereg.store import ARRAY, JSON, Store, cache_dir, say_once
@@ -97,6 +97,15 @@ class Sampling:
         else empty.
         """
         return self.store.get("samples/diverged", self.key, JSON) or ""
+
+    def diverge(self, reason: str) -> None:
+        """Have :attr:`diverged` say so from now on."""
+        self.store.put("samples/diverged", self.key, without_path(reason, self.run), JSON)
+
+
+def without_path(reason: str, run: Run) -> str:
+    """A reason as it stands beside the run's name."""
+    return reason.removeprefix(f"{shown(run.path)}: ")
 
 
 def made_by(run: Run) -> dict[str, Any]:
@@ -213,10 +222,13 @@ def draw_samples(drawings: Sequence[Drawing], runtime: Runtime, reporter: Report
         model: tuple[Drawing, RunModel] | None = None
         try:
             for drawing, name, rows, lacks in own:
-                if model is None or model[0] is not drawing:
-                    model = drawing, drawing.sampling.model(drawing.runtime, reporter)
                 cost = costs[id(drawing)]
-                _draw_file(drawing, model[1], name, rows, _Share(reporter, cost, done))
+                try:
+                    if model is None or model[0] is not drawing:
+                        model = drawing, drawing.sampling.model(drawing.runtime, reporter)
+                    _draw_file(drawing, model[1], name, rows, _Share(reporter, cost, done))
+                except NotFinite as error:
+                    drawing.sampling.diverge(str(error))
                 done += cost * lacks
         finally:
             reporter.end()
@@ -237,11 +249,7 @@ def _draw_file(
         cond = None
         if drawing.condition is not None:
             cond = reference_condition(model.task, *drawing.condition, torch.tensor(left))
-        try:
-            x = as_output(draw(model, left, cond, reporter), model.parts.decode).numpy()
-        except NotFinite as error:
-            sampling.store.put("samples/diverged", sampling.key, str(error), JSON)
-            return
+        x = as_output(draw(model, left, cond, reporter), model.parts.decode).numpy()
         whole = np.concatenate([held, x]) if len(held) else x
         sampling.store.put(name, sampling.key, whole, ARRAY)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from noisereg.datasets.tree import open_tree
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec, flatten
+from noisereg.runs.checkpoint_files import steps_in
 from noisereg.runs.config import LISTS, MAY_DIFFER, SECTION_KIND
 from noisereg.runs.records import read_environment
 from noisereg.runs.run import Run
 from noisereg.sweeps.grid import SWEEP_FILE, Sweep
-from noisereg.tables.naming import SECTIONS
+from noisereg.tables.naming import SECTIONS, declared_strengths
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class SampleFiles:
 class Selection:
     """What was selected for evaluation."""
 
-    runs: list[Run]
-    files: list[SampleFiles]
-    notes: list[str]
+    runs: list[Run] = field(default_factory=list)
+    files: list[SampleFiles] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     """What was left out, a line each."""
+    diverged: dict[Path, str] = field(default_factory=dict)
+    """How the training of some of the runs diverged, by their folder."""
 
 
 def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
@@ -51,9 +54,7 @@ def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
     Raises:
         NoiseregError: for a path that is none of the three.
     """
-    runs: list[Run] = []
-    files: list[SampleFiles] = []
-    notes: list[str] = []
+    selected = Selection()
     for path in (Path(p).expanduser() for p in paths):
         if not path.exists():
             raise NoiseregError(
@@ -61,39 +62,46 @@ def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
                 "samples"
             )
         if (path / "config.yaml").is_file():
-            runs.append(Run.open(path, registry))
+            selected.runs.append(Run.open(path, registry))
         elif (path / SWEEP_FILE).is_file():
-            found, missing = _cells(path, registry)
-            runs += found
-            notes += missing
+            _cells(path, registry, selected)
         elif path.is_dir() or path.suffix.lower() in (*array_file.ENDINGS, ".zip"):
-            files.append(SampleFiles(path))
+            selected.files.append(SampleFiles(path))
         else:
             raise NoiseregError(
                 f"{path} is a single file; expected a run, a sweep, a folder or a .zip of images, "
                 "or an .npz or .npy of samples"
             )
-    return Selection(runs, files, notes)
+    return selected
 
 
-def _cells(path: Path, registry: Registry) -> tuple[list[Run], list[str]]:
-    """A sweep's finished cells, and a line on those that are not."""
+def _cells(path: Path, registry: Registry, selected: Selection) -> None:
+    """Add a sweep's finished cells and those that diverged, and a line on the others."""
     sweep = Sweep.open(path)
-    unfinished = [cell for cell in sweep.cells if sweep.state(cell) != "finished"]
-    finished = [cell for cell in sweep.cells if cell not in unfinished]
+    states = {cell.name: sweep.state(cell) for cell in sweep.cells}
+    unfinished = []
+    finished = 0
+    for cell in sweep.cells:
+        state, run_path = states[cell.name], sweep.path_of(cell)
+        if state == "finished":
+            finished += 1
+            selected.runs.append(Run.open(run_path, registry))
+        elif state.startswith("diverged") and (reached := steps_in(run_path / "checkpoints")):
+            selected.runs.append(Run.open(run_path, registry))
+            selected.diverged[run_path] = f"in training, after step {reached[-1]:,}"
+        else:
+            unfinished.append(cell)
     if not finished:
         raise NoiseregError(
             f"{path}: none of the sweep's {len(sweep.cells)} cells is finished; go on with its "
             "command"
         )
-    notes = []
     if unfinished:
-        names = ", ".join(f"{cell.name} ({sweep.state(cell)})" for cell in unfinished[:4])
+        names = ", ".join(f"{cell.name} ({states[cell.name]})" for cell in unfinished[:4])
         more = f" and {len(unfinished) - 4} more" if len(unfinished) > 4 else ""
-        notes.append(
+        selected.notes.append(
             f"{len(unfinished)} of {len(sweep.cells)} cells of {path} are left out: {names}{more}"
         )
-    return [Run.open(sweep.path_of(cell), registry) for cell in finished], notes
 
 
 # A run's settings, as the table compares them
@@ -123,6 +131,20 @@ def values(run: Run) -> dict[str, Any]:
     return {
         k: v for k, v in flat.items() if not any(k == f or k.startswith(f"{f}.") for f in free)
     }
+
+
+def strengths(run: Run) -> dict[str, tuple[str, ...]]:
+    """By component name, the parameters that it declares to be strengths."""
+    assert run.registry is not None
+    found = {}
+    for section, specs in components(run).items():
+        for spec in specs:
+            if spec.name == "none":
+                continue
+            entry = run.registry.find(SECTION_KIND[section], spec.name)
+            if declared := declared_strengths(entry.component.params):
+                found[spec.name] = declared
+    return found
 
 
 def environment(run: Run) -> dict[str, Any]:

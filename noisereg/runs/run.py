@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Context, Task
-from noisereg.data import as_output
+from noisereg.data import NotFinite, as_output
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
@@ -190,7 +190,7 @@ class Run:
             others = [
                 str(s) for s in checkpoint_files.steps_in(found.path.parent) if s != found.step
             ]
-            raise NoiseregError(
+            raise NotFinite(
                 f"{shown(self.path)}: the {'averaged ' * ema}weights of step {found.step} are not "
                 "finite, so nothing can be drawn from them; "
                 + (

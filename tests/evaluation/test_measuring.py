@@ -4,6 +4,7 @@ model sees."""
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from noisereg.evaluation import samples as drawing
 from noisereg.evaluation.evaluate import run_evaluation
 from noisereg.evaluation.options import Options
 from noisereg.plugins.registry import registry
+from noisereg.runs.checkpoint_files import CONTENTS, STATE, make_state
 from noisereg.runs.reporter import Reporter
 from noisereg.sweeps.grid import Sweep
 
@@ -56,7 +58,7 @@ def own(sweep: Sweep, tmp_path: Path) -> Path:
         (["--metric", "prdc", "--num-reference", "3"], "the reference set has 3"),
         (["--num-reference", "0"], "expected at least 1"),
         (["--num-reference", "2000"], "digits has 1,617 samples in its train split"),
-        (["--num", "101010101010101010"], "expected at most 10,000,000"),
+        (["--num", "101010101010101010"], "expected at most 1,000,000"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_sample_is_drawn(
@@ -72,43 +74,67 @@ def test_what_cannot_be_measured_is_refused_before_a_sample_is_drawn(
 # Not finite
 
 
-def diverge(path: Path) -> None:
-    """As of a run whose training diverged, its digests right."""
-    import hashlib
-
+def diverge(path: Path, value: float) -> None:
+    """As of a run whose weights became so, its digests right."""
     for folder in (path / "checkpoints").iterdir():
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / STATE).read_text())
         for name in ("model.safetensors", "ema.safetensors"):
             tensors = load_file(folder / name)
             some = next(n for n, v in tensors.items() if v.is_floating_point() and v.ndim > 1)
-            tensors[some] = torch.full_like(tensors[some], torch.nan)
+            tensors[some] = torch.full_like(tensors[some], value)
             save_file(tensors, folder / name)
-            state["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        (folder / "state.json").write_text(json.dumps(state))
+        contents = {name: (folder / name).read_bytes() for name in CONTENTS}
+        made = make_state(state["run"], state["step"], contents)
+        (folder / STATE).write_text(json.dumps(made))
 
 
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (math.nan, "averaged weights of step 12 are not finite"),
+        (1e38, "of 40 samples are not finite"),
+    ],
+)
 def test_samples_that_are_not_finite_become_no_number(
-    own: Path, sweep: Sweep, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    own: Path,
+    sweep: Sweep,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    weight: float,
+    reason: str,
 ) -> None:
     """NaN pixels would be black ones in uint8, and have a distance."""
-    diverge(own)
+    diverge(own, weight)
     other = sweep.path_of(sweep.cells[3])
-    (table,) = tables(capsys, own, other, "--num", 40, "--metric", "prdc")
-    assert any(
-        "diverged: 40 of its first 40 samples are not finite" in remark
-        for remark in table["remarks"]
-    )
-    for row in table["rows"]:
-        numbers = row.get("metrics", row.get("estimates"))
-        assert ("precision" in numbers) == (str(own) not in str(row.get("sources", row)))
+    asked = [own, other, "--num", 40, "--metric", "prdc"]
+    (table,) = tables(capsys, *asked)
+    numbers = {row["label"]: set(row.get("metrics", {})) for row in table["rows"]}
+    assert sorted(map(len, numbers.values())) == [0, 4]
+    assert re.match(rf"white diverged \(seed 0\): .*{reason}", table["notes"][0])
 
     def never(*_: object) -> None:
         raise AssertionError("they were drawn once")
 
     monkeypatch.setattr(drawing, "draw", never)
-    tables(capsys, own, other, "--num", 40, "--metric", "prdc")
+    tables(capsys, *asked)
     assert run(["eval", str(own), "--num", "40"]) == 2
-    assert "has nothing to measure: 40 of its first 40 samples" in capsys.readouterr().err
+    assert re.search(f"has nothing to measure: .*{reason}", capsys.readouterr().err)
+
+
+def test_a_cell_whose_training_diverged_is_a_row_without_numbers(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
+    swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv"], "seeds": 2})
+    lost = swept.path_of(swept.cells[1])
+    status = json.loads((lost / "status.json").read_text())
+    status |= {"status": "failed", "step": 7, "diverged": True}
+    (lost / "status.json").write_text(json.dumps(status))
+    shutil.rmtree(lost / "checkpoints" / "000012")
+    capsys.readouterr()
+    assert run(["eval", str(swept.path), "--num", "40"]) == 0
+    shown = capsys.readouterr().out
+    assert "(1 of 2 diverged)" in shown
+    assert "in training, after step 6" in shown
 
 
 # What a metric of the model sees
