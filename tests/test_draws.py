@@ -40,8 +40,12 @@ def test_latents_are_standard_normal_and_independent_between_neighbours():
     assert abs(correlation) < stats.norm.isf(0.5e-6) / np.sqrt(z[1:].size)
 
 
+class Ten(Process):
+    T = 10
+
+
 def test_times_are_on_the_grid_and_uniform():
-    t = torch.cat([draws.times(0, step, 100, T=10) for step in range(200)])
+    t = torch.cat([draws.times(0, step, 100, Ten()) for step in range(200)])
     k = (t * 10).round()
     assert torch.allclose(k / 10, t, atol=1e-15)
     counts = torch.bincount(k.long(), minlength=11)[1:]
@@ -49,7 +53,7 @@ def test_times_are_on_the_grid_and_uniform():
 
 
 def test_antithetic_times_come_in_pairs():
-    k = (draws.times(1, 5, 64, T=1000, antithetic=True) * 1000).round().reshape(-1, 2)
+    k = (draws.times(1, 5, 64, Process(), antithetic=True) * 1000).round().reshape(-1, 2)
     assert torch.equal(k.sum(1), torch.full((32,), 1001.0, dtype=torch.float64))
 
 
