@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from noisereg import draws
-from noisereg.api import Noise
+from noisereg.api import Noise, Process
 from noisereg.draws import Order, Stream
 
 SHAPE = (1, 8, 8)
