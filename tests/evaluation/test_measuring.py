@@ -58,7 +58,6 @@ def own(sweep: Sweep, tmp_path: Path) -> Path:
         (["--metric", "prdc", "--num-reference", "3"], "the reference set has 3"),
         (["--num-reference", "0"], "expected at least 1"),
         (["--num-reference", "2000"], "digits has 1,617 samples in its train split"),
-        (["--num", "101010101010101010"], "expected at most 1,000,000"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_a_sample_is_drawn(
