@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy import stats
 
+from noisereg import draws
 from noisereg.errors import NoiseregError
 from noisereg.processes import TrainingTimesParams, times
 from noisereg.python import build
-from noisereg.runs import draws
 
 ALPHA = 1e-4
 """The chance at which a right law fails: seeds are fixed, so that it does not come and go."""
