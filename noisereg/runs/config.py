@@ -329,6 +329,22 @@ def read_run(reference: str) -> dict[str, Any]:
     return values
 
 
+def read_complete(file: Path) -> Config:
+    """The configuration that a run or a sweep wrote, which holds every section: a file that was cut
+    between two lines would else be read as one with defaults.
+
+    Raises:
+        NoiseregError: if it cannot be read, or lacks a section.
+    """
+    values = read_yaml(file)
+    if missing := [section for section in Config.model_fields if section not in values]:
+        raise NoiseregError(
+            f"{file} has no {', '.join(missing)}: it was cut, or written by hand; expected every "
+            "section, as a run writes them: put it back from a copy"
+        )
+    return validate(values)
+
+
 # Overrides
 
 

@@ -18,10 +18,9 @@ from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
-from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
 from noisereg.runs.build import Parts, build_parts
-from noisereg.runs.config import Config, RuntimeConfig, validate
+from noisereg.runs.config import Config, RuntimeConfig, read_complete
 from noisereg.runs.model import RunModel
 from noisereg.runs.output import check_num, picture
 from noisereg.runs.records import read_environment, status_of
@@ -122,7 +121,7 @@ class Run:
             kind = "is not there" if not path.exists() else "holds no run (no config.yaml)"
             raise NoiseregError(f"{path} {kind}; expected the folder that noisereg train printed")
         check_links(path)
-        config = validate(read_yaml(path / "config.yaml"))
+        config = read_complete(path / "config.yaml")
         shape = tuple(read_environment(path)["shape"])
         for record in config.plugins:
             registry.load_recorded(record.source, record.sha256, str(path / "config.yaml"))

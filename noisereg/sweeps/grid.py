@@ -33,6 +33,7 @@ from noisereg.runs.config import (
     Config,
     apply_set,
     layer,
+    read_complete,
     resume_difference,
     validate,
 )
@@ -203,7 +204,7 @@ class Sweep:
         grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
         cells = []
         for name in grid.cells:
-            config = validate(read_yaml(path / "cells" / f"{name}.yaml"))
+            config = read_complete(path / "cells" / f"{name}.yaml")
             cells.append(Cell(name, config, name.rpartition("_s")[0]))
         return cls(path, cells)
 

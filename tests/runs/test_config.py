@@ -11,6 +11,7 @@ from noisereg.runs.config import (
     complete,
     json_schema,
     layer,
+    read_complete,
     read_config,
     resume_difference,
     validate,
@@ -165,3 +166,14 @@ def test_the_schema_knows_every_component():
     }
     assert {"white", "blue", "blue-tv"} <= names
     assert Config.model_fields.keys() <= schema["properties"].keys()
+
+
+def test_a_runs_configuration_that_was_cut_is_not_read_as_one_with_defaults(tmp_path):
+    text = write_yaml(Config(sample={"steps": 7}).dump())
+    (tmp_path / "config.yaml").write_text(text)
+    assert read_complete(tmp_path / "config.yaml").sample.steps == 7
+    (tmp_path / "config.yaml").write_text(text[: text.index("sample:")])
+    with pytest.raises(
+        NoiseregError, match=r"config\.yaml has no sample, .*runtime.*: it was cut"
+    ):
+        read_complete(tmp_path / "config.yaml")
