@@ -500,7 +500,7 @@ def test_a_part_of_a_sweep(sweep: Sweep, capsys: Capture, tmp_path: Path) -> Non
     assert len(re.findall(r"^blue-tv", shown, re.MULTILINE)) == 2
     for source in (stored, sweep.path):
         assert "--where noise: expected KEY=VALUE" in mistake(capsys, source, "--where", "noise")
-        assert "--where nois: no such key; did you mean 'noise'?" in mistake(
+        assert "nois: no such key; did you mean 'noise'?" in mistake(
             capsys, source, "--where", "nois=white"
         )
     assert "--where noise=blue: no row of" in mistake(capsys, stored, "--where", "noise=blue")
