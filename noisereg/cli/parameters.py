@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import model_of
 
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -29,7 +30,9 @@ def parameters(
             if info.is_required()
             else info.get_default(call_default_factory=True, validated_data={})
         )
-        if nested is not None:
+        if nested is Spec:  # typed as one text
+            default = default.label() if isinstance(default, Spec) else default
+        elif nested is not None:
             found += parameters(
                 nested, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None
             )
