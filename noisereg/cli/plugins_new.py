@@ -18,7 +18,12 @@ from noisereg.api import API_VERSION, NAME
 from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.registry import BUILTIN, CALLED, HOOKS, Policy, Registry
 
-KINDS = ("noise", "regularizer", "pairing", "denoiser", "dataset", "metric", "process")
+KINDS = (
+    *("noise", "regularizer", "pairing", "denoiser", "dataset", "metric"),
+    *("process", "solver", "grid"),
+)
+SAMPLED = ("solver", "grid")
+"""Kinds that a run is sampled with: nothing is trained by them."""
 RUN = "runs/{}"
 TENSOR = "from torch import Tensor"
 
@@ -213,18 +218,19 @@ def _sorted_imports(lines: list[str]) -> str:
 
 
 def _use(name: str, kind: str) -> str:
+    if kind == "metric":
+        return f"noisereg eval RUN --metric {name}"
+    if kind in SAMPLED:
+        return f"noisereg sample RUN --{kind} {name}"
     flag = {"dataset": "data", "regularizer": "reg"}.get(kind, kind)
-    return (
-        f"noisereg eval RUN --metric {name}"
-        if kind == "metric"
-        else f"noisereg train --{flag} {name}"
-    )
+    return f"noisereg train --{flag} {name}"
 
 
 def _next(name: str, kind: str, target: Path, single_file: bool) -> list[str]:
     """What to type now."""
     use = _use(name, kind)
-    short = use if kind == "metric" else f"{use} --steps 50 --out {RUN.format(name)}"
+    of_a_run = kind == "metric" or kind in SAMPLED
+    short = use if of_a_run else f"{use} --steps 50 --out {RUN.format(name)}"
     if single_file:
         return [f"noisereg plugins check {target}", f"{short} --plugin {target}"]
     place = target if target.is_absolute() else f"./{target}"

@@ -123,12 +123,13 @@ class PredictedPower(Metric):
             batch = split.batch(indices[places])
             x0, cond = batch.x.to(device), model.task.cond(batch)
             cond = None if cond is None else cond.to(device)
+            told = noise.given(cond)
             for k, time in enumerate(times):
                 t = time.to(device).expand(len(x0))
                 drawn = draws.latents(
                     noise, model.shape, p.seed, Stream.BOUND, places.tolist(), k, device
                 )
-                eps = noise.color(drawn, t)
+                eps = told.color(drawn, t)
                 x_t = add_noise(process, x0, eps, t)
                 eps_hat = model.predict(x_t, t, cond).eps_hat
                 powers[k] += eps_hat.double().square().flatten(1).mean(1).sum().cpu()

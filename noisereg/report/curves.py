@@ -114,16 +114,17 @@ def measure(
         runtime.device,
     )
     times = torch.linspace(0, 1, TIMES + 1, dtype=torch.float64)[1:]
+    noise = model.noise.given(cond)
     columns: dict[str, list[float]] = {
         k: [] for k in ("predicted", "level", "signal", "noise", "x_power")
     }
     for time in times:
         t = time.to(runtime.device).expand(len(x0))
         a, b = model.process.signal_scale(t), model.process.noise_scale(t)
-        eps = model.noise.color(latents, t)
+        eps = noise.color(latents, t)
         x_t = add_noise(model.process, x0, eps, t)
         columns["predicted"].append(power(model.predict(x_t, t, cond).eps_hat))
-        columns["level"].append(float(model.noise.mean_square(t)[0]))
+        columns["level"].append(float(noise.mean_square(t).mean()))
         columns["signal"].append(float(a[0]))
         columns["noise"].append(float(b[0]))
         columns["x_power"].append(power(x_t))
