@@ -115,6 +115,8 @@ def test_every_package_of_plugins_is_listed_and_in_order(environment, installed)
     }
     assert found == {
         ("noisereg-equal-snr", "noise", "equal-snr"): "ok",
+        ("noisereg-flow", "process", "edm"): "ok",
+        ("noisereg-flow", "process", "rectified-flow"): "ok",
         ("noisereg-heavy-tail", "noise", "student-t"): "ok",
         ("noisereg-offset", "noise", "offset"): "ok",
         ("noisereg-offset", "noise", "pyramid"): "ok",
@@ -151,7 +153,7 @@ def test_all_of_them_train_on_digits(environment, installed):
         "import json, sys; from noisereg.cli.main import run\n"
         "for k, line in enumerate(json.load(sys.stdin)): assert run(line) == 0, line\n"
     )
-    kurtosis = str(PLUGINS / "single-file/kurtosis.py")
+    kurtosis, edges = (str(PLUGINS / f"single-file/{n}.py") for n in ("kurtosis", "edges"))
     lines = [
         f"train --data digits --steps 3 {FAST} --out run{k} {given}".split()
         for k, given in enumerate(
@@ -162,6 +164,9 @@ def test_all_of_them_train_on_digits(environment, installed):
                 "--noise equal-snr",
                 "--noise blue-tv --reg spectral",
                 f"--reg kurtosis --plugin {kurtosis}",
+                f"--noise edges --task superres:factor=2 --plugin {edges}",
+                "--process rectified-flow --noise blue",
+                "--process edm --solver heun",
                 *(["--log wandb:mode=offline"] if _has_wandb() else []),
             ]
         )

@@ -18,7 +18,7 @@ from noisereg.api import (
     TimeInput,
 )
 from noisereg.diffusion import compatible
-from noisereg.diffusion.grids import OWN
+from noisereg.diffusion.grids import own
 from noisereg.diffusion.law import add_noise, network_time, times_of
 from noisereg.diffusion.loss import (
     Loss,
@@ -230,7 +230,7 @@ class Diffusion(nn.Module):
                 compatible.default_eta(self.process, self.noise, self.pairing is not None)
             )
         if grid is None:
-            grid = OWN[compatible.default_grid(self.process, self.noise, solver)]
+            grid = own(compatible.default_grid(self.process, self.noise, solver))
 
         def source(k: int) -> Mapping[str, Tensor]:
             return self._latents(latents if k == 0 else None, num, generator, device, dtype)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from noisereg.api import Grid, Process
+from noisereg.api import Grid, NoiseregError, Process
 from noisereg.diffusion.law import log_ratio
 
 
@@ -100,3 +100,24 @@ def _invert(process: Process, wanted: Tensor, low: float, high: float) -> Tensor
 
 OWN: dict[str, Grid] = {"uniform": Uniform(), "chebyshev": Chebyshev(), "logsnr": LogSNR()}
 """Those without parameters, by name: what the defaults of noise and solver are among."""
+
+
+def own(spec: str) -> Grid:
+    """The grid that a default names, without any registry: one of :data:`OWN`, ``edm``, or
+    ``edm:rho=7``.
+
+    Raises:
+        NoiseregError: for any other, which must then be given.
+    """
+    if spec in OWN:
+        return OWN[spec]
+    name, _, given = spec.partition(":")
+    try:
+        if name == "edm":
+            return EDM(float(given.removeprefix("rho="))) if given else EDM()
+    except ValueError:
+        pass
+    raise NoiseregError(
+        f"the grid asked for by default, {spec}, is none of {', '.join(OWN)}, edm and edm:rho=7; "
+        "give a grid"
+    )

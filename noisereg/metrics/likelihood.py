@@ -298,11 +298,12 @@ class NegativeLogLikelihood(Metric):
             batch = split.batch(indices[places])
             cond = model.task.cond(batch)
             x0 = batch.x.to(model.device).double()
-            predict = in_float64(model, None if cond is None else cond.to(model.device))
+            cond = None if cond is None else cond.to(model.device)
+            predict, noise = in_float64(model, cond), model.noise.given(cond)
             for kind in kinds:
                 measure = self._bound if kind == "bound" else self._flow
                 for name, bits in measure(
-                    model, predict, x0, places.tolist(), data.levels
+                    model, noise, predict, x0, places.tolist(), data.levels
                 ).items():
                     rows.setdefault(name, []).append(bits)
         values = {name: torch.cat(bits) for name, bits in rows.items()}
@@ -311,7 +312,13 @@ class NegativeLogLikelihood(Metric):
         return {name: float(v.mean()) for name, v in values.items() if name in shown}
 
     def _bound(
-        self, model: Model, predict: Predict, x0: Tensor, places: list[int], levels: int
+        self,
+        model: Model,
+        noise: Noise,
+        predict: Predict,
+        x0: Tensor,
+        places: list[int],
+        levels: int,
     ) -> dict[str, Tensor]:
         steps = self.params.steps or model.process.T
         times = model.times(steps, self._grid())
@@ -326,7 +333,7 @@ class NegativeLogLikelihood(Metric):
             )
 
         bound = variational_bound(
-            predict, model.process, model.noise, x, source, times, self.params.eta, discretised
+            predict, model.process, noise, x, source, times, self.params.eta, discretised
         )
         named = {
             "": bound.total,
@@ -338,7 +345,13 @@ class NegativeLogLikelihood(Metric):
         return {f"nll-bound{k}": bits_per_dim(v, x0, extra.get(k, 0)) for k, v in named.items()}
 
     def _flow(
-        self, model: Model, predict: Predict, x0: Tensor, places: list[int], levels: int
+        self,
+        model: Model,
+        noise: Noise,
+        predict: Predict,
+        x0: Tensor,
+        places: list[int],
+        levels: int,
     ) -> dict[str, Tensor]:
         p = self.params
         times = model.times(p.ode_steps, self._grid()).flip(0)
@@ -353,7 +366,7 @@ class NegativeLogLikelihood(Metric):
             probes = torch.tensor(np.stack(drawn), dtype=x0.dtype, device=x0.device) * 2 - 1
             probes = probes.reshape(p.probes, *x0.shape)
         fine, coarse = (
-            flow_nll(predict, model.process, model.noise, x, some, probes)
+            flow_nll(predict, model.process, noise, x, some, probes)
             for some in (times, times[::2])
         )
         return {

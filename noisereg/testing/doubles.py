@@ -112,7 +112,7 @@ def default_times(
     """
     grid = compatible.default_grid(process, noise, solver or DDIM())
     if registry is None:
-        return grids.OWN[grid].times(process, steps)
+        return grids.own(grid).times(process, steps)
     spec = Spec.parse(grid)
     return registry.build("grid", spec.name, spec.params, Context()).times(process, steps)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from fake_packages import Packages, good
 
+from noisereg.cli import plugins_new
 from noisereg.cli.main import run
-from noisereg.plugins.registry import reset
+from noisereg.plugins.registry import Policy, Registry, reset
+from noisereg.testing import Subject, checks
+from noisereg.testing import run as run_check
 
 FAST = [
     "--batch-size", "8", "--set", "sample.steps=2", "--set", "sample.num=4", "--set", "runtime.device=cpu",
@@ -279,9 +282,7 @@ def test_an_undeclared_bound_and_a_slow_import_are_found(packages, capsys, monke
 # new
 
 
-@pytest.mark.parametrize(
-    "kind", ["noise", "regularizer", "pairing", "denoiser", "dataset", "metric", "process"]
-)
+@pytest.mark.parametrize("kind", plugins_new.KINDS)
 @pytest.mark.parametrize("single", [True, False], ids=["file", "package"])
 def test_new_writes_a_plugin_that_loads_and_is_well_formed(
     tmp_path, capsys, monkeypatch, kind, single
@@ -313,6 +314,18 @@ def test_new_writes_a_plugin_that_loads_and_is_well_formed(
             ).returncode
             == 0
         )
+
+
+@pytest.mark.parametrize("kind", plugins_new.SAMPLED)
+def test_new_writes_a_solver_and_a_grid_that_pass_the_kit(tmp_path, capsys, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = call(capsys, "plugins", "new", f"my-{kind}", "--kind", kind, "--single-file")
+    use = f"noisereg sample RUN --{kind} my-{kind} --plugin my_{kind}.py"
+    assert out.splitlines()[-1].strip() == use
+    known = Registry(Policy(entry_points=False))
+    known.load(f"./my_{kind}.py")
+    outcomes = [run_check(c, Subject.find(kind, f"file/my-{kind}", known)) for c in checks(kind)]
+    assert {o.check.name: o.message for o in outcomes if o.status == "failed"} == {}
 
 
 @pytest.mark.parametrize(

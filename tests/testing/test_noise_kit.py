@@ -2,13 +2,14 @@
 others derive from it).
 """
 
+import copy
 import random
 import time
 
 import numpy as np
 import pytest
 import torch
-from kit_tools import assert_caught, assert_complete, failures
+from kit_tools import assert_caught, assert_complete, failures, outcome
 from torch import nn
 
 from noisereg.api import Field, Noise, Params, per_sample
@@ -328,7 +329,82 @@ class BreaksAtItsBound(Right):
         return super().color(latents, t) / self.size
 
 
+class Brightened(Right):
+    """Right: its strength follows the mean of each sample's condition."""
+
+    strength = None
+
+    def given(self, cond):
+        if cond is None:
+            return self
+        told = copy.copy(self)
+        told.strength = 1 + cond.flatten(1).mean(1).double().square()
+        return told
+
+    def times_strength(self, x, power):
+        if self.strength is None:
+            return x
+        return x * self.strength.to(x).reshape(-1, *[1] * (x.ndim - 1)) ** power
+
+    def color(self, latents, t):
+        return self.times_strength(super().color(latents, t), 1)
+
+    def mean_square(self, t):
+        return self.times_strength(super().mean_square(t), 2)
+
+    def whiten(self, eps, t):
+        return super().whiten(self.times_strength(eps, -1), t)
+
+
+class NewSelf(Right):
+    def given(self, cond):
+        return copy.copy(self)
+
+
+class KeepsIt(Brightened):
+    def given(self, cond):
+        if cond is not None:
+            self.strength = 1 + cond.flatten(1).mean(1).double().square()
+        return self
+
+
+class OfTheBatch(Brightened):
+    def given(self, cond):
+        return self if cond is None else super().given(cond - cond.mean(0))
+
+
+class StaleSquare(Brightened):
+    def mean_square(self, t):
+        return Right.mean_square(self, t)
+
+
+class StaleInverse(Brightened):
+    def whiten(self, eps, t):
+        return Right.whiten(self, eps, t)
+
+
+class WeakerFloor(Brightened):
+    def given(self, cond):
+        told = super().given(cond)
+        if told is not self:
+            told.power_floor = 0.01
+        return told
+
+
+def test_a_right_noise_that_depends_on_the_condition_passes():
+    found = outcome("noise", "given_a_condition_it_keeps_its_promises", Brightened)
+    assert (found.status, found.message) == ("passed", "")
+
+
 WRONG = {
+    "given_a_condition_it_keeps_its_promises": [
+        (NewSelf, "given(None) is not the noise itself"),
+        (KeepsIt, "given changes the noise itself"),
+        (OfTheBatch, "differs by"),
+        (StaleSquare, "and mean_square says"),
+        (StaleInverse, "whiten(color(z)) is off z"),
+        (WeakerFloor, "power_floor is"),
+    ],
     "shape_dtype_device": [
         (Float64, "torch.float64 from torch.float32 latents"),
         (InfiniteAtOne, "not finite at t = [1.0]"),

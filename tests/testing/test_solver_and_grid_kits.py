@@ -21,7 +21,7 @@ class RightSolver(Solver):
         self.given = params
 
     def step(self, s):
-        a_t, b_t, a_s, b_s = s.scales
+        _a_t, _b_t, a_s, b_s = s.scales
         return a_s * s.here.x0_hat + b_s * s.moved
 
 
@@ -33,7 +33,7 @@ class DividesByTheSignal(RightSolver):
     """Right, but for its division by a(1) = 0."""
 
     def step(self, s):
-        a_t, b_t, a_s, b_s = s.scales
+        a_t, b_t, _a_s, _b_s = s.scales
         return super().step(s) + (s.x_t - b_t * s.here.eps_hat) / a_t - s.here.x0_hat
 
 
@@ -46,7 +46,7 @@ class KeepsQuiet(RightSolver):
     """Half of its noise is fresh."""
 
     def step(self, s):
-        a_t, b_t, a_s, b_s = s.scales
+        _a_t, _b_t, a_s, b_s = s.scales
         return a_s * s.here.x0_hat + b_s * (s.moved + s.fresh()) / 2**0.5
 
 
@@ -74,7 +74,7 @@ class ForgetsToMove(RightSolver):
     """Right for static noise only."""
 
     def step(self, s):
-        a_t, b_t, a_s, b_s = s.scales
+        _a_t, _b_t, a_s, b_s = s.scales
         return a_s * s.here.x0_hat + b_s * s.here.eps_hat
 
 
@@ -84,7 +84,7 @@ class ForgetsToKeepLess(RightSolver):
     deterministic = False
 
     def step(self, s):
-        a_t, b_t, a_s, b_s = s.scales
+        _a_t, _b_t, a_s, b_s = s.scales
         x = a_s * s.here.x0_hat + b_s * s.moved
         return x if s.last else x + 0.3 * b_s * s.fresh()
 

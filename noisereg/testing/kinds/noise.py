@@ -493,6 +493,50 @@ def independent_across_the_batch(subject: Subject) -> None:
     )
 
 
+@check("noise", "exact up to a relative 1e-4")
+def given_a_condition_it_keeps_its_promises(subject: Subject) -> None:
+    """given(None) is the noise itself. Under a condition, images of the samples' shape, it has the
+    same heads, latents and power_floor, each sample's noise follows its own condition alone,
+    mean_square is that of the matrix under it, and whiten inverts color."""
+    shape = first_shape(subject, SMALL)
+    noise = fitted(subject, shape)
+    expect(noise.given(None) is noise, "given(None) is not the noise itself")
+    if type(noise).given is Noise.given:
+        raise NotApplicable("it depends on no condition")
+    cond = smooth_data(shape, 4)
+    latents, t = draw_latents(noise, shape, 4, dtype=torch.float64), times(4)
+    before = noise.color(latents, t)
+    with unchanged("given", cond=cond), untouched_generators("given"):
+        told = noise.given(cond)
+    expect(
+        torch.equal(noise.color(latents, t), before), "given changes the noise itself: give a copy"
+    )
+    for name in ("extra_heads", "power_floor", "linear", "gaussian"):
+        mine, its = getattr(noise, name), getattr(told, name)
+        expect(mine == its, f"{name} is {mine} and, under a condition, {its}")
+    expect(told.latents(shape) == noise.latents(shape), "it has other latents under a condition")
+    eps = told.color(latents, t)
+    alone = noise.given(cond[1:2]).color({k: v[1:2] for k, v in latents.items()}, t[1:2])
+    gap = relative_error(alone, eps[1:2])
+    expect(gap <= 1e-4, f"a sample's noise differs by {gap:.1e} with the others of its batch")
+    if not noise.linear:
+        return
+    n = math.prod(shape)
+    for row in range(2):
+        one = noise.given(cond[row : row + 1].expand(n, *shape))
+        root = noise_matrix(one, shape, 0.5)
+        found = float(root.square().sum() / n)
+        said = float(one.mean_square(torch.full((n,), 0.5, dtype=torch.float64))[0])
+        expect(
+            abs(found - said) <= 1e-4 * found,
+            f"under a condition tr(L Lᵀ)/n is {found:.6f} and mean_square says {said:.6f}",
+        )
+    if refused(lambda: told.whiten(eps, t)) is None:
+        again = told.whiten(eps, t)
+        gap = relative_error(again, first(latents))
+        expect(gap <= 1e-4, f"under a condition whiten(color(z)) is off z by {gap:.1e}")
+
+
 @check("noise", EXACT)
 def state_round_trip(subject: Subject) -> None:
     """What it learns from data (fit) or by training is in state_dict(), as tensors only; loaded
