@@ -34,10 +34,10 @@ from noisereg.runs.build import Parts, build_parts
 from noisereg.runs.config import layer, validate
 from noisereg.runs.feed import Feed
 from noisereg.runs.model import RunModel
+from noisereg.runs.optimizer import learners, make_optimizer
 from noisereg.runs.pretrained import initialise
 from noisereg.runs.run import draw
 from noisereg.runs.runtime import Runtime
-from noisereg.runs.train import learners, make_optimizer
 
 PAGE = Path(__file__).parent / "composition.md"
 PROCESSES, NOISES, REGULARIZERS = ("ddpm", "iadb"), ("white", "blue-tv"), ("none", "isotropy")

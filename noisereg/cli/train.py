@@ -163,7 +163,7 @@ def _train(
 ) -> None:
     from noisereg.cli.progress import ConsoleReporter, duration
     from noisereg.runs.run import shown
-    from noisereg.runs.train import Interrupted
+    from noisereg.runs.stopping import Interrupted
     from noisereg.runs.train import train as engine_train
 
     reporter = ConsoleReporter()

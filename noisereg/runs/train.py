@@ -7,131 +7,47 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import platform
 import re
 import secrets
 import shutil
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from noisereg import __version__, draws
 from noisereg.api import Context, Logger, Noise
 from noisereg.data import NotFinite, batches
-from noisereg.datasets.fingerprint import difference
 from noisereg.diffusion.loss import Weighted
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
-from noisereg.inside import check_links
-from noisereg.ownership import LOCK, clear_leftovers, owned, owned_new, vacant
+from noisereg.ownership import clear_leftovers
 from noisereg.plugins.registry import Registry
-from noisereg.reading import read_yaml, write_yaml
+from noisereg.reading import write_yaml
 from noisereg.runs import checkpoint, checkpoint_files, parentage
-from noisereg.runs.build import Parts, build_dataset, build_parts
+from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import EMA
 from noisereg.runs.checkpoint_files import run_of
-from noisereg.runs.config import Config, horizon, resume_difference, validate
-from noisereg.runs.feed import Feed
+from noisereg.runs.config import Config
+from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.guard import Guard
-from noisereg.runs.pretrained import continued, initialise
-from noisereg.runs.records import read_environment, status_of
+from noisereg.runs.meter import Meter
+from noisereg.runs.optimizer import learners, learning_rate, make_optimizer
+from noisereg.runs.prepare import OWN, logged_steps, prepare, run_folder
+from noisereg.runs.records import status_of
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.resolve import check_revisions, component_records
-from noisereg.runs.run import Run, default_out, shown
+from noisereg.runs.resolve import component_records
+from noisereg.runs.run import Run, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
+from noisereg.runs.stopping import Interrupted, StopRequest
 from noisereg.store import write_atomically
-
-OWN = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples")
-"""What training writes in a run's folder."""
-NO_RUN = "{} is not empty and holds no run; expected a new folder for `out`"
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, saved, and stopped."""
-
-    def __init__(self, signum: int, step: int, out: Path) -> None:
-        super().__init__(f"stopped at step {step}")
-        self.signum, self.step, self.out = signum, step, out
-
-
-def learning_rate(config: Config, step: int) -> float:
-    """Of optimiser step ``step`` (from 0): a linear warm-up, then the schedule, down to 0 at the
-    horizon.
-    """
-    optim = config.optim
-    assert optim.lr != "auto"  # build_parts resolved it
-    return optim.lr * Schedule(optim.schedule, optim.warmup, horizon(config))(step)
-
-
-def learners(parts: Parts) -> list[Any]:
-    """The components beside the denoiser that may learn."""
-    diffusion = parts.diffusion
-    return [diffusion.noise, diffusion.process, *(r.term for r in diffusion.regularizers)]
-
-
-def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
-    """Adam or AdamW; a component with an ``lr`` of its own keeps its ratio to the denoiser's."""
-    optim = config.optim
-    assert optim.lr != "auto"
-    groups: list[dict[str, Any]] = [{"params": list(parts.denoiser.parameters()), "scale": 1.0}]
-    for component in learners(parts):
-        if isinstance(component, nn.Module) and (
-            params := [p for p in component.parameters() if p.requires_grad]
-        ):
-            own: float | None = component.lr  # type: ignore[assignment]
-            groups.append(
-                {"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0}
-            )
-    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    # One kernel for all parameters: a third of the time of the default on a CPU, where small
-    # networks feel it.
-    fused = all(p.device.type in ("cpu", "cuda") for p in parts.denoiser.parameters())
-    return kind(
-        groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=fused
-    )
-
-
-@dataclass
-class Meter:
-    """Means of the detached parts of the loss since the last line, kept on the device."""
-
-    total: dict[str, Tensor] = field(default_factory=dict)
-    count: int = 0
-    bad_step: Tensor | None = None
-
-    def add(self, parts: Mapping[str, Tensor], step: int) -> None:
-        for name, value in parts.items():
-            self.total[name] = self.total[name] + value if name in self.total else value.clone()
-        self.count += 1
-        loss = parts["loss"]
-        here = torch.where(torch.isfinite(loss), torch.inf, float(step))
-        self.bad_step = here if self.bad_step is None else torch.minimum(self.bad_step, here)
-
-    def first_bad_step(self, runtime: Runtime) -> int | None:
-        """The first step with a loss that is not finite, on any rank."""
-        value = torch.inf if self.bad_step is None else float(self.bad_step)
-        if runtime.any(value != torch.inf):
-            return int(value) if value != torch.inf else -1
-        return None
-
-    def read(self, runtime: Runtime) -> dict[str, float]:
-        """The means over steps and ranks; starts anew."""
-        if not self.total:
-            return {}
-        names = list(self.total)
-        values = runtime.average(torch.stack([self.total[n].double() for n in names]) / self.count)
-        self.total, self.count, self.bad_step = {}, 0, None
-        return dict(zip(names, values.tolist(), strict=True))
 
 
 def _varies(regularizer: Weighted) -> bool:
@@ -140,36 +56,6 @@ def _varies(regularizer: Weighted) -> bool:
     return isinstance(schedule, Schedule) and (
         bool(schedule.warmup) or schedule.kind != "constant"
     )
-
-
-STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
-"""What terminals and schedulers send before they kill."""
-
-
-class StopRequest:
-    """A signal of :data:`STOPPING` asks for a checkpoint; a second Ctrl-C does not wait for it."""
-
-    def __init__(self) -> None:
-        self.signum = 0
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for name in STOPPING:
-                signum = getattr(signal, name, None)  # Windows has two of them
-                # nohup has a run ignore SIGHUP, and means it.
-                if signum is not None and signal.getsignal(signum) != signal.SIG_IGN:
-                    self._old[signum] = signal.signal(signum, self._ask)
-        return self
-
-    def _ask(self, signum: int, frame: Any) -> None:
-        if self.signum and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signum = signum
-
-    def __exit__(self, *exc: Any) -> None:
-        for signum, handler in self._old.items():
-            signal.signal(signum, handler)
 
 
 class Loggers:
@@ -190,16 +76,6 @@ class Loggers:
                         f"{type(logger).__name__}.{method} failed: {error}; the run goes on "
                         "without it"
                     )
-
-
-@contextlib.contextmanager
-def rank_zero_first(runtime: Runtime) -> Iterator[None]:
-    """Rank 0 does the block while the others wait; then they do it and find what it prepared."""
-    if not runtime.main:
-        runtime.barrier()
-    yield
-    if runtime.main:
-        runtime.barrier()
 
 
 def fit_noise(noise: Noise, parts: Parts, runtime: Runtime) -> None:
@@ -240,188 +116,6 @@ def environment(parts: Parts, registry: Registry, runtime: Runtime, run: str) ->
 def _unused(folder: Path, name: str) -> Path:
     """The first of ``name.format(1)``, … that is not there."""
     return next(path for k in itertools.count(1) if not (path := folder / name.format(k)).exists())
-
-
-def prepare(
-    config: Config,
-    out: Path,
-    resume: bool,
-    registry: Registry,
-    reporter: Reporter,
-    runtime: Runtime,
-    accept_data: bool = False,
-) -> tuple[Parts, checkpoint.Checkpoint | None, checkpoint.Checkpoint | None]:
-    """Build the parts and find where to go on, and what to start from if the run is new and has a
-    parent; nothing is written.
-
-    Raises:
-        NoiseregError: for a folder that holds a run (without ``resume``), another configuration or
-        revision, other data (without ``accept_data``), a batch that does not divide.
-    """
-    train = config.train
-    if train.batch_size % (train.accumulate * runtime.world):
-        raise NoiseregError(
-            f"train.batch_size {train.batch_size} does not divide into {train.accumulate} "
-            f"micro-batches × {runtime.world} "
-            f"ranks; expected a multiple of {train.accumulate * runtime.world}"
-        )
-    exists = (out / "config.yaml").is_file()
-    if exists and not resume:
-        raise NoiseregError(
-            f"{out} already holds a run; give `resume` to go on with it, or another `out`"
-        )
-    if not exists and not vacant(out):
-        raise NoiseregError(NO_RUN.format(out))
-    for name in OWN:
-        if (out / name).is_symlink():
-            raise NoiseregError(
-                f"{out / name} is a link; a run writes and prunes in its own folder alone: put "
-                "what it links to in its place"
-            )
-    old = None
-    if exists:
-        old = validate(read_yaml(out / "config.yaml"))
-        config = parentage.continued(continued(config, old), old)
-        config = _with_old_horizon(config, old, out)
-    with rank_zero_first(runtime):
-        dataset = build_dataset(config, registry, runtime)
-        parts = build_parts(config, registry, runtime, dataset=dataset)
-    parts.data_record = dataset.fingerprint()
-    found = None
-    if old is not None:
-        if difference := resume_difference(old, parts.config):
-            raise NoiseregError(
-                f"{out} was started with another configuration: {difference}; that needs another "
-                f"run: noisereg train --from {shown(out)} --out NEW and the setting starts one from "
-                "these weights"
-            )
-        recorded = read_environment(out)
-        check_revisions(recorded["components"], component_records(parts.config, registry))
-        _check_data(out, recorded.get("data"), parts, accept_data)
-        damaged: list[str] = []
-        found = checkpoint.latest(out / "checkpoints", damaged.append)
-        if found is None and (progress := _progress(out, old, damaged)):
-            raise NoiseregError(
-                f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, or "
-                f"start anew on purpose: mv {out} {out}.old, and the same command"
-            )
-        for text in damaged:
-            reporter.note(text)
-        if found is not None and found.step > parts.config.train.steps:
-            raise NoiseregError(
-                f"train.steps {parts.config.train.steps:,}: {out} is trained to step "
-                f"{found.step:,}; expected at least that (noisereg sample and eval take an earlier "
-                "one with --checkpoint)"
-            )
-    parent = None
-    if found is None:
-        parts.notes += initialise(parts)
-        parent = parentage.start(parts, reporter.note)
-    return parts, found, parent
-
-
-def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:
-    """The schedules of a resumed run are those that it was started with.
-
-    Raises:
-        NoiseregError: for more steps than the schedule of the rate has.
-    """
-    had = old.optim.horizon
-    if config.optim.horizon != "auto" or had == "auto":
-        return config
-    if had is not None and old.optim.schedule != "constant" and config.train.steps > had:
-        raise NoiseregError(
-            f"train.steps {config.train.steps:,}: under the {old.optim.schedule} schedule the rate "
-            f"of {out} reaches 0 at step {had:,} (optim.horizon), and what is trained cannot be "
-            "trained again at another; to go on under a new schedule: noisereg train --from "
-            f"{shown(out)} --steps {config.train.steps - had} --out NEW"
-        )
-    return config.model_copy(update={"optim": config.optim.model_copy(update={"horizon": had})})
-
-
-def _check_data(
-    out: Path, recorded: dict[str, Any] | None, parts: Parts, accept_data: bool
-) -> None:
-    """
-    Raises:
-        NoiseregError: if the data are not those that the run was started on, with what changed.
-    """
-    before = list((recorded or {}).get("accepted", []))
-    if changed := difference(recorded, parts.data_record):
-        if not accept_data:
-            raise NoiseregError(
-                f"{out} was started on other data: {changed}; restore them, start another run, or "
-                "give `accept_data` to go on with the data as they are now"
-            )
-        before.append(changed)
-        parts.notes.append(f"the data have changed, as accepted: {changed}")
-    if before:
-        parts.data_record["accepted"] = before
-
-
-def _progress(out: Path, config: Config, damaged: Sequence[str]) -> str:
-    """What shows that a run had come to a checkpoint, in words; empty if nothing does."""
-    if damaged:
-        return damaged[0].partition(";")[0]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        status = json.loads((out / "status.json").read_text(encoding="utf-8"))
-        if int(status["step"]) > 0:
-            return f"status.json says {status['status']} at step {status['step']:,}"
-    logged = max(logged_steps(out), default=0)
-    if logged > config.train.checkpoint_every:
-        return (
-            f"metrics.jsonl goes to step {logged:,}, with a checkpoint every "
-            f"{config.train.checkpoint_every:,}"
-        )
-    return ""
-
-
-def logged_steps(out: Path) -> dict[int, str]:
-    """The whole lines of metrics.jsonl by their step; what a kill cut off is left out."""
-    lines: dict[int, str] = {}
-    with contextlib.suppress(OSError):
-        for line in (out / "metrics.jsonl").read_text("utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                lines[int(json.loads(line)["step"])] = line
-    return lines
-
-
-@contextlib.contextmanager
-def run_folder(
-    config: Config, out: Path | None, runtime: Runtime, reporter: Reporter
-) -> Iterator[Path]:
-    """The absolute path of the run's folder, ``runs/<date>-…`` if ``out`` is None, owned until
-    the block ends. Ranks are one owner: rank 0 holds the lock for all.
-
-    Raises:
-        NoiseregError: on every rank, if another process owns it.
-    """
-    box: list[Any] = [None, None]
-    with contextlib.ExitStack() as held:
-        if runtime.main:
-            try:
-                if out is None:
-                    base = Path(os.path.abspath(default_out(config)))
-                    box[0] = held.enter_context(owned_new(base, note=reporter.note))
-                else:
-                    box[0] = path = Path(os.path.abspath(out.expanduser()))
-                    # Before the lock, which would leave a file in a folder that is no run's.
-                    if path.exists() and not (
-                        path.is_dir()
-                        and (
-                            vacant(path) or any((path / n).exists() for n in ("config.yaml", LOCK))
-                        )
-                    ):
-                        raise NoiseregError(NO_RUN.format(out))
-                    check_links(path)  # before the lock, which could be one
-                    held.enter_context(owned(path, note=reporter.note))
-            except NoiseregError as error:
-                box[1] = error
-        if runtime.world > 1:
-            torch.distributed.broadcast_object_list(box, 0)
-        if box[1] is not None:
-            raise box[1]
-        yield box[0]
 
 
 def train(
@@ -568,7 +262,7 @@ class _Training:
         )
         micro_batches = feed.run(self.start, steps)
         meter = Meter()
-        began, seen = time.monotonic(), self.start
+        self.clock, self.reported = time.monotonic(), self.start
         every = 1 if runtime.world == 1 else min(10, train.log_every)
         hooks = [component.after_step for component in learners(self.parts)]
         if self.start and self._grid_due(self.start) and self._picture(self.start) is None:
@@ -576,21 +270,7 @@ class _Training:
         self.objective.train()
         for step in range(self.start, steps):
             guard.step = step
-            # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
-            torch.manual_seed(draws.torch_seed(config.seed, Stream.DROPOUT, runtime.rank, step))
-            rate = learning_rate(config, step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            for micro in range(train.accumulate):
-                batch = next(micro_batches)
-                with self._no_sync(micro < train.accumulate - 1):
-                    loss, parts = self.model(batch.x0, batch.latents, batch.t, batch.cond, step)
-                    (loss / train.accumulate).backward()
-                meter.add(parts, step)
-            if train.clip is not None:
-                nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self._step(step, micro_batches, meter)
             for after_step in hooks:
                 after_step()
             self.ema.update(self.updates + step + 1)
@@ -598,26 +278,8 @@ class _Training:
             due = done % train.checkpoint_every == 0 or done == steps
             asked = done % every == 0 and runtime.any(bool(stop.signum) or self.reporter.gone)
             if done % train.log_every == 0 or due or asked:
-                if (bad := meter.first_bad_step(runtime)) is not None:
-                    at = f"at step {bad + 1}" if bad >= 0 else "on another rank"
-                    raise NotFinite(self._not_finite(f"the loss is not finite {at}"))
-                if runtime.any(not checkpoint.finite(self.objective.parameters())):
-                    raise NotFinite(
-                        self._not_finite(f"the weights are not finite after step {done}")
-                    )
-                now = time.monotonic()
-                speed = (done - seen) * train.batch_size / max(now - began, 1e-9)
-                began, seen = now, done
-                metrics = {
-                    **meter.read(runtime),
-                    **self._weights(step),
-                    "lr": rate,
-                    "images_per_second": speed,
-                }
-                if runtime.main:
-                    self._log(done, metrics)
-                    loggers.call("logged", done, metrics)
-                    self.reporter.advance(done, metrics)
+                self._check_finite(done, meter)
+                self._report(done, meter, loggers)
             if due or asked:
                 self._save(done)
             if asked and done < steps:
@@ -626,8 +288,55 @@ class _Training:
                 raise Interrupted(signum, done, self.out)
             if self._grid_due(done):
                 self._grid(done)
-                began = time.monotonic()
+                self.clock = time.monotonic()
         return steps
+
+    def _step(self, step: int, micro_batches: Iterator[MicroBatch], meter: Meter) -> None:
+        """One step of the optimiser, over all its micro-batches."""
+        train = self.config.train
+        # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
+        torch.manual_seed(
+            draws.torch_seed(self.config.seed, Stream.DROPOUT, self.runtime.rank, step)
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step) * group["scale"]
+        for micro in range(train.accumulate):
+            batch = next(micro_batches)
+            with self._no_sync(micro < train.accumulate - 1):
+                loss, parts = self.model(batch.x0, batch.latents, batch.t, batch.cond, step)
+                (loss / train.accumulate).backward()
+            meter.add(parts, step)
+        if train.clip is not None:
+            nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _check_finite(self, done: int, meter: Meter) -> None:
+        """
+        Raises:
+            NotFinite: for a loss since the last line, or weights, that are not finite.
+        """
+        if (bad := meter.first_bad_step(self.runtime)) is not None:
+            at = f"at step {bad + 1}" if bad >= 0 else "on another rank"
+            raise NotFinite(self._not_finite(f"the loss is not finite {at}"))
+        if self.runtime.any(not checkpoint.finite(self.objective.parameters())):
+            raise NotFinite(self._not_finite(f"the weights are not finite after step {done}"))
+
+    def _report(self, done: int, meter: Meter, loggers: Loggers) -> None:
+        """A line of metrics.jsonl, to the loggers and the screen too."""
+        now = time.monotonic()
+        images = (done - self.reported) * self.config.train.batch_size
+        metrics = {
+            **meter.read(self.runtime),
+            **self._weights(done - 1),
+            "lr": learning_rate(self.config, done - 1),
+            "images_per_second": images / max(now - self.clock, 1e-9),
+        }
+        self.clock, self.reported = now, done
+        if self.runtime.main:
+            self._log(done, metrics)
+            loggers.call("logged", done, metrics)
+            self.reporter.advance(done, metrics)
 
     def _weights(self, step: int) -> dict[str, float]:
         """λ of each regularizer that has a schedule."""

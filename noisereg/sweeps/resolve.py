@@ -16,8 +16,8 @@ from noisereg.plugins.spec import Spec
 from noisereg.runs.build import Parts, build_dataset, build_parts
 from noisereg.runs.config import Config, complete
 from noisereg.runs.feed import Feed
+from noisereg.runs.optimizer import make_optimizer
 from noisereg.runs.runtime import Runtime
-from noisereg.runs.train import make_optimizer
 from noisereg.sweeps.grid import Cell
 
 

@@ -22,10 +22,11 @@ from noisereg.data import NotFinite, to_uint8
 from noisereg.errors import NoiseregError
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import steps_in, verify
+from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.output import picture
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
-from noisereg.runs.train import Interrupted, learning_rate
+from noisereg.runs.stopping import Interrupted
 
 SMALL: dict[str, Any] = {
     "data": "swiss-roll:n=200",

@@ -12,8 +12,8 @@ from noisereg import python as noisereg
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import flatten
 from noisereg.runs import checkpoint_files
+from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.train import learning_rate
 
 SMALL = {
     "noise": "blue-tv",
@@ -63,7 +63,7 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(whole, stop, tmp_path)
 
 
 def test_stopped_by_a_signal_it_saves_and_goes_on_bit_for_bit(whole, tmp_path):
-    from noisereg.runs.train import Interrupted
+    from noisereg.runs.stopping import Interrupted
 
     class Stopper(Reporter):
         def advance(self, done, metrics=None):

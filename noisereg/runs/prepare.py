@@ -1,0 +1,224 @@
+"""Before a run trains: its folder, its parts, and where to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noisereg.datasets.fingerprint import difference
+from noisereg.errors import NoiseregError
+from noisereg.inside import check_links
+from noisereg.ownership import LOCK, owned, owned_new, vacant
+from noisereg.plugins.registry import Registry
+from noisereg.reading import read_yaml
+from noisereg.runs import checkpoint, parentage
+from noisereg.runs.build import Parts, build_dataset, build_parts
+from noisereg.runs.config import Config, resume_difference, validate
+from noisereg.runs.pretrained import continued, initialise
+from noisereg.runs.records import read_environment
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.resolve import check_revisions, component_records
+from noisereg.runs.run import default_out, shown
+from noisereg.runs.runtime import Runtime
+
+OWN = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples")
+"""What training writes in a run's folder."""
+NO_RUN = "{} is not empty and holds no run; expected a new folder for `out`"
+
+
+@contextlib.contextmanager
+def rank_zero_first(runtime: Runtime) -> Iterator[None]:
+    """Rank 0 does the block while the others wait; then they do it and find what it prepared."""
+    if not runtime.main:
+        runtime.barrier()
+    yield
+    if runtime.main:
+        runtime.barrier()
+
+
+@contextlib.contextmanager
+def run_folder(
+    config: Config, out: Path | None, runtime: Runtime, reporter: Reporter
+) -> Iterator[Path]:
+    """The absolute path of the run's folder, ``runs/<date>-…`` if ``out`` is None, owned until
+    the block ends. Ranks are one owner: rank 0 holds the lock for all.
+
+    Raises:
+        NoiseregError: on every rank, if another process owns it.
+    """
+    box: list[Any] = [None, None]
+    with contextlib.ExitStack() as held:
+        if runtime.main:
+            try:
+                if out is None:
+                    base = Path(os.path.abspath(default_out(config)))
+                    box[0] = held.enter_context(owned_new(base, note=reporter.note))
+                else:
+                    box[0] = path = Path(os.path.abspath(out.expanduser()))
+                    # Before the lock, which would leave a file in a folder that is no run's.
+                    if path.exists() and not (
+                        path.is_dir()
+                        and (
+                            vacant(path) or any((path / n).exists() for n in ("config.yaml", LOCK))
+                        )
+                    ):
+                        raise NoiseregError(NO_RUN.format(out))
+                    check_links(path)  # before the lock, which could be one
+                    held.enter_context(owned(path, note=reporter.note))
+            except NoiseregError as error:
+                box[1] = error
+        if runtime.world > 1:
+            torch.distributed.broadcast_object_list(box, 0)
+        if box[1] is not None:
+            raise box[1]
+        yield box[0]
+
+
+def prepare(
+    config: Config,
+    out: Path,
+    resume: bool,
+    registry: Registry,
+    reporter: Reporter,
+    runtime: Runtime,
+    accept_data: bool = False,
+) -> tuple[Parts, checkpoint.Checkpoint | None, checkpoint.Checkpoint | None]:
+    """Build the parts and find where to go on, and what to start from if the run is new and has a
+    parent; nothing is written.
+
+    Raises:
+        NoiseregError: for a folder that holds a run (without ``resume``), another configuration or
+        revision, other data (without ``accept_data``), a batch that does not divide.
+    """
+    train = config.train
+    if train.batch_size % (train.accumulate * runtime.world):
+        raise NoiseregError(
+            f"train.batch_size {train.batch_size} does not divide into {train.accumulate} "
+            f"micro-batches × {runtime.world} "
+            f"ranks; expected a multiple of {train.accumulate * runtime.world}"
+        )
+    exists = (out / "config.yaml").is_file()
+    if exists and not resume:
+        raise NoiseregError(
+            f"{out} already holds a run; give `resume` to go on with it, or another `out`"
+        )
+    if not exists and not vacant(out):
+        raise NoiseregError(NO_RUN.format(out))
+    for name in OWN:
+        if (out / name).is_symlink():
+            raise NoiseregError(
+                f"{out / name} is a link; a run writes and prunes in its own folder alone: put "
+                "what it links to in its place"
+            )
+    old = None
+    if exists:
+        old = validate(read_yaml(out / "config.yaml"))
+        config = parentage.continued(continued(config, old), old)
+        config = _with_old_horizon(config, old, out)
+    with rank_zero_first(runtime):
+        dataset = build_dataset(config, registry, runtime)
+        parts = build_parts(config, registry, runtime, dataset=dataset)
+    parts.data_record = dataset.fingerprint()
+    found = None
+    if old is not None:
+        if difference := resume_difference(old, parts.config):
+            raise NoiseregError(
+                f"{out} was started with another configuration: {difference}; that needs another "
+                f"run: noisereg train --from {shown(out)} --out NEW and the setting starts one from "
+                "these weights"
+            )
+        recorded = read_environment(out)
+        check_revisions(recorded["components"], component_records(parts.config, registry))
+        _check_data(out, recorded.get("data"), parts, accept_data)
+        damaged: list[str] = []
+        found = checkpoint.latest(out / "checkpoints", damaged.append)
+        if found is None and (progress := _progress(out, old, damaged)):
+            raise NoiseregError(
+                f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, or "
+                f"start anew on purpose: mv {out} {out}.old, and the same command"
+            )
+        for text in damaged:
+            reporter.note(text)
+        if found is not None and found.step > parts.config.train.steps:
+            raise NoiseregError(
+                f"train.steps {parts.config.train.steps:,}: {out} is trained to step "
+                f"{found.step:,}; expected at least that (noisereg sample and eval take an earlier "
+                "one with --checkpoint)"
+            )
+    parent = None
+    if found is None:
+        parts.notes += initialise(parts)
+        parent = parentage.start(parts, reporter.note)
+    return parts, found, parent
+
+
+def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:
+    """The schedules of a resumed run are those that it was started with.
+
+    Raises:
+        NoiseregError: for more steps than the schedule of the rate has.
+    """
+    had = old.optim.horizon
+    if config.optim.horizon != "auto" or had == "auto":
+        return config
+    if had is not None and old.optim.schedule != "constant" and config.train.steps > had:
+        raise NoiseregError(
+            f"train.steps {config.train.steps:,}: under the {old.optim.schedule} schedule the rate "
+            f"of {out} reaches 0 at step {had:,} (optim.horizon), and what is trained cannot be "
+            "trained again at another; to go on under a new schedule: noisereg train --from "
+            f"{shown(out)} --steps {config.train.steps - had} --out NEW"
+        )
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"horizon": had})})
+
+
+def _check_data(
+    out: Path, recorded: dict[str, Any] | None, parts: Parts, accept_data: bool
+) -> None:
+    """
+    Raises:
+        NoiseregError: if the data are not those that the run was started on, with what changed.
+    """
+    before = list((recorded or {}).get("accepted", []))
+    if changed := difference(recorded, parts.data_record):
+        if not accept_data:
+            raise NoiseregError(
+                f"{out} was started on other data: {changed}; restore them, start another run, or "
+                "give `accept_data` to go on with the data as they are now"
+            )
+        before.append(changed)
+        parts.notes.append(f"the data have changed, as accepted: {changed}")
+    if before:
+        parts.data_record["accepted"] = before
+
+
+def _progress(out: Path, config: Config, damaged: Sequence[str]) -> str:
+    """What shows that a run had come to a checkpoint, in words; empty if nothing does."""
+    if damaged:
+        return damaged[0].partition(";")[0]
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        status = json.loads((out / "status.json").read_text(encoding="utf-8"))
+        if int(status["step"]) > 0:
+            return f"status.json says {status['status']} at step {status['step']:,}"
+    logged = max(logged_steps(out), default=0)
+    if logged > config.train.checkpoint_every:
+        return (
+            f"metrics.jsonl goes to step {logged:,}, with a checkpoint every "
+            f"{config.train.checkpoint_every:,}"
+        )
+    return ""
+
+
+def logged_steps(out: Path) -> dict[int, str]:
+    """The whole lines of metrics.jsonl by their step; what a kill cut off is left out."""
+    lines: dict[int, str] = {}
+    with contextlib.suppress(OSError):
+        for line in (out / "metrics.jsonl").read_text("utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                lines[int(json.loads(line)["step"])] = line
+    return lines

@@ -1,0 +1,46 @@
+"""How a run is asked to stop, and says that it did."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, saved, and stopped."""
+
+    def __init__(self, signum: int, step: int, out: Path) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.signum, self.step, self.out = signum, step, out
+
+
+STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
+"""What terminals and schedulers send before they kill."""
+
+
+class StopRequest:
+    """A signal of :data:`STOPPING` asks for a checkpoint; a second Ctrl-C does not wait for it."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for name in STOPPING:
+                signum = getattr(signal, name, None)  # Windows has two of them
+                # nohup has a run ignore SIGHUP, and means it.
+                if signum is not None and signal.getsignal(signum) != signal.SIG_IGN:
+                    self._old[signum] = signal.signal(signum, self._ask)
+        return self
+
+    def _ask(self, signum: int, frame: Any) -> None:
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def __exit__(self, *exc: Any) -> None:
+        for signum, handler in self._old.items():
+            signal.signal(signum, handler)
