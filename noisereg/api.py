@@ -465,7 +465,9 @@ def _with_checked_arguments(color: Callable[..., Tensor]) -> Callable[..., Tenso
             self.__dict__["_times_seen"] = True
         if not isinstance(latents, Mapping):
             latents = self.named(latents, tuple(latents.shape[1:]))
-        return color(self, latents, t)
+        # L z as a product of half-precision numbers would be another noise: no autocast.
+        with torch.autocast(t.device.type, enabled=False):
+            return color(self, latents, t)
 
     return checked
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +30,11 @@ from noisereg.diffusion.loss import (
     mean_over_ranks,
     output_of,
     read,
+    under_autocast_of_caller,
 )
 from noisereg.diffusion.sample import Source, trajectory
 from noisereg.diffusion.solvers import DDIM
+from noisereg.errors import nearest
 
 
 class Diffusion(nn.Module):
@@ -42,7 +45,7 @@ class Diffusion(nn.Module):
     so that ``parameters()`` has it for the optimiser and ``to(device)`` moves it; everything else
     follows the device and dtype of the tensors that are given. Nothing random is drawn but from
     the ``generator`` given (torch's default one where it is None), and none of torch's global
-    generators is ever seeded.
+    generators is ever seeded. Autocast reaches the network alone.
 
     Raises:
         NoiseregError: for a process and a noise that do not go together
@@ -66,6 +69,13 @@ class Diffusion(nn.Module):
         over the batch of all ranks; it must keep the gradient.
         """
         super().__init__()
+        if T is not None and T < 1:
+            raise NoiseregError(f"`T={T}`: expected at least 1 step, or None for t in [0, 1]")
+        if time_input not in get_args(TimeInput):
+            raise NoiseregError(
+                f"`time_input={time_input}`: expected {', '.join(get_args(TimeInput))}"
+                f"{nearest(str(time_input), get_args(TimeInput))}"
+            )
         compatible.check_path(process, noise)
         self.shape = tuple(shape)
         self.process, self.noise, self.pairing = process, noise, pairing
@@ -103,7 +113,8 @@ class Diffusion(nn.Module):
         and the noise. ``step`` is the optimiser's, for weights that change over training.
 
         Raises:
-            NoiseregError: for samples of another shape, and times that are out of range.
+            NoiseregError: for samples, latents or a network's output of another shape, and times
+                that are out of range.
         """
         self._check_shape(x0)
         t = (
@@ -111,19 +122,23 @@ class Diffusion(nn.Module):
             if t is None
             else times_of(t, self.T, x0.device)
         )
-        return loss(
-            self._told(net),
-            x0,
-            self._latents(latents, len(x0), generator, x0.device, x0.dtype),
-            t,
-            process=self.process,
-            noise=self.noise.given(cond),
-            regularizers=self.regularizers,
-            pairing=self.pairing,
-            cond=cond,
-            step=step,
-            mean=self.mean,
-        )
+        if tuple(t.shape) != (len(x0),):
+            raise NoiseregError(f"times of shape {tuple(t.shape)}; expected ({len(x0)},), as x0")
+        told = self._told(under_autocast_of_caller(net, x0.device))
+        with torch.autocast(x0.device.type, enabled=False):
+            return loss(
+                told,
+                x0,
+                self._latents(latents, len(x0), generator, x0.device, x0.dtype),
+                t,
+                process=self.process,
+                noise=self.noise.given(cond),
+                regularizers=self.regularizers,
+                pairing=self.pairing,
+                cond=cond,
+                step=step,
+                mean=self.mean,
+            )
 
     def draw_times(
         self,
@@ -163,12 +178,14 @@ class Diffusion(nn.Module):
     ) -> Prediction:
         """(x̂0, ε̂_t, heads) of x_t (B, *shape) at t (B,); with ``null``, the condition's absence,
         under classifier-free ``guidance``."""
-        told, t = self._told(net), times_of(t, self.T, x_t.device)
-        if cond is None or null is None or guidance == 1:
-            out = output_of(told, self.process, x_t, t, cond)
-        else:
-            out = guided(told, self.process, x_t, t, cond, null, guidance)
-        return read(out, x_t, t, self.process, self.noise.given(cond))
+        t = times_of(t, self.T, x_t.device)
+        told = self._told(under_autocast_of_caller(net, x_t.device))
+        with torch.autocast(x_t.device.type, enabled=False):
+            if cond is None or null is None or guidance == 1:
+                out = output_of(told, self.process, x_t, t, cond)
+            else:
+                out = guided(told, self.process, x_t, t, cond, null, guidance)
+            return read(out, x_t, t, self.process, self.noise.given(cond))
 
     def trajectory(
         self,
@@ -185,8 +202,14 @@ class Diffusion(nn.Module):
         0 being the start.
 
         Raises:
-            NoiseregError: for a solver under which a step would be wrong.
+            NoiseregError: for a solver under which a step would be wrong, and guidance without a
+                condition.
         """
+        if guidance != 1 and (cond is None or null is None):
+            raise NoiseregError(
+                f"`guidance={guidance:g}` mixes the outputs with and without a condition; give "
+                "cond= and null=, what stands for none"
+            )
         noise = self.noise.given(cond)
         compatible.check_solver(self.process, noise, solver, self.pairing is not None)
 
@@ -266,6 +289,10 @@ class Diffusion(nn.Module):
         if given is None:
             return self.draw_latents(count, generator, device, dtype)
         named = self.noise.named(given, self.shape)
+        wanted = {name: (count, *size) for name, size in self.noise.latents(self.shape).items()}
+        got = {name: tuple(z.shape) for name, z in named.items()}
+        if got != wanted:
+            raise NoiseregError(f"latents are {_shapes(got)}; expected {_shapes(wanted)}")
         return {name: z.to(device=device, dtype=dtype) for name, z in named.items()}
 
     def _check_shape(self, x0: Tensor) -> None:
@@ -273,6 +300,10 @@ class Diffusion(nn.Module):
             raise NoiseregError(
                 f"samples are of shape {tuple(x0.shape[1:])}; this diffusion is for {self.shape}"
             )
+
+
+def _shapes(of: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in of.items())
 
 
 def _device_of(

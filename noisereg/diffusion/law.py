@@ -81,6 +81,26 @@ def network_time(t: Tensor, time_input: TimeInput) -> Tensor:
     return (1000 * t - 1 if time_input == "index" else 1000 * t).float()
 
 
+def time_from_network(told: Tensor, time_input: TimeInput) -> Tensor:
+    """t in [0, 1], (B,) float64, from what :func:`network_time` tells a network.
+
+    Raises:
+        NoiseregError: for integers where the network is told t itself, and for what is out of
+            range.
+    """
+    if time_input == "unit":
+        check_times(told)
+        return told.double()
+    t = (told.double() + (1 if time_input == "index" else 0)) / 1000
+    if bool(((t < 0) | (t > 1)).any()):
+        low = -1 if time_input == "index" else 0
+        raise NoiseregError(
+            f"a timestep is {float(told.max() if t.max() > 1 else told.min()):g}: expected {low} "
+            f"to {low + 1000}"
+        )
+    return t
+
+
 def times_of(t: Tensor, T: int | None, device: torch.device) -> Tensor:
     """t in [0, 1], (B,) float64 on ``device``, from such times, or from a loop's steps k = 0 … T −
     1, which are k + 1 of T.

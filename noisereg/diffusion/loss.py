@@ -10,7 +10,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from noisereg.api import Noise, Pairing, Prediction, Process, Regularizer, TrainStep, per_sample
+from noisereg.api import (
+    Noise,
+    NoiseregError,
+    Pairing,
+    Prediction,
+    Process,
+    Regularizer,
+    TrainStep,
+    per_sample,
+)
 from noisereg.diffusion.law import add_noise
 
 Net = Callable[..., Any]
@@ -52,13 +61,41 @@ def output_of(
     return (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
 
 
+def under_autocast_of_caller(net: Net, device: torch.device) -> Net:
+    """``net`` in the number format of the autocast that is on here. Only the network is meant by
+    it: the rest runs outside, since L z as a product of bfloat16 would be another noise.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return net
+    dtype = torch.get_autocast_dtype(device.type)
+
+    def called(*args: Tensor) -> Any:
+        with torch.autocast(device.type, dtype):
+            return net(*args)
+
+    return called
+
+
 def blocks(
     out: Tensor, process: Process, noise: Noise, channels: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The first C channels, the process's own heads (B, C·heads, …) or None, and the noise's or
     None: in this order.
+
+    Raises:
+        NoiseregError: for an output of another size.
     """
     end = channels * (1 + process.extra_heads)
+    if out.shape[1] != (wanted := end + channels * noise.extra_heads):
+        raise NoiseregError(
+            f"the network gave {tuple(out.shape)}; expected (B, {wanted}, …), "
+            f"{wanted // channels} × {channels}: "
+            + ", ".join(
+                ["the process's target"]
+                + ["the process's own heads"] * bool(process.extra_heads)
+                + ["the noise's"] * bool(noise.extra_heads)
+            )
+        )
     own = out[:, channels:end] if process.extra_heads else None
     return out[:, :channels], own, out[:, end:] if noise.extra_heads else None
 

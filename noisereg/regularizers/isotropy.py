@@ -68,8 +68,9 @@ def isotropy(
         raise NoiseregError("isotropy under a noise needs its times; give t=, (B,) in [0, 1]")
     compatible.check_whitening(noise, space, "isotropy:space=whitened", "use space=plain")
     check_times(t, by_value=t.device.type == "cpu")
-    power, wanted = power_and_level(eps_hat, t, noise, level, space)
-    return mean(power - wanted).square()
+    with torch.autocast(eps_hat.device.type, enabled=False):
+        power, wanted = power_and_level(eps_hat, t, noise, level, space)
+        return mean(power - wanted).square()
 
 
 def power_and_level(

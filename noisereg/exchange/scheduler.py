@@ -1,0 +1,428 @@
+"""Any Gaussian linear noise, and any process, as a scheduler of diffusers: in its pipelines and its
+training scripts.
+
+    from noisereg.exchange.scheduler import NoiseScheduler
+    scheduler = NoiseScheduler(shape=(3, 64, 64), noise="blue-tv", process="iadb")
+    pipeline = DDPMPipeline(unet, scheduler)
+
+It holds a :class:`noisereg.diffusion.diffusion.Diffusion` and has no formula of its own; see
+docs/diffusers.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from noisereg.api import (
+    Context,
+    Noise,
+    Prediction,
+    Process,
+    SampleStep,
+    Solver,
+    TimeInput,
+    per_sample,
+)
+from noisereg.diffusion import compatible
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.law import add_noise, network_time, time_from_network
+from noisereg.diffusion.loss import read
+from noisereg.errors import NoiseregError
+from noisereg.plugins.registry import registry
+from noisereg.plugins.spec import Spec
+from noisereg.store import cache_dir
+
+LEARNT = "noise.safetensors"
+"""Beside the configuration: what the noise and the process have learnt."""
+OURS = "noisereg"
+"""Our ``beta_schedule``, which no scheduler of diffusers knows: one that is made of this
+configuration, as ``DDIMPipeline(unet, scheduler)`` makes itself a ``DDIMScheduler``, says so instead
+of sampling white noise in silence."""
+
+
+@dataclass
+class NoiseSchedulerOutput(SchedulerOutput):
+    """``prev_sample``: x at the next time; ``pred_original_sample``: x̂0; each (B, C, H, W)."""
+
+    pred_original_sample: Tensor | None = None
+
+
+class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' own bases
+    """A noise, a process, a solver and a grid by their specs; diffusers' calls.
+
+    A *timestep* is t as the network counts it (``time_input``): 1000t − 1, which is diffusers' 0 …
+    999, or 1000t, or t itself. The network's output is (B, C·outputs, H, W): the process's target,
+    then the heads (:attr:`noisereg.diffusion.diffusion.Diffusion.outputs`).
+
+    Where noise is coloured at t = 1 (static noise), pipelines, which start from white, are given
+    one timestep more: its step is x_1 = b(1)·L_1·z, and looks at no output.
+
+    Raises:
+        NoiseregError: for an unknown name, what does not go together, and noise that is not
+            Gaussian and linear.
+    """
+
+    order = 1
+    config: Any
+    """As registered by ConfigMixin: the arguments of ``__init__``."""
+
+    @register_to_config
+    def __init__(
+        self,
+        shape: Sequence[int],
+        noise: str | dict[str, Any] = "white",
+        process: str | dict[str, Any] = "ddpm",
+        solver: str | dict[str, Any] = "ddim",
+        grid: str | dict[str, Any] | None = None,
+        time_input: TimeInput = "index",
+        predicts: Literal["target", "white"] = "target",
+        start: Literal["white", "coloured"] = "white",
+        num_train_timesteps: int = 1000,
+        beta_schedule: str = OURS,
+    ) -> None:
+        """``shape``: one sample's, (C, H, W). ``solver``: one evaluation a step; the η of ``ddim``
+        is the process's own where neither it nor :meth:`step` is given one. ``grid``: the noise's
+        and process's own where None.
+
+        ``predicts``: ``target``, what noisereg trains a network to; ``white``, the white noise that
+        :meth:`add_noise` was given, which is what diffusers' own training script trains one to
+        (``--prediction_type epsilon``). ``start``: what sampling starts from; ``coloured`` if the
+        caller makes x_1 himself. ``num_train_timesteps`` is 1000, whatever the process's T.
+        """
+        for name, value, known in (
+            ("predicts", predicts, ("target", "white")),
+            ("start", start, ("white", "coloured")),
+            ("time_input", time_input, ("index", "step", "unit")),
+            ("beta_schedule", beta_schedule, (OURS,)),
+            ("num_train_timesteps", num_train_timesteps, (1000,)),
+        ):
+            if value not in known:
+                raise NoiseregError(
+                    f"`{name}={value}`: expected {' or '.join(map(str, known))} (NoiseScheduler)"
+                )
+        ctx = Context(shape=tuple(shape), dtype=torch.float32, cache_dir=cache_dir())
+        made_noise: Noise = _built("noise", noise, ctx)
+        ctx = dataclasses.replace(ctx, noise=made_noise)
+        made_process: Process = _built("process", process, ctx)
+        if not (made_noise.gaussian and made_noise.linear):
+            raise NoiseregError(
+                f"noise {_spec(noise).name}: a scheduler colours white noise, which needs a "
+                "Gaussian, linear noise"
+            )
+        if predicts == "white" and made_process.extra_heads:
+            raise NoiseregError(
+                "`predicts=white`: the network has one block, and this process reads "
+                f"{1 + made_process.extra_heads}; expected predicts=target"
+            )
+        one = torch.ones(1, dtype=torch.float64)
+        if predicts == "white" and float(made_process.signal_scale(one)) < 1e-12:
+            raise NoiseregError(
+                "`predicts=white`: x̂0 cannot be read from the noise where no signal is left at "
+                "t = 1; expected predicts=target, or a process such as ddpm:schedule=linear"
+            )
+        self.diffusion = Diffusion(tuple(shape), made_process, made_noise, time_input=time_input)
+        self.diffusion.requires_grad_(False)
+        self.solver: Solver = _built("solver", solver, Context())
+        self._own_eta = "eta" not in _spec(solver).params or _spec(solver).params["eta"] == "auto"
+        if self.solver.evaluations != 1:
+            raise NoiseregError(
+                f"solver {_spec(solver).name} evaluates the network {self.solver.evaluations} "
+                "times a step; a scheduler is given one output: expected ddim or dpmpp-2m"
+            )
+        z = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            coloured = not torch.allclose(
+                made_noise.color(made_noise.named(z, tuple(shape)), one), z, atol=1e-6
+            )
+        self._colours_start = coloured and start == "white"
+        self.init_noise_sigma = (
+            1.0 if self._colours_start else float(made_process.noise_scale(one))
+        )
+        self.num_inference_steps: int | None = None
+        self._history: list[tuple[Tensor, Prediction]] = []
+        self._next = 0
+        self._times: list[float] = []
+        self.timesteps: Tensor = torch.empty(0)
+        self.set_timesteps(num_train_timesteps)
+
+    # What diffusers' pipelines and scripts call
+
+    def set_timesteps(
+        self, num_inference_steps: int, device: torch.device | str | None = None
+    ) -> None:
+        """The times of sampling: ``timesteps``, (steps,), or (steps + 1,) where the first colours
+        the start; int64 where all are whole, as diffusers' are.
+
+        Raises:
+            NoiseregError: for fewer than one step.
+        """
+        if num_inference_steps < 1:
+            raise NoiseregError(
+                f"`num_inference_steps={num_inference_steps}`: expected at least 1"
+            )
+        process, noise = self.diffusion.process, self.diffusion.noise
+        spec = self.config.grid or compatible.default_grid(process, noise, self.solver)
+        times = _built("grid", spec, Context()).times(process, num_inference_steps)
+        told = network_time(times[:-1], self.config.time_input)
+        if bool((told == told.round()).all()) and self.config.time_input != "unit":
+            told = told.long()
+        if self._colours_start:
+            told = torch.cat([told[:1], told])
+        self.num_inference_steps = num_inference_steps
+        self._times = times.tolist()
+        self.timesteps = told.to(device or "cpu")
+        self._restart()
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
+        """What the network is given for ``sample``, (B, C, H, W): itself, unless the process scales
+        its input (EDM).
+        """
+        t = self._time_of(timestep, len(sample), sample.device)
+        scale = self.diffusion.process.input_scale(t)
+        return sample if scale is None else per_sample(scale, sample) * sample
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = a(t)·x0 + b(t)·L_t·z from *white* noise z, all (B, C, H, W), for timesteps (B,)."""
+        t = self._time_of(timesteps, len(original_samples), original_samples.device)
+        eps = self._color(noise, t)
+        return add_noise(self.diffusion.process, original_samples, eps, t)
+
+    def target(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network is regressed on, (B, C·outputs, H, W), from x0 and the white noise that
+        :meth:`add_noise` was given.
+
+        Raises:
+            NoiseregError: for a process that learns a variance, whose head has no target.
+        """
+        if self.config.predicts == "white":
+            return noise
+        process, coloured = self.diffusion.process, self.diffusion.noise
+        if process.extra_heads:
+            raise NoiseregError(
+                "a learned variance is trained by the bound and has no target; take "
+                "Diffusion.loss (docs/own-loop.md)"
+            )
+        t = self._time_of(timesteps, len(noise), noise.device)
+        first = process.target(original_samples, self._color(noise, t), t)
+        latents = coloured.named(noise, self.diffusion.shape)
+        return torch.cat([first, coloured.basis(latents)], 1) if coloured.extra_heads else first
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Tensor | float,
+        sample: Tensor,
+        eta: float | None = None,
+        use_clipped_model_output: bool | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        variance_noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> NoiseSchedulerOutput | tuple[Tensor, Tensor | None]:
+        """From x_t, ``sample`` (B, C, H, W), to x at the next of the times, by the network's
+        output.
+
+        ``eta`` replaces that of the solver; ``variance_noise``: white noise in place of a draw from
+        ``generator``.
+
+        Raises:
+            NoiseregError: for a timestep that :meth:`set_timesteps` did not give, an output of
+                another size, and an η that the solver or the noise does not take.
+        """
+        if use_clipped_model_output:
+            raise NoiseregError("`use_clipped_model_output`: x̂0 is not clipped; leave it out")
+        place = self._place_of(timestep)
+        last = place == len(self.timesteps) - 1
+        self._next = 0 if last else place + 1
+        if place == 0 and self._colours_start:
+            x = self._start(sample)
+            return NoiseSchedulerOutput(x) if return_dict else (x, None)
+        t, s = list(pairwise(self._times))[place - self._colours_start]
+        times = torch.tensor([[t], [s]], dtype=torch.float64, device=sample.device)
+        at, to = times.expand(2, len(sample))
+        here = self._read(model_output, sample, at)
+        solver = self._solver(eta)
+        noise = self.diffusion.noise
+
+        def fresh() -> Tensor:
+            if variance_noise is not None:
+                return self._color(variance_noise, to)
+            shape = (len(sample), *self.diffusion.shape)
+            z = randn_tensor(shape, generator=generator, device=sample.device, dtype=sample.dtype)
+            return self._color(z, to)
+
+        x = solver.step(
+            SampleStep(
+                x_t=sample,
+                t=at,
+                s=to,
+                here=here,
+                history=tuple(self._history),
+                process=self.diffusion.process,
+                noise=_WhitePredicted(noise) if self.config.predicts == "white" else noise,
+                predict=_one_output,
+                fresh=fresh,
+                last=s == 0.0,
+            )
+        )
+        self._history = [*self._history, (at, here)][-solver.memory :] if solver.memory else []
+        if last:
+            self._history = []
+        return NoiseSchedulerOutput(x, here.x0_hat) if return_dict else (x, here.x0_hat)
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    # On disk
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """The configuration, and what noise and process have learnt, as safetensors beside it."""
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
+        if state := self.diffusion.state_dict():
+            save_file(
+                {name: value.contiguous() for name, value in state.items()},
+                Path(save_directory) / LEARNT,
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None = None,
+        subfolder: str | None = None,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The scheduler of a folder, rebuilt from its specs by the noisereg that is installed.
+
+        Raises:
+            NoiseregError: for a component that is not installed, and where what was learnt is not
+                there.
+        """
+        loaded = super().from_pretrained(
+            pretrained_model_name_or_path, subfolder, return_unused_kwargs, **kwargs
+        )
+        scheduler = loaded[0] if isinstance(loaded, tuple) else loaded
+        wanted = scheduler.diffusion.state_dict()
+        file = Path(str(pretrained_model_name_or_path)) / (subfolder or "") / LEARNT
+        if wanted and not file.is_file():
+            raise NoiseregError(f"{file} is not there; expected what this noise has learnt")
+        if wanted:
+            state = load_file(file)
+            if state.keys() != wanted.keys():
+                raise NoiseregError(f"{file} is not of this noise; expected {', '.join(wanted)}")
+            scheduler.diffusion.load_state_dict(state)
+        return loaded
+
+    # Inside
+
+    def _restart(self) -> None:
+        self._next = 0
+        self._history = []
+
+    def _time_of(self, timesteps: Any, count: int, device: torch.device) -> Tensor:
+        """t, (count,) float64, from one timestep or (count,) of them."""
+        if timesteps is None:
+            raise NoiseregError("no timestep is given; expected one of scheduler.timesteps")
+        told = torch.as_tensor(timesteps).to(device)
+        t = time_from_network(told, self.config.time_input)
+        return t.reshape(-1).expand(count) if t.numel() == 1 else t
+
+    def _place_of(self, timestep: Tensor | float) -> int:
+        """The place among ``timesteps`` of the one that a step is asked for: the next, or where a
+        loop begins in their middle.
+        """
+        told, given = self.timesteps.tolist(), float(timestep)
+        if self._next < len(told) and told[self._next] == given:
+            if self._next == 0:
+                self._restart()
+            return self._next
+        self._restart()
+        places = [k for k, value in enumerate(told) if value == given]
+        if not places:
+            raise NoiseregError(
+                f"timestep {given:g} is none of the {len(told)} that set_timesteps gave, from "
+                f"{told[0]:g} to {told[-1]:g}"
+            )
+        return places[-1]
+
+    def _color(self, z: Tensor, t: Tensor) -> Tensor:
+        noise = self.diffusion.noise
+        return noise.color(noise.named(z, self.diffusion.shape), t)
+
+    def _start(self, z: Tensor) -> Tensor:
+        one = torch.ones(len(z), dtype=torch.float64, device=z.device)
+        eps = self._color(z, one)
+        return per_sample(self.diffusion.process.noise_scale(one), eps) * eps
+
+    def _read(self, out: Tensor, x: Tensor, t: Tensor) -> Prediction:
+        blocks = 1 if self.config.predicts == "white" else self.diffusion.outputs
+        wanted = (len(x), x.shape[1] * blocks, *x.shape[2:])
+        if tuple(out.shape) != wanted or tuple(x.shape[1:]) != self.diffusion.shape:
+            raise NoiseregError(
+                f"the network's output is {tuple(out.shape)} for a sample {tuple(x.shape)}; "
+                f"expected {wanted} for (B, {', '.join(map(str, self.diffusion.shape))})"
+            )
+        out = out.to(x.dtype)
+        process, noise = self.diffusion.process, self.diffusion.noise
+        if blocks == self.diffusion.outputs and self.config.predicts == "target":
+            return read(out, x, t, process, noise)
+        eps = self._color(out, t)
+        a, b = (per_sample(v, x) for v in (process.signal_scale(t), process.noise_scale(t)))
+        return Prediction((x - b * eps) / a, eps, heads=out)
+
+    def _solver(self, eta: float | None) -> Solver:
+        process, noise = self.diffusion.process, self.diffusion.noise
+        spec = _spec(self.config.solver)
+        takes = "eta" in registry().find("solver", spec.name).component.params.model_fields
+        if eta is None and self._own_eta and takes:
+            eta = compatible.default_eta(process, noise)
+        if eta is None or (eta == 0 and not takes):
+            solver = self.solver
+        elif not takes:
+            raise NoiseregError(
+                f"`eta={eta:g}`: solver {spec.name} is deterministic; leave it out"
+            )
+        else:
+            solver = _built("solver", {"name": spec.name, **spec.params, "eta": eta}, Context())
+        compatible.check_solver(process, noise, solver)
+        return solver
+
+
+class _WhitePredicted(Noise):
+    """The same noise where the network predicts z itself: ε̂_s = L_s ẑ, ẑ standing in the heads'
+    place.
+    """
+
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
+
+    def transport(self, eps: Tensor, heads: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
+        assert heads is not None
+        return self.noise.color(self.noise.named(heads, tuple(heads.shape[1:])), s)
+
+
+def _one_output(x: Tensor, t: Tensor) -> Prediction:
+    raise NoiseregError("a scheduler is given one output of the network a step; expected no more")
+
+
+def _spec(given: str | dict[str, Any]) -> Spec:
+    return Spec.model_validate(given)
+
+
+def _built(kind: Any, given: str | dict[str, Any], ctx: Context) -> Any:
+    spec = _spec(given)
+    return registry().build(kind, spec.name, spec.params, ctx)
