@@ -27,7 +27,7 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.setattr(
         python, "train", lambda **given: real(train=SHORT, sample={"steps": 2}, **given)
     )
-    (code,) = blocks("python")
+    _, code = blocks("python")
     names: dict = {}
     for statement in re.sub(r"\n\n+", "\n", code).strip().splitlines():
         exec(statement, names)
@@ -40,6 +40,19 @@ def test_the_python_of_the_readme(tmp_path, monkeypatch):
         64,
         64,
     )
+
+
+def test_the_own_loop_of_the_readme():
+    """As printed, around a smaller network."""
+    code, _ = blocks("python")
+    assert len(code.splitlines()) <= 8
+    small = "norm_num_groups=4, block_out_channels=(8,), layers_per_block=1, "
+    small += "down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',), "
+    code = code.replace("UNet2DModel(", f"UNet2DModel({small}").replace("64", "8")
+    names: dict = {"images": torch.zeros(2, 3, 8, 8)}
+    exec("from diffusers import UNet2DModel\n" + code.replace("16, steps=50", "2, steps=2"), names)
+    assert names["samples"].shape == (2, 3, 8, 8)
+    assert set(names["parts"]) >= {"mse", "mse_heads", "isotropy"}
 
 
 def commands():
