@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Writes docs/troubleshooting.md: every error that the program prints, by what it is about, with
 what to type.
 

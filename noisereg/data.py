@@ -29,7 +29,8 @@ def check_finite(x: Tensor) -> None:
     finite = torch.isfinite(x).flatten(1).all(1)
     if bad := int((~finite).sum()):
         raise NotFinite(
-            f"{bad:,} of {len(x):,} samples are not finite (inf or nan): the network diverged, in training or "
+            f"{bad:,} of {len(x):,} samples are not finite (inf or nan): the network diverged, in "
+            "training or "
             "under this way of sampling; draw from an earlier one (`checkpoint`), or train "
             "at a lower rate"
         )

@@ -39,9 +39,9 @@ def owned(
 ) -> Iterator[None]:
     """This process alone writes into the folder ``path`` until the block ends.
 
-    A folder that is not there is made; if nothing else is in it at the end, it is removed again, so
-    that a command that is refused leaves nothing. On a file system that cannot lock, ``note`` gets
-    a line that says so and the block goes on.
+    A folder that is not there is made; if nothing else is in it at the end, it is removed again,
+    so that a command that is refused leaves nothing. On a file system that cannot lock, ``note``
+    gets a line that says so and the block goes on.
 
     Raises:
         NoiseregError: if another process owns it, or it cannot be written; ``instead`` says what
@@ -205,7 +205,8 @@ def _locked(
         if error.errno not in CANNOT_LOCK:
             raise NoiseregError(f"cannot write {path}: {error.strerror}") from error
         note(
-            f"the file system of {path.parent} cannot lock ({os.strerror(error.errno)}): see to it "
+            f"the file system of {path.parent} cannot lock ({os.strerror(error.errno)}): see to "
+            "it "
             "that no other process writes there"
         )
         yield

@@ -131,9 +131,9 @@ class Diffusion(diffusion.Diffusion):
         time_input: TimeInput = "unit",
         steps: int | None = None,
     ) -> None:
-        """Components by spec (``"blue-tv:gamma.tau=0.1"``) or built; a built regularizer has weight
-        1 unless it is a ``Weighted``. ``steps``: of the whole loop, for weights that change until
-        its end. The rest is as in the class this extends.
+        """Components by spec (``"blue-tv:gamma.tau=0.1"``) or built; a built regularizer has
+        weight 1 unless it is a ``Weighted``. ``steps``: of the whole loop, for weights that change
+        until its end. The rest is as in the class this extends.
         """
         ctx = Context(shape=tuple(shape), dtype=torch.float32, cache_dir=cache_dir())
         made_noise: Noise = _built("noise", noise, ctx)

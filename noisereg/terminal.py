@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 _OBEYED = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1: colours, titles, the clipboard
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1: colours, titles, clipbo
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing round
-    "\ufeff\ud800-\udfff]"  # the byte-order mark, and halves of characters, which cannot be printed
+    "\ufeff\ud800-\udfff]"  # the byte-order mark, and halves of characters that cannot be printe
 )
 
 
 def printable(text: str, json: bool = False) -> str:
-    """``text`` with every character that a terminal obeys rather than shows written out: ``\\x1b``,
-    or ``\\u001b`` in ``json``.
+    """``text`` with every character that a terminal obeys rather than shows written out:
+    ``\\x1b``, or ``\\u001b`` in ``json``.
 
     Tabs and new lines stay; whoever prints one line joins its words first.
     """

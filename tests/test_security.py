@@ -1,4 +1,6 @@
-"""docs/security.md: each promise names a test that is there; and the promises that have no other."""
+"""docs/security.md: each promise names a test that is there; and the promises that have no
+other.
+"""
 
 import os
 import re

@@ -1,7 +1,7 @@
 """The one place where an error becomes a line and an exit code, and where output meets the system.
 
     2     what a user, a file or the system did wrong: one line that says what to do
-    1     a fault of noisereg's own, said to be one; or a finished command's verdict (a cell failed)
+    1     a fault of noisereg's own, said to be one; or a finished command's verdict (cells failed)
     130   interrupted (Ctrl-C); 128 + n: a run that signal n stopped, after it saved
     141   whoever read the output has gone, as after `noisereg … | head`
 
@@ -126,7 +126,8 @@ def failed(error: BaseException) -> int:
         return 141
     if isinstance(error, SystemExit):
         return fail(
-            f"{_where(error)} called sys.exit({error.code!r}); a plugin raises an exception instead",
+            f"{_where(error)} called sys.exit({error.code!r}); a plugin raises an exception "
+            "instead",
             2,
         )
     if (text := system_fault(error)) is not None:
@@ -151,7 +152,8 @@ def system_fault(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         asked = re.search(r"[Tt]ried to allocate (\d[\d.]* ?\w+)", str(error))
         return (
-            f"not enough memory{f' (for {asked[1]} at once)' if asked else ''}; expected a smaller "
+            f"not enough memory{f' (for {asked[1]} at once)' if asked else ''}; expected a "
+            "smaller "
             "`batch_size`, network or image size, or fewer processes at once"
         )
     if isinstance(error, UnicodeEncodeError):
@@ -186,7 +188,10 @@ def _is_out_of_memory(error: BaseException) -> bool:
     kind = getattr(torch, "OutOfMemoryError", None)
     if kind is not None and isinstance(error, kind):
         return True
-    said = r"can't allocate memory|not enough memory|out of memory|array is too big|dimension exceeded"
+    said = (
+        r"can't allocate memory|not enough memory|out of memory|array is too big|"
+        r"dimension exceeded"
+    )
     return isinstance(error, RuntimeError | ValueError) and bool(re.search(said, str(error)))
 
 

@@ -92,7 +92,8 @@ class Sampling:
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the runs']",
+            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the "
+            "runs']",
         ),
     ] = None
     guidance: Annotated[
@@ -193,7 +194,8 @@ class Output:
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the report's pictures there, as SVG, PDF and PNG; of stored tables those of "
+            help="Write the report's pictures there, as SVG, PDF and PNG; of stored tables those "
+            "of "
             "numbers alone.",
         ),
     ] = None

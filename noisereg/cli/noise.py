@@ -298,7 +298,8 @@ def _print_table(spec: str, noise: Noise, shape: tuple[int, ...], looks: list[Lo
         )
     noisy = 100 * (2 / looks[0].draws) ** 0.5
     print(
-        f"± is 99 %; power over the mean, frequency 0 counted; a pixel's variance has {noisy:.1f} % of sampling error "
+        f"± is 99 %; power over the mean, frequency 0 counted; a pixel's variance has {noisy:.1f} "
+        "% of sampling error "
         "(one sd); anisotropy is the "
         "largest over the smallest power at 0.25 to 0.5 cycles a pixel by direction"
     )

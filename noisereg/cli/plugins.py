@@ -1,5 +1,5 @@
-"""``noisereg plugins list``, ``show``, ``check``, ``trust`` and ``new``. Lists and shows without importing
-torch.
+"""``noisereg plugins list``, ``show``, ``check``, ``trust`` and ``new``. Lists and shows without
+importing torch.
 """
 
 from __future__ import annotations

@@ -179,8 +179,9 @@ def _check(origin: Origin, entry: Entry, quiet: bool) -> dict[str, Any]:
                 result["checks"].append(one)
                 if not quiet:
                     said = one["message"] if one["status"] != "passed" else ""
+                    mark, name = MARK[one["status"]], one["check"]
                     print(
-                        f"  {MARK[one['status']]:<14}  {one['check']:<36}  {printable(said)}".rstrip(),
+                        f"  {mark:<14}  {name:<36}  {printable(said)}".rstrip(),
                         flush=True,
                     )
                     if one["status"] == "failed" and one.get("explanation"):
@@ -219,7 +220,10 @@ def _package(origin: Origin, entry: Entry, imported: dict[str, Any]) -> list[dic
     if entry.distribution not in (BUILTIN, FILE):
         slow = imported["reason"] if imported["status"] == "slow" else ""
         if not slow and imported["seconds"] > SLOWEST_IMPORT:
-            slow = f"importing it takes {imported['seconds']:.1f} s, and every command that resolves a name waits for it"
+            slow = (
+                f"importing it takes {imported['seconds']:.1f} s, and every command that resolves "
+                "a name waits for it"
+            )
         answers.append(_answer("imports_quickly", slow))
     if origin.requirements is not None:
         bound = any(
@@ -229,7 +233,8 @@ def _package(origin: Origin, entry: Entry, imported: dict[str, Any]) -> list[dic
         missing = (
             ""
             if bound
-            else 'the package does not say which noisereg it needs: dependencies = ["noisereg>=0.1"]'
+            else "the package does not say which noisereg it needs: "
+            'dependencies = ["noisereg>=0.1"]'
         )
         answers.append(_answer("declares_its_bounds", missing))
     if imported["status"] in ("conflict", "incompatible"):

@@ -110,7 +110,8 @@ class ConsoleReporter(Reporter):
         if (
             done > self._from
         ):  # by all that was done since the beginning: rich's own guess knows the last 30 s alone
-            left = f"{duration((now - self._began) / (done - self._from) * (self._total - done))} left"
+            each = (now - self._began) / (done - self._from)
+            left = f"{duration(each * (self._total - done))} left"
         if self._bar is not None:
             fields = {"columns": _columns(metrics)} if metrics else {}
             with self._heard():

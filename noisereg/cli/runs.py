@@ -1,5 +1,5 @@
-"""``noisereg runs``: what is in a folder of runs, how two of them differ, and removing some. Imports
-no torch.
+"""``noisereg runs``: what is in a folder of runs, how two of them differ, and removing some.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def settings(config: Config) -> dict[str, str]:
 
 
 def describe(folder: Path) -> list[dict[str, Any]]:
-    """The runs in a folder and below: path, status, step, what differs among them, last metrics."""
+    """The runs in a folder and below: path, status, step, what differs among them, last
+    metrics.
+    """
     found = sorted(file.parent for file in folder.rglob("config.yaml") if not file.is_symlink())
     rows: list[dict[str, Any]] = []
     for path in found:

@@ -41,7 +41,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the run's]",
+            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the "
+            "run's]",
         ),
     ] = None,
     guidance: Annotated[

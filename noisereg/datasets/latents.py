@@ -83,7 +83,10 @@ class Latents(TwoSplits):
         self.decode = self.decoder(self.params, Context(shape=self.shape, device=ctx.device))
         size = "×".join(map(str, self.shape))
         seen = f"decoded by {params.decoder}" if params.decoder else "without a decoder"
-        self.summary = f"{len(self.train):,} latents of {size} ({len(self.heldout):,} held out), scale {scale:.4g}, {seen}"
+        self.summary = (
+            f"{len(self.train):,} latents of {size} ({len(self.heldout):,} held out), "
+            f"scale {scale:.4g}, {seen}"
+        )
 
     @classmethod
     def decoder(cls, params: Params, ctx: Context) -> Callable[[Tensor], Tensor]:

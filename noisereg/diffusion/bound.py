@@ -61,9 +61,9 @@ def step_term(
     fraction: Tensor | float,
     eta: float = 1.0,
 ) -> Tensor:
-    """The KL of the step from t to s, (B,), for x_t made of x0 and ``latents`` and what the network
-    says of it; ``fraction`` is that of σ̃ (:meth:`noisereg.api.Process.variance_fraction`). Finite
-    and meaningless where s is 0.
+    """The KL of the step from t to s, (B,), for x_t made of x0 and ``latents`` and what the
+    network says of it; ``fraction`` is that of σ̃
+    (:meth:`noisereg.api.Process.variance_fraction`). Finite and meaningless where s is 0.
 
     The gradient goes to ``fraction`` alone.
     """
@@ -93,8 +93,8 @@ def decoder_term(
 ) -> Tensor:
     """−log p(x0 | x_t) of the last step, from t to 0, (B,); ``before`` is the time before t.
 
-    With ``levels`` and a diagonal noise it is integrated over the width of a grey level, else it is
-    a density. The gradient goes to ``fraction`` alone.
+    With ``levels`` and a diagonal noise it is integrated over the width of a grey level, else it
+    is a density. The gradient goes to ``fraction`` alone.
     """
     log_std = decoder_log_std(process, before, t, fraction)
     log_std = log_std if log_std.ndim > 1 else per_sample(log_std, x0)

@@ -112,7 +112,8 @@ def check_solver(process: Process, noise: Noise, solver: Solver, paired: bool = 
 def check_whitening(noise: Noise, space: str, what: str, instead: str) -> None:
     """
     Raises:
-        NoiseregError: where ``what`` measures in ``space`` "whitened", z = L_t⁻¹ε, and the noise is
+        NoiseregError: where ``what`` measures in ``space`` "whitened", z = L_t⁻¹ε, and the noise
+        is
             not linear.
     """
     if space == "whitened" and not noise.linear:
@@ -149,8 +150,8 @@ def default_eta(process: Process, noise: Noise, paired: bool = False) -> float:
 
 def default_grid(process: Process, noise: Noise, solver: Solver) -> str:
     """The spec of the step grid where none is asked for: ``logsnr`` for noise that is weak
-    somewhere, on which other steps converge hopelessly slowly (theory, §5), else the process's own,
-    else the solver's.
+    somewhere, on which other steps converge hopelessly slowly (theory, §5), else the process's
+    own, else the solver's.
     """
     if is_weak(noise):
         return "logsnr"

@@ -86,7 +86,8 @@ class DPMSolver2M(Solver):
     (Lu et al. 2022, arXiv 2211.01095, algorithm 2.) With u the prediction before, at r > t, and λ
     = log(a/b):
 
-        x̂0* = x̂0_t + w·(x̂0_t − x̂0_u),    Δ* = Δ_t + w·(Δ_t − Δ_u),    w = (λ_s − λ_t) / (2(λ_t − λ_r))
+        x̂0* = x̂0_t + w·(x̂0_t − x̂0_u),    Δ* = Δ_t + w·(Δ_t − Δ_u),
+        w = (λ_s − λ_t) / (2(λ_t − λ_r))
 
     Δ_p is how far the noise of prediction p moves from t to s: 0 for static noise, where this is
     the published solver. Second order, one evaluation a step. The first step, the one after a time

@@ -168,7 +168,10 @@ def _readme(run: Run, parts: Parts, pipeline: Any, ours: bool) -> str:
     name = type(pipeline).__name__
     steps = parts.config.sample.steps
     if ours:
-        load = "DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)"
+        load = (
+            "DiffusionPipeline.from_pretrained("
+            "folder, custom_pipeline=folder, trust_remote_code=True)"
+        )
         more = "The pipeline is this folder's pipeline.py, with deterministic steps (eta 0)."
         name = "DiffusionPipeline"
     else:

@@ -75,7 +75,8 @@ class Classifier(Features):
         self.identity = (
             f"classifier sha256:{weights_hash(self.network)[:16]} batch {params.batch_size}"
         )
-        self.summary = f"classifier: {100 * self.accuracy:.1f} % of {held:,} {'held-out' if held else ''} images right"
+        which = "held-out" if held else ""
+        self.summary = f"classifier: {100 * self.accuracy:.1f} % of {held:,} {which} images right"
 
     def _trained(self, data: Dataset) -> bytes:
         """The weights, as safetensors."""

@@ -148,7 +148,8 @@ class PredictedPower(Metric):
             + (
                 ""
                 if best
-                else "; no Gaussian optimum: it needs a linear Gaussian noise and at most 3,072 numbers a sample"
+                else "; no Gaussian optimum: it needs a linear Gaussian noise and at most 3,072 "
+                "numbers a sample"
             )
         ]
         return numbers

@@ -308,7 +308,10 @@ def _remarks(found: Manifolds) -> Iterator[str]:
     for name, radii in (("reference", found.real_radii), ("generated", found.fake_radii)):
         zero = int((radii == 0).sum())
         if zero == len(radii):
-            yield f"prdc: the {name} set is one point over and over: every radius is 0 and nothing lies within it"
+            yield (
+                f"prdc: the {name} set is one point over and over: every radius is 0 and nothing "
+                "lies within it"
+            )
         elif zero:
             yield (
                 f"prdc: {zero:,} of {len(radii):,} points of the {name} set have at least "

@@ -60,7 +60,8 @@ class RadialPower:
 def chi2_limits(modes: NDArray[np.int64], draws: int, level: float) -> tuple[Array, Array]:
     """Limits of (mean power)/(true power) over a ring, at ``level``.
 
-    |F ε|²/(nλ) is χ²₁ at real modes and half a χ²₂ at the others, which come in equal pairs: the sum over a whole ring is
+    |F ε|²/(nλ) is χ²₁ at real modes and half a χ²₂ at the others, which come in equal pairs: the
+    sum over a whole ring is
     χ² with as many degrees of freedom as it has modes, times the draws.
     """
     freedom = modes * draws
@@ -125,8 +126,8 @@ class Look:
     variance: Array
     """Of each pixel, (H, W); its sampling error is about √(2/draws)."""
     low_power: float
-    """Mean power at |f| < 0.1, over the mean at all frequencies. Frequency 0 is one of them: what a
-    constant added to all pixels has, nothing else shows."""
+    """Mean power at |f| < 0.1, over the mean at all frequencies. Frequency 0 is one of them: what
+    a constant added to all pixels has, nothing else shows."""
     orientation: Array
     """Mean power in :data:`MID_BAND` by the direction of f, (SECTORS,)."""
 

@@ -48,7 +48,8 @@ def _radial(axes: Axes, one: Look) -> None:
     radial = one.radial
     away = radial.frequency > 0  # frequency 0 may be a thousand times the rest: it is written
     axes.fill_between(
-        radial.frequency[away], radial.low[away], radial.high[away], color="C0", alpha=0.3, linewidth=0,
+        radial.frequency[away], radial.low[away], radial.high[away],
+        color="C0", alpha=0.3, linewidth=0,
         label=f"{radial.level:.0%} band",
     )  # fmt: skip
     axes.plot(radial.frequency[away], radial.power[away], color="C0", linewidth=1.2)

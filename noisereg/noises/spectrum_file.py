@@ -118,7 +118,8 @@ def read(path: Path) -> Spectrum:
 def check_free(path: Path) -> None:
     """
     Raises:
-        NoiseregError: if something other than a spectrum file is there, which is never overwritten.
+        NoiseregError: if something other than a spectrum file is there, which is never
+        overwritten.
     """
     if path.is_dir():
         raise NoiseregError(f"`out={path}` is a folder; expected a file's name")

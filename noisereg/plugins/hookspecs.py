@@ -1,7 +1,9 @@
-"""The pluggy hooks. A plugin implements those it has something for, each yielding :class:`noisereg.api.Component`\\ s.
+"""The pluggy hooks. A plugin implements those it has something for, each yielding
+:class:`noisereg.api.Component`\\ s.
 
-Implementations are called one by one, each on its own: one that raises marks its plugin broken and stops nothing else.
-The examples below are whole plugins but for ``from noisereg.api import …``; tests run the conformance kit on them.
+Implementations are called one by one, each on its own: one that raises marks its plugin broken and
+stops nothing else. The examples below are whole plugins but for ``from noisereg.api import …``;
+tests run the conformance kit on them.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def noisereg_noises() -> Iterable[Component]:
 
 @hookspec
 def noisereg_regularizers() -> Iterable[Component]:
-    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend ``RegularizerParams``.
+    """Terms of the loss: :class:`noisereg.api.Regularizer`; their params extend
+    ``RegularizerParams``.
 
     Example:
 
@@ -49,7 +52,9 @@ def noisereg_regularizers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_regularizers():
-            yield Component(name="centred", impl=Centred, params=RegularizerParams, summary="(E[mean of ε̂])²", api=1)
+            summary = "(E[mean of ε̂])²"
+            params = RegularizerParams
+            yield Component(name="centred", impl=Centred, params=params, summary=summary, api=1)
     """
     return []
 
@@ -67,14 +72,16 @@ def noisereg_pairings() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_pairings():
-            yield Component(name="by-brightness", impl=ByBrightness, summary="bright noise to bright images", api=1)
+            summary = "bright noise to bright images"
+            yield Component(name="by-brightness", impl=ByBrightness, summary=summary, api=1)
     """
     return []
 
 
 @hookspec
 def noisereg_processes() -> Iterable[Component]:
-    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be run with.
+    """Forward processes: :class:`noisereg.api.Process`; ``ctx.noise`` is the noise they will be
+    run with.
 
     Example:
 
@@ -151,7 +158,8 @@ def noisereg_denoisers() -> Iterable[Component]:
         @hookimpl
         def noisereg_denoisers():
             # impl as text: torch is imported when the network is built
-            yield Component(name="my-mlp", impl="noisereg.denoisers.mlp:MLP", params=MLPParams, summary="an MLP", api=1)
+            impl = "noisereg.denoisers.mlp:MLP"
+            yield Component(name="my-mlp", impl=impl, params=MLPParams, summary="an MLP", api=1)
     """
     return []
 
@@ -167,7 +175,7 @@ def noisereg_datasets() -> Iterable[Component]:
         @hookimpl
         def noisereg_datasets():
             impl = "noisereg.datasets.toy2d:SwissRoll"
-            yield Component(name="my-roll", impl=impl, params=PointsParams, summary="2-D: a spiral", api=1)
+            yield Component(name="my-roll", impl=impl, params=PointsParams, summary="a spiral")
     """
     return []
 
@@ -207,7 +215,8 @@ def noisereg_metrics() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_metrics():
-            yield Component(name="mean-gap", impl=MeanGap, summary="distance of the features' means", api=1)
+            summary = "distance of the features' means"
+            yield Component(name="mean-gap", impl=MeanGap, summary=summary, api=1)
     """
     return []
 
@@ -226,7 +235,8 @@ def noisereg_features() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_features():
-            yield Component(name="every-second", impl=EverySecond, summary="every second column of pixels", api=1)
+            summary = "every second column of pixels"
+            yield Component(name="every-second", impl=EverySecond, summary=summary, api=1)
     """
     return []
 
@@ -247,6 +257,7 @@ def noisereg_loggers() -> Iterable[Component]:
 
         @hookimpl
         def noisereg_loggers():
-            yield Component(name="lines", impl=Lines, summary="the loss, a line each, in RUN/lines.txt", api=1)
+            summary = "the loss, a line each, in RUN/lines.txt"
+            yield Component(name="lines", impl=Lines, summary=summary, api=1)
     """
     return []

@@ -469,7 +469,10 @@ class Registry:
             new = sys.modules.keys() - before
             if "torch" in new or holds_torch(new):
                 plugin.status = "slow"
-                plugin.reason = "importing it imports torch: give impl as 'pkg.module:Class', or import torch in methods"
+                plugin.reason = (
+                    "importing it imports torch: give impl as 'pkg.module:Class', or import torch "
+                    "in methods"
+                )
         elif module is not None and self._hooks.is_registered(module):
             self._hooks.unregister(module)
         return plugin
@@ -614,11 +617,8 @@ class Registry:
                 version.
         """
         distribution, slash, short = name.rpartition("/")
-        wanted = (
-            f"{distribution if distribution in (FILE, MODULE) else canonical(distribution)}/{short}"
-            if slash
-            else ""
-        )
+        named = distribution if distribution in (FILE, MODULE) else canonical(distribution)
+        wanted = f"{named}/{short}" if slash else ""
         matches = [
             e for e in self.entries(kind) if (e.qualified == wanted if slash else e.name == name)
         ]
@@ -692,7 +692,8 @@ class Registry:
             return f"{text}{off} {look}"
         if _is_path(name):
             return f"{text}; a path begins with ./, / or ~ {look}"
-        return f"{text}; if a plugin brings it, pip install that, or give its file with `plugin` {look}"
+        bring = "if a plugin brings it, pip install that, or give its file with `plugin`"
+        return f"{text}; {bring} {look}"
 
     # Building
 

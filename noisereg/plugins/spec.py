@@ -82,7 +82,8 @@ class Spec(BaseModel):
         """
         if scheme := remote_scheme(text.strip()):
             raise NoiseregError(
-                f"{text!r}: remote storage ({scheme}) is not supported yet; expected a component, or "
+                f"{text!r}: remote storage ({scheme}) is not supported yet; expected a component, "
+                "or "
                 "a folder of this machine"
             )
         name, colon, rest = text.strip().partition(":")

@@ -50,7 +50,8 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
         )
         if owner:
             known = "" if field_names(model) else " (it takes none)"
-            return f"{owner} has no parameter {given!r}{hint or known} (noisereg plugins show {owner})"
+            look = f"noisereg plugins show {owner}"
+            return f"{owner} has no parameter {given!r}{hint or known} ({look})"
         return f"the configuration has no key {given!r}{hint} (noisereg config schema)"
     return ": ".join(part for part in (owner, key, message) if part)
 

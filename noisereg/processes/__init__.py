@@ -41,7 +41,8 @@ class TrainingTimesParams(Params):
 
     times: Literal["uniform", "logit-normal"] = Field(
         "uniform",
-        description="law of training times: uniform, or logit t ~ N(times_mean, times_std²), which "
+        description="law of training times: uniform, or logit t ~ N(times_mean, times_std²), "
+        "which "
         "trains the middle most (2403.03206)",
     )
     times_mean: float = Field(

@@ -289,7 +289,8 @@ def _training(trained: Mapping[str, Sequence[Candidate]]) -> Picture | None:
         "training",
         "Training",
         "The loss, each regularizer before its weight, and what components log of themselves: the "
-        f"mean of each row's seeds{_BAND} Losses of different targets or heads are not comparable.",
+        f"mean of each row's seeds{_BAND} Losses of different targets or heads are not "
+        "comparable.",
         pictures.training(logs),
     )
 
@@ -305,7 +306,8 @@ def _power(measured: Mapping[str, Sequence[Curves]]) -> Picture | None:
         "Power of the predicted noise",
         f"E‖ε̂‖²/n of the network on real data over t (solid: the mean of the seeds{_BAND[:-1]}), "
         "against the noise's own level E‖ε‖²/n (dashed), which the isotropy regularizer holds it "
-        "to, and what is optimal for Gaussian data of the same covariance (dotted): the minimum of "
+        "to, and what is optimal for Gaussian data of the same covariance (dotted): the minimum "
+        "of "
         "the mean squared error lies below the level, so the constraint trades error for power.",
         pictures.predicted_power({k: [vars(c) for c in found] for k, found in measured.items()}),
     )
@@ -522,8 +524,8 @@ def _drawn(one: Picture, prefix: str) -> _Drawn:
 
 
 def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Path) -> None:
-    """Every picture as a file: figures as SVG, PDF and PNG, samples as PNG; those of several tables
-    each in a folder.
+    """Every picture as a file: figures as SVG, PDF and PNG, samples as PNG; those of several
+    tables each in a folder.
 
     Raises:
         NoiseregError: if they cannot be written.

@@ -330,8 +330,8 @@ def read_run(reference: str) -> dict[str, Any]:
 
 
 def read_complete(file: Path) -> Config:
-    """The configuration that a run or a sweep wrote, which holds every section: a file that was cut
-    between two lines would else be read as one with defaults.
+    """The configuration that a run or a sweep wrote, which holds every section: a file that was
+    cut between two lines would else be read as one with defaults.
 
     Raises:
         NoiseregError: if it cannot be read, or lacks a section.
@@ -550,7 +550,8 @@ def _with_horizon(config: Config, regularizers: list[Spec]) -> OptimConfig:
         optim = optim.model_copy(update={"horizon": steps if scheduled else None})
     if optim.schedule != "constant" and isinstance(optim.horizon, int) and optim.horizon < steps:
         raise NoiseregError(
-            f"optim.horizon {optim.horizon}: under the {optim.schedule} schedule the rate would be "
+            f"optim.horizon {optim.horizon}: under the {optim.schedule} schedule the rate would "
+            "be "
             f"0 from there to train.steps {steps}; expected at least {steps}, or fewer steps"
         )
     return optim

@@ -1,9 +1,9 @@
 """What components give while a run trains, looked at where the engine takes it.
 
 A component that returns something of another shape or type may train on wrong numbers to the end,
-by broadcasting; one that raises, or leaves by ``sys.exit``, ends in somebody else's words. So every
-method that the engine calls is watched: what goes wrong is one line that names the component, the
-method, the step, what came and what was expected.
+by broadcasting; one that raises, or leaves by ``sys.exit``, ends in somebody else's words. So
+every method that the engine calls is watched: what goes wrong is one line that names the
+component, the method, the step, what came and what was expected.
 """
 
 from __future__ import annotations

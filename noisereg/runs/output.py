@@ -105,7 +105,8 @@ def check_num(num: int, shape: Sequence[int], many: bool = False) -> None:
         raise NoiseregError(f"`num={num}`: expected at least 1")
     if num > MOST_SAMPLES and not many:
         raise NoiseregError(
-            f"`num={num}`: {num:,} samples are {num * math.prod(shape) / 1e9:,.0f} GB at least, held "
+            f"`num={num}`: {num:,} samples are {num * math.prod(shape) / 1e9:,.0f} GB at least, "
+            "held "
             f"in memory; expected at most {MOST_SAMPLES:,}, or `many=True` as well"
         )
 

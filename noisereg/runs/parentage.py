@@ -104,7 +104,8 @@ def inherit(objective: Objective, config: Config, parent: Config, found: Checkpo
     taken = _shared(theirs, own, config, parent)
     if not checkpoint.finite(taken.values()):
         raise NoiseregError(
-            f"`parent={found.path.parent.parent}`: the weights of step {found.step} are not finite; "
+            f"`parent={found.path.parent.parent}`: the weights of step {found.step} are not "
+            "finite; "
             "give an earlier one: RUN@STEP"
         )
     checkpoint.restore(objective, {**own, **taken})

@@ -130,7 +130,8 @@ def prepare(
         if difference := resume_difference(old, parts.config):
             raise NoiseregError(
                 f"{out} was started with another configuration: {difference}; that needs another "
-                f"run: noisereg train --from {shown(out)} --out NEW and the setting starts one from "
+                f"run: noisereg train --from {shown(out)} --out NEW and the setting starts one "
+                "from "
                 "these weights"
             )
         recorded = read_environment(out)
@@ -140,7 +141,8 @@ def prepare(
         found = checkpoint.latest(out / "checkpoints", damaged.append)
         if found is None and (progress := _progress(out, old, damaged)):
             raise NoiseregError(
-                f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, or "
+                f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, "
+                "or "
                 f"start anew on purpose: mv {out} {out}.old, and the same command"
             )
         for text in damaged:
@@ -148,7 +150,8 @@ def prepare(
         if found is not None and found.step > parts.config.train.steps:
             raise NoiseregError(
                 f"train.steps {parts.config.train.steps:,}: {out} is trained to step "
-                f"{found.step:,}; expected at least that (noisereg sample and eval take an earlier "
+                f"{found.step:,}; expected at least that (noisereg sample and eval take an "
+                "earlier "
                 "one with --checkpoint)"
             )
     parent = None
@@ -169,7 +172,8 @@ def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:
         return config
     if had is not None and old.optim.schedule != "constant" and config.train.steps > had:
         raise NoiseregError(
-            f"train.steps {config.train.steps:,}: under the {old.optim.schedule} schedule the rate "
+            f"train.steps {config.train.steps:,}: under the {old.optim.schedule} schedule the "
+            "rate "
             f"of {out} reaches 0 at step {had:,} (optim.horizon), and what is trained cannot be "
             "trained again at another; to go on under a new schedule: noisereg train --from "
             f"{shown(out)} --steps {config.train.steps - had} --out NEW"

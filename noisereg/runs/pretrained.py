@@ -240,7 +240,8 @@ def _notes(found: Pretrained, parts: Parts) -> list[str]:
     own = scheduler_config(parts.process)
     if not theirs or (own and all(theirs[k] == own[k] for k in theirs)):
         return []
-    said = f"{theirs.get('prediction_type', 'epsilon')} under {theirs.get('beta_schedule', 'another schedule')}"
+    target = theirs.get("prediction_type", "epsilon")
+    said = f"{target} under {theirs.get('beta_schedule', 'another schedule')}"
     return [
         f"{found.path} was trained to predict {said}, and this run is "
         f"{parts.config.process.name}: {parts.process.summary}; "

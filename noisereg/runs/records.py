@@ -43,7 +43,8 @@ class Status(_Record):
 
 
 def read_environment(run: Path) -> dict[str, Any]:
-    """What environment.json of a run's folder holds, with ``shape``, ``components`` and ``data`` checked.
+    """What environment.json of a run's folder holds, with ``shape``, ``components`` and ``data``
+    checked.
 
     Raises:
         NoiseregError: if it is missing or damaged; says what to do.
@@ -54,7 +55,8 @@ def read_environment(run: Path) -> dict[str, Any]:
         checked(Environment, values, str(file))
     except NoiseregError as error:
         raise NoiseregError(
-            f"{error}; it records what the run was trained with: put it back from a copy, or train "
+            f"{error}; it records what the run was trained with: put it back from a copy, or "
+            "train "
             f"again: noisereg train --config {run / 'config.yaml'} --out NEW"
         ) from None
     return values

@@ -274,10 +274,9 @@ class Run:
         C, h, w), on the CPU.
 
         Sample i has the i-th of ``labels`` (numbers, or names of classes; left out: all in turn),
-        or is made of the i-th image
-        of the folder ``inputs``, which wrap around. What is left out is as the run's configuration
-        says. Under torchrun each rank draws its part, and all get the whole. More than a million are
-        drawn with ``many`` alone.
+        or is made of the i-th image of the folder ``inputs``, which wrap around. What is left out
+        is as the run's configuration says. Under torchrun each rank draws its part, and all get
+        the whole. More than a million are drawn with ``many`` alone.
 
         Raises:
             NoiseregError: for a setting that would sample wrongly, and for a condition that the

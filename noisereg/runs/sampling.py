@@ -23,8 +23,8 @@ def override(
     guidance: float | None = None,
     batch_size: int | None = None,
 ) -> SampleConfig:
-    """``settings`` with some replaced; None leaves one as it is. Another solver takes its own η and
-    grid unless these are given.
+    """``settings`` with some replaced; None leaves one as it is. Another solver takes its own η
+    and grid unless these are given.
 
     Raises:
         NoiseregError: for a value out of range.

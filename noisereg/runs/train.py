@@ -408,8 +408,8 @@ class _Training:
         write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
 
     def _mend(self) -> None:
-        """Say what is wrong with status.json and metrics.jsonl, which are written anew; a folder in
-        their place is put aside.
+        """Say what is wrong with status.json and metrics.jsonl, which are written anew; a folder
+        in their place is put aside.
         """
         if self.saved >= 0:
             _, wrong = status_of(self.out, self.config.train.steps)

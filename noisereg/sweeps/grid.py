@@ -1,7 +1,8 @@
 """A sweep: the grid noise × regularizer × pairing × process × any other key × seeds, and its
 folder. Imports no torch.
 
-SWEEP/sweep.yaml            the grid and what all cells share; noisereg sweep --config SWEEP/sweep.yaml repeats it
+SWEEP/sweep.yaml            the grid and what all cells share; noisereg sweep --config
+                            SWEEP/sweep.yaml repeats it
 SWEEP/cells/NAME.yaml       a cell's whole configuration
 SWEEP/cells/NAME/           its run, an ordinary one
 SWEEP/cells/NAME.log        what its training said
@@ -153,7 +154,8 @@ def make_cells(base: Mapping[str, Any], grid: Grid) -> list[Cell]:
     count = grid.seeds * math.prod(len(values) for values in axes.values())
     if count > MAX_CELLS:
         raise NoiseregError(
-            f"the sweep has {count:,} cells; expected at most {MAX_CELLS:,}: fewer `seeds`, or fewer "
+            f"the sweep has {count:,} cells; expected at most {MAX_CELLS:,}: fewer `seeds`, or "
+            "fewer "
             "values of its axes"
         )
     cells: list[Cell] = []

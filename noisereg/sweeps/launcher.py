@@ -47,7 +47,8 @@ def _lock(path: Path) -> IO[Any] | None:
     it.
 
     The child keeps it when the sweep itself is killed, so a sweep that is started again waits for
-    it rather than training the same cell twice. (So it is not filelock's, which no child inherits.)
+    it rather than training the same cell twice. (So it is not filelock's, which no child
+    inherits.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -155,7 +156,8 @@ class Launcher:
                 stderr=log,
                 env=environment,
                 pass_fds=[lock.fileno()],
-                start_new_session=True,  # a Ctrl-C in the terminal reaches the sweep, which passes it on once
+                # a Ctrl-C in the terminal reaches the sweep, which passes it on once
+                start_new_session=True,
             )
         return _Child(cell, process, slot, time.monotonic())
 

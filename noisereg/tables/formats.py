@@ -399,7 +399,8 @@ def read_json(path: Path) -> list[Table]:
     except ValidationError as error:
         where, what = first_complaint(error)
         raise NoiseregError(
-            f"{path} holds no tables: {one_line(': '.join(filter(None, (where, what))))}; expected "
+            f"{path} holds no tables: {one_line(': '.join(filter(None, (where, what))))}; "
+            "expected "
             "what noisereg eval --format json writes"
         ) from None
 

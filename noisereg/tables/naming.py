@@ -29,8 +29,9 @@ def text_of(value: Any) -> str:
 
 
 def declared_strengths(params: type[BaseModel]) -> tuple[str, ...]:
-    """The parameters that a component declares to be strengths, by ``json_schema_extra={"strength":
-    True}`` of their fields: tables always show them, and draw numbers over them.
+    """The parameters that a component declares to be strengths, by
+    ``json_schema_extra={"strength": True}`` of their fields: tables always show them, and draw
+    numbers over them.
     """
     extras = {name: field.json_schema_extra for name, field in params.model_fields.items()}
     return tuple(

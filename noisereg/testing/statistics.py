@@ -15,7 +15,10 @@ from torch import Tensor
 
 ALPHA = 1e-6
 """The chance, over all comparisons of one check, at which a right component fails it."""
-SAYS = "a right component fails once in 10⁶ (z-test over independent draws, Bonferroni over the comparisons)"
+SAYS = (
+    "a right component fails once in 10⁶ (z-test over independent draws, Bonferroni over the "
+    "comparisons)"
+)
 
 
 def threshold(comparisons: int) -> float:

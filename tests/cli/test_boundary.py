@@ -249,7 +249,8 @@ def test_a_full_or_closed_output():
     full = shell("$N config schema >/dev/full")
     assert full.returncode == 2
     assert full.stderr.splitlines() == [
-        "noisereg: error: the output, or a file: no space left on device; make room, then type the "
+        "noisereg: error: the output, or a file: no space left on device; make room, then type "
+        "the "
         "same command again"
     ]
     closed = shell("$N train --help >&- 2>&-; echo $?; $N config schema >&-; echo $?")

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from noisereg.evaluation.subjects import Images, read_images
 
 from noisereg.api import Context
 from noisereg.datasets import ArraysParams
 from noisereg.datasets.array_file import read_samples
 from noisereg.datasets.arrays import Arrays
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.subjects import Images, read_images
 from noisereg.runs.output import npz_bytes
 
 UINT8 = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)

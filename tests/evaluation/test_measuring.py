@@ -1,5 +1,5 @@
-"""What is refused before anything is sampled, what diverges, what is kept, and what a metric of the
-model sees."""
+"""What is refused before anything is sampled, what diverges, what is kept, and what a metric of
+the model sees."""
 
 from __future__ import annotations
 

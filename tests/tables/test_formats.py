@@ -118,7 +118,9 @@ def test_digits_by_number_and_interval(
 
 
 def test_the_shown_interval_is_the_interval() -> None:
-    """Over 2,000 numbers of all sizes: read back, both are right to the interval's second digit."""
+    """Over 2,000 numbers of all sizes: read back, both are right to the interval's second
+    digit.
+    """
     rng = np.random.default_rng(0)
     for _ in range(2000):
         half = 10.0 ** rng.uniform(-9, 9)

@@ -658,7 +658,8 @@ def sampler_meets_its_oracle(subject: Subject) -> None:
             few, many = error(16), error(64)
             expect(
                 many < 0.3 and many < max(0.6 * few, 0.02),
-                f"{name}, η = {eta:g}, {compatible.default_grid(process, noise, DDIM())} grid: the output "
+                f"{name}, η = {eta:g}, {compatible.default_grid(process, noise, DDIM())} grid: "
+                "the output "
                 "covariance is off "
                 f"the data's by {few:.3f} at 16 "
                 f"steps and {many:.3f} at 64; transport, heads or power_floor do not fit what "
