@@ -1,5 +1,5 @@
-"""Any Gaussian linear noise, and any process, as a scheduler of diffusers: in its pipelines and its
-training scripts.
+"""Any Gaussian linear noise, and any process, as a scheduler of diffusers: in its pipelines and
+its training scripts.
 
     from noisereg.exchange.scheduler import NoiseScheduler
     scheduler = NoiseScheduler(shape=(3, 64, 64), noise="blue-tv", process="iadb")
@@ -49,8 +49,8 @@ LEARNT = "noise.safetensors"
 """Beside the configuration: what the noise and the process have learnt."""
 OURS = "noisereg"
 """Our ``beta_schedule``, which no scheduler of diffusers knows: one that is made of this
-configuration, as ``DDIMPipeline(unet, scheduler)`` makes itself a ``DDIMScheduler``, says so instead
-of sampling white noise in silence."""
+configuration, as ``DDIMPipeline(unet, scheduler)`` makes itself a ``DDIMScheduler``, says so
+instead of sampling white noise in silence."""
 
 
 @dataclass
@@ -97,10 +97,10 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         is the process's own where neither it nor :meth:`step` is given one. ``grid``: the noise's
         and process's own where None.
 
-        ``predicts``: ``target``, what noisereg trains a network to; ``white``, the white noise that
-        :meth:`add_noise` was given, which is what diffusers' own training script trains one to
-        (``--prediction_type epsilon``). ``start``: what sampling starts from; ``coloured`` if the
-        caller makes x_1 himself. ``num_train_timesteps`` is 1000, whatever the process's T.
+        ``predicts``: ``target``, what noisereg trains a network to; ``white``, the white noise
+        that :meth:`add_noise` was given, which is what diffusers' own training script trains one
+        to (``--prediction_type epsilon``). ``start``: what sampling starts from; ``coloured`` if
+        the caller makes x_1 himself. ``num_train_timesteps`` is 1000, whatever the process's T.
         """
         for name, value, known in (
             ("predicts", predicts, ("target", "white")),
@@ -187,15 +187,17 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         self._restart()
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
-        """What the network is given for ``sample``, (B, C, H, W): itself, unless the process scales
-        its input (EDM).
+        """What the network is given for ``sample``, (B, C, H, W): itself, unless the process
+        scales its input (EDM).
         """
         t = self._time_of(timestep, len(sample), sample.device)
         scale = self.diffusion.process.input_scale(t)
         return sample if scale is None else per_sample(scale, sample) * sample
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t = a(t)·x0 + b(t)·L_t·z from *white* noise z, all (B, C, H, W), for timesteps (B,)."""
+        """x_t = a(t)·x0 + b(t)·L_t·z from *white* noise z, all (B, C, H, W), for timesteps
+        (B,).
+        """
         t = self._time_of(timesteps, len(original_samples), original_samples.device)
         eps = self._color(noise, t)
         return add_noise(self.diffusion.process, original_samples, eps, t)
@@ -234,8 +236,8 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """From x_t, ``sample`` (B, C, H, W), to x at the next of the times, by the network's
         output.
 
-        ``eta`` replaces that of the solver; ``variance_noise``: white noise in place of a draw from
-        ``generator``.
+        ``eta`` replaces that of the solver; ``variance_noise``: white noise in place of a draw
+        from ``generator``.
 
         Raises:
             NoiseregError: for a timestep that :meth:`set_timesteps` did not give, an output of
