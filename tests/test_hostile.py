@@ -21,8 +21,9 @@ from noisereg.errors import NoiseregError
 from noisereg.inside import check_links, inside
 from noisereg.plugins import trust
 from noisereg.plugins.registry import reset
+from noisereg.reading import write_yaml
 from noisereg.runs import checkpoint_files
-from noisereg.runs.config import read_config, write_yaml
+from noisereg.runs.config import read_config
 from noisereg.terminal import one_line, printable
 
 FAST = ("--set", "runtime.device=cpu", "--batch-size", "8", "--steps", "1")

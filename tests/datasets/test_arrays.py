@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from noisereg.evaluation.subjects import Images, read_images
 
 from noisereg.api import Context
 from noisereg.datasets import ArraysParams
 from noisereg.datasets.array_file import read_samples
 from noisereg.datasets.arrays import Arrays
 from noisereg.errors import NoiseregError
+from noisereg.evaluation.selection import SampleFiles, read_files
 from noisereg.runs.output import npz_bytes
 
 UINT8 = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8)
@@ -243,7 +243,7 @@ def test_samples_of_any_order_and_type_are_the_same_bytes(tmp_path, array, endin
     path = tmp_path / f"x{ending}"
     with path.open("wb") as file:
         np.save(file, array) if ending == ".npy" else np.savez(file, array)
-    assert torch.equal(read_images(Images(path), REAL, "photos"), REAL)
+    assert torch.equal(read_files(SampleFiles(path), REAL, "photos"), REAL)
 
 
 def test_what_sample_gives_is_accepted_however_it_is_saved(tmp_path):
@@ -252,15 +252,15 @@ def test_what_sample_gives_is_accepted_however_it_is_saved(tmp_path):
     np.save(tmp_path / "x.npy", REAL.numpy())
     np.savez(tmp_path / "y.npz", samples=REAL.numpy())
     for name in ("x.npz", "x.npy", "y.npz"):
-        assert torch.equal(read_images(Images(tmp_path / name), REAL, "photos"), REAL)
+        assert torch.equal(read_files(SampleFiles(tmp_path / name), REAL, "photos"), REAL)
     points = torch.randn(9, 2)
     for dtype in (np.float16, np.float32, np.float64):
         np.save(tmp_path / "p.npy", points.numpy().astype(dtype))
-        found = read_images(Images(tmp_path / "p.npy"), points, "roll")
+        found = read_files(SampleFiles(tmp_path / "p.npy"), points, "roll")
         torch.testing.assert_close(found, points, atol=2e-3, rtol=2e-3)
     latents = 5 * torch.randn(4, 8, 3, 3)
     (tmp_path / "l.npz").write_bytes(npz_bytes(latents))
-    assert torch.equal(read_images(Images(tmp_path / "l.npz"), latents, "latents"), latents)
+    assert torch.equal(read_files(SampleFiles(tmp_path / "l.npz"), latents, "latents"), latents)
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def test_what_sample_gives_is_accepted_however_it_is_saved(tmp_path):
 def test_a_refusal_of_samples_names_the_property(tmp_path, array, said):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(NoiseregError, match=said):
-        read_images(Images(tmp_path / "x.npy"), REAL, "photos")
+        read_files(SampleFiles(tmp_path / "x.npy"), REAL, "photos")
 
 
 def test_points_of_another_dimension(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((4, 3)))
     with pytest.raises(NoiseregError, match=r"has points of 3 numbers; the data's have 2"):
-        read_images(Images(tmp_path / "x.npy"), torch.zeros(3, 2), "roll")
+        read_files(SampleFiles(tmp_path / "x.npy"), torch.zeros(3, 2), "roll")
 
 
 def test_a_zip_of_images_is_evaluated(tmp_path):
@@ -297,4 +297,4 @@ def test_a_zip_of_images_is_evaluated(tmp_path):
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, format="PNG")
             archive.writestr(f"{k:02}.png", buffer.getvalue())
-    assert torch.equal(read_images(Images(tmp_path / "x.zip"), REAL, "photos"), REAL)
+    assert torch.equal(read_files(SampleFiles(tmp_path / "x.zip"), REAL, "photos"), REAL)

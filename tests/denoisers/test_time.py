@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from noisereg.denoisers.time import Sinusoidal, network_time
+from noisereg.denoisers.time import Sinusoidal
+from noisereg.diffusion.law import network_time
 
 
 def test_training_times_become_exact_integers():

@@ -161,7 +161,7 @@ def edited(pretrained, folder, **changes):
     ("sections", "said"),
     [
         ({"denoiser": "mlp"}, "is a U-Net and this run's denoiser is mlp"),
-        ({"denoiser": "unet"}, "leave --denoiser on auto"),
+        ({"denoiser": "unet"}, "leave denoiser on auto"),
         ({"data": "swiss-roll"}, "takes images, not points"),
         ({"data": "digits:channels=3"}, "trained on images of 1 channels and these have 3"),
     ],
@@ -180,7 +180,7 @@ def test_a_network_that_does_not_fit_is_refused_in_one_line(pretrained, tmp_path
         ({"time_embedding_type": "fourier"}, "is told σ"),
         ({"class_embed_type": "timestep"}, "takes no labels"),
         ({"num_class_embeds": 5}, "was trained on 5 labels"),
-        ({"out_channels": 2}, "give --process ddpm:variance=learned"),
+        ({"out_channels": 2}, "give process=ddpm:variance=learned"),
         ({"layers_per_block": 2}, "cannot be read"),
         ({"shape_of_things": 1}, "takes no 'shape_of_things'"),
     ],

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from noisereg import draws
 from noisereg.cli.main import run as command
-from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.exchange.to_diffusers import export
 from noisereg.runs.run import draw
@@ -15,12 +13,9 @@ COUNT = 3
 
 def ours(run, steps, eta):
     """Samples in [0, 1] before they are rounded, and the white latents of each step."""
-    parts = run.load()
-    x = draw(parts, run.settings(parts, steps, eta), 0, range(COUNT))
-    latents = [
-        draws.latents(parts.noise, parts.shape, 0, Stream.SAMPLE_LATENTS, range(COUNT), k)["z"]
-        for k in range(steps)
-    ]
+    model = run.model(steps=steps, eta=eta)
+    x = draw(model, range(COUNT))
+    latents = [model.latents(range(COUNT), k)["z"] for k in range(steps)]
     return (x / 2 + 0.5).clamp(0, 1), latents
 
 

@@ -24,8 +24,8 @@ from noisereg.cli.main import run
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import KINDS, Kind, registry
 from noisereg.plugins.spec import Spec
-from noisereg.reading import parse_json, parse_yaml
-from noisereg.runs.config import Config, write_yaml
+from noisereg.reading import parse_json, parse_yaml, write_yaml
+from noisereg.runs.config import Config
 
 NUMBER = int(os.environ.get("NOISEREG_FUZZ", "0"))
 SECONDS = 20

@@ -204,9 +204,9 @@ def test_what_cannot_work_is_refused_in_one_line_and_nothing_is_written(sections
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"labels": [10]}, "--label 10: this run's labels are 0 to 9"),
-        ({"labels": [-1]}, "--label -1"),
-        ({"inputs": "."}, "--input: this run makes its samples of no images"),
+        ({"labels": [10]}, "label=10: this run's labels are 0 to 9"),
+        ({"labels": [-1]}, "label=-1"),
+        ({"inputs": "."}, "input: this run makes its samples of no images"),
         ({"guidance": -1.0}, "guidance"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 
 from noisereg.cli.main import run
 from noisereg.ownership import owned
-from noisereg.runs.config import validate, write_yaml
+from noisereg.reading import write_yaml
+from noisereg.runs.config import validate
 
 
 def make(path: Path, step: int = 3, status: str = "stopped", **sections: object) -> Path:
