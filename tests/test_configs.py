@@ -198,6 +198,10 @@ def in_small(name: str, words: list[str], root: Path) -> list[str]:
         ]
     if denoiser == "unet":
         sets += ["denoiser.channels=[8, 8]", "denoiser.layers=1", "denoiser.attention=[1]"]
+    for flag in ("--steps", "--batch-size"):  # a flag stands once
+        if flag in words:
+            place = words.index(flag)
+            words = [*words[:place], *words[place + 2 :]]
     return [
         *words,
         "--steps",

@@ -23,7 +23,7 @@ from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, draw, shown
 from noisereg.runs.runtime import Runtime
-from noisereg.runs.sampling import build_solver, override
+from noisereg.runs.sampling import build_solver, override, resolve
 from noisereg.store import ARRAY, JSON, Store, cache_dir, say_once
 
 SHARD = 500
@@ -63,10 +63,18 @@ class Sampling:
         }
 
     def model(self, runtime: Runtime, reporter: Reporter | None = None) -> RunModel:
-        """The run's network, sampled so."""
+        """The run's network, sampled so.
+
+        Raises:
+            NoiseregError: for settings that would sample wrongly.
+        """
         parts = self.run.load(self.checkpoint, self.weights == "EMA", runtime, reporter)
         assert self.run.registry is not None
-        return RunModel(parts, self.settings, self.run.registry, self.seed)
+        paired = parts.pairing is not None
+        settings = resolve(
+            self.settings, self.run.registry, parts.process, parts.noise, parts.task, paired
+        )
+        return RunModel(parts, settings, self.run.registry, self.seed)
 
     @functools.cached_property
     def key(self) -> dict[str, Any]:

@@ -93,10 +93,9 @@ def test_samples_are_decoded_by_the_autoencoder_and_only_the_folder_is_needed_th
     images = run.sample(3)
     assert (images.shape, images.dtype) == ((3, 3, 16, 16), torch.uint8)
 
-    parts = run.load()
     from noisereg.runs.run import draw
 
-    latents = draw(parts, run.settings(parts), 0, range(3), torch.tensor([0, 1, 2]))
+    latents = draw(run.model(), range(3), torch.tensor([0, 1, 2]))
     autoencoder = AutoencoderKL.from_pretrained(files / "vae", low_cpu_mem_usage=False)
     with torch.inference_mode():
         expected = (
@@ -109,11 +108,10 @@ def test_without_a_decoder_samples_are_latents_on_the_files_own_scale(files, tmp
     run = noisereg.train(
         out=tmp_path / "run", data=f"latents:path={files / 'latents.npz'}", **FAST
     )
-    parts = run.load()
     from noisereg.runs.run import draw
 
     assert command(["sample", str(run.path), "--num", "2", "--out", str(tmp_path / "x.npz")]) == 0
-    drawn = draw(parts, run.settings(parts), 0, range(2))
+    drawn = draw(run.model(), range(2))
     assert np.allclose(
         np.load(tmp_path / "x.npz")["samples"], (drawn / 0.18215).numpy(), rtol=1e-4, atol=1e-4
     )
