@@ -50,7 +50,7 @@ def test_the_own_loop_of_the_readme():
     small += "down_block_types=('DownBlock2D',), up_block_types=('UpBlock2D',), "
     code = code.replace("UNet2DModel(", f"UNet2DModel({small}").replace("64", "8")
     names: dict = {"images": torch.zeros(2, 3, 8, 8)}
-    exec("from diffusers import UNet2DModel\n" + code.replace("16, steps=50", "2, steps=2"), names)
+    exec(code.replace("16, steps=50", "2, steps=2"), names)
     assert names["samples"].shape == (2, 3, 8, 8)
     assert set(names["parts"]) >= {"mse", "mse_heads", "isotropy"}
 

@@ -49,6 +49,13 @@ def check(
         ),
     ] = None,
     plugin: Plugins = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CxHxW",
+            help="Try it on samples of this shape, such as 3x32x32; repeat. [the kit's own]",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the conformance kit on a plugin's components, each in a fresh process; also its import
@@ -56,9 +63,14 @@ def check(
 
     Exits with 1 if something failed. Without NAME: all plugins that are installed or given.
     """
+    for text in shape or []:
+        if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4}x[1-9]\d{0,4})?", text):
+            raise NoiseregError(
+                f"--shape {text}: expected CxHxW, such as 3x32x32, or D for points"
+            )
     registry = open_registry(plugins=plugin)
     results = [
-        _check(origin, entry, as_json)
+        _check(origin, entry, as_json, shape or [])
         for origin in _origins(registry, name, plugin or [])
         for entry in origin.entries
     ]
@@ -141,12 +153,15 @@ def _requirements(distribution: str) -> list[str] | None:
     return importlib.metadata.requires(distribution) or []
 
 
-def _check(origin: Origin, entry: Entry, quiet: bool) -> dict[str, Any]:
-    """One component's answers, printed as they come."""
+def _check(origin: Origin, entry: Entry, quiet: bool, shapes: list[str]) -> dict[str, Any]:
+    """One component's answers, printed as they come; a reason that repeats is printed once."""
     paths = os.pathsep.join([*origin.path, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [*trust.interpreter(), "-m", "noisereg.testing", entry.kind, entry.qualified]
     if origin.references:
         command += ["--plugin", *origin.references]
+    if shapes:
+        command += ["--shape", *shapes]
+    told: set[str] = set()
     result: dict[str, Any] = {
         "kind": entry.kind,
         "name": entry.qualified,
@@ -179,12 +194,15 @@ def _check(origin: Origin, entry: Entry, quiet: bool) -> dict[str, Any]:
                 result["checks"].append(one)
                 if not quiet:
                     said = one["message"] if one["status"] != "passed" else ""
+                    again = bool(said) and said in told
+                    told.add(said)
+                    said = "(the same)" if again else said
                     mark, name = MARK[one["status"]], one["check"]
                     print(
                         f"  {mark:<14}  {name:<36}  {printable(said)}".rstrip(),
                         flush=True,
                     )
-                    if one["status"] == "failed" and one.get("explanation"):
+                    if one["status"] == "failed" and one.get("explanation") and not again:
                         print(f"{'':<18}{one['explanation']} ({one['confidence']})")
     if process.returncode not in (0, 2):
         died = _answer("survives", f"the process ended with code {process.returncode}")

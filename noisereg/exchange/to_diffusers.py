@@ -12,7 +12,6 @@ import torch
 
 from noisereg.api import Noise
 from noisereg.errors import NoiseregError
-from noisereg.exchange.scheduler_config import scheduler_config
 from noisereg.noises.time_varying import TimeVaryingNoise
 from noisereg.noises.white import WhiteNoise
 from noisereg.ownership import new_folder
@@ -20,6 +19,7 @@ from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
 from noisereg.runs.build import Parts
 from noisereg.runs.run import Run
+from noisereg.runs.scheduler_config import scheduler_config
 
 
 def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> str:

@@ -233,7 +233,7 @@ def _plain(value: Any) -> Any:
 
 
 def _notes(found: Pretrained, parts: Parts) -> list[str]:
-    from noisereg.exchange.scheduler_config import scheduler_config
+    from noisereg.runs.scheduler_config import scheduler_config
 
     keys = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
     theirs = {k: found.scheduler[k] for k in keys if k in found.scheduler}

@@ -1,5 +1,5 @@
-"""``python -m noisereg.testing KIND NAME [--plugin REFERENCE]``: one component's checks, a JSON
-line each.
+"""``python -m noisereg.testing KIND NAME [--plugin REFERENCE…] [--shape 3x32x32…]``: one
+component's checks, a JSON line each.
 
 ``noisereg plugins check`` starts it, so that whatever a component does happens in a process of its
 own. The first line tells how its plugin was imported, before torch was.
@@ -7,6 +7,7 @@ own. The first line tells how its plugin was imported, before torch was.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -14,7 +15,13 @@ from typing import Any, TextIO
 
 
 def main(arguments: list[str]) -> int:
-    kind, name, *rest = arguments
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind")
+    parser.add_argument("name")
+    parser.add_argument("--plugin", nargs="*", default=[])
+    parser.add_argument("--shape", nargs="*", default=[])
+    given = parser.parse_args(arguments)
+    kind, name = given.kind, given.name
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what a component prints goes to stderr
     os.dup2(2, 1)
     from noisereg.errors import NoiseregError
@@ -22,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         known = registry()
-        for reference in rest[1:]:
+        for reference in given.plugin:
             known.load(reference)
         entry = known.find(KINDS[KINDS.index(kind)], name)
     except NoiseregError as error:
@@ -33,8 +40,9 @@ def main(arguments: list[str]) -> int:
     _say(answers, {"seconds": plugin.seconds, "status": status, "reason": reason})
     from noisereg.testing.kit import Subject, checks, run
 
+    on = [tuple(map(int, text.split("x"))) for text in given.shape]
     for check in checks(entry.kind):
-        outcome = run(check, Subject.find(entry.kind, entry.qualified, known))
+        outcome = run(check, Subject.find(entry.kind, entry.qualified, known, on))
         answer = {
             "check": check.name,
             "status": outcome.status,

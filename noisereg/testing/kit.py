@@ -98,15 +98,23 @@ class Subject:
     kind: Kind
     spec: Spec
     registry: Registry
+    on: Sequence[tuple[int, ...]] = ()
+    """The shapes to try it on, where it takes none of the kit's own."""
 
     @classmethod
-    def find(cls, kind: Kind, spec: str, known: Registry | None = None) -> Subject:
-        """The component that ``spec`` names (``offset:strength=0.5``).
+    def find(
+        cls,
+        kind: Kind,
+        spec: str,
+        known: Registry | None = None,
+        on: Sequence[tuple[int, ...]] = (),
+    ) -> Subject:
+        """The component that ``spec`` names (``offset:strength=0.5``), to be tried ``on`` shapes.
 
         Raises:
             NoiseregError: for an unknown name or a wrong parameter.
         """
-        subject = cls(kind, Spec.parse(spec), known or registry())
+        subject = cls(kind, Spec.parse(spec), known or registry(), on)
         subject.params()
         return subject
 
@@ -156,6 +164,7 @@ class Subject:
             CheckFailed: if it can be built for none.
         """
         accepted, reasons = [], []
+        among = self.on or among
         for shape in among:
             try:
                 self.build(shape=shape, **context)
@@ -163,7 +172,10 @@ class Subject:
             except NoiseregError as error:
                 reasons.append(f"{shape}: {error}")
         expect(
-            bool(accepted), f"it can be built for none of the shapes {among}: {'; '.join(reasons)}"
+            bool(accepted),
+            f"it can be built for none of the shapes {tuple(among)}: {'; '.join(reasons)}; say "
+            "what "
+            "it takes: noisereg plugins check NAME --shape 3x32x32, conformance(…, shapes=…)",
         )
         return accepted
 
@@ -212,14 +224,16 @@ def conformance(
     *,
     expected_failures: Mapping[str, str] | None = None,
     plugin: str | None = None,
+    shapes: Sequence[tuple[int, ...]] = (),
 ) -> Callable[..., None]:
     """The checks of ``kind`` as one parametrised pytest function, to be assigned to a name that
     begins with ``test_``.
 
     ``spec`` names an installed component, with parameters if need be; ``plugin`` is the path of a
-    single-file plugin. ``expected_failures`` maps a check's name to the reason why this component
-    does not pass it; one that passes after all is then an error, so that the reason cannot go
-    stale.
+    single-file plugin. ``shapes`` are tried in place of the kit's own, for a component that takes
+    none of those (three channels only, sides of at least 16). ``expected_failures`` maps a check's
+    name to the reason why this component does not pass it; one that passes after all is then an
+    error, so that the reason cannot go stale.
 
     Raises:
         NoiseregError: for an unknown kind or check.
@@ -248,7 +262,7 @@ def conformance(
     def test(check: Check) -> None:
         if plugin is not None:
             registry().load(plugin)
-        outcome = run(check, Subject.find(kind, spec))
+        outcome = run(check, Subject.find(kind, spec, on=shapes))
         if outcome.status == "not applicable":
             pytest.skip(outcome.message)
         if outcome.status == "failed":

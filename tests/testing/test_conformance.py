@@ -119,3 +119,51 @@ def test_built_in_components_conform(kind, spec):
     outcomes = [run(check, Subject.find(kind, spec)) for check in checks(kind)]
     assert {o.check.name: o.message for o in outcomes if o.status == "failed"} == {}
     assert sum(o.status == "passed" for o in outcomes) >= 2
+
+
+LARGE = """
+from noisereg.api import Component, Noise, NoiseregError, hookimpl
+
+class ForPhotos(Noise):
+    def __init__(self, params, ctx):
+        if len(ctx.shape) != 3 or ctx.shape[0] != 3 or min(ctx.shape[1:]) < 16:
+            raise NoiseregError(f"it is for three channels and sides of at least 16, not {ctx.shape}")
+
+    def color(self, latents, t):
+        return latents["z"]
+
+    def mean_square(self, t):
+        return t * 0 + 1
+
+@hookimpl
+def noisereg_noises():
+    yield Component(name="for-photos", impl=ForPhotos, summary="white noise for photographs")
+"""
+
+
+def test_a_component_that_takes_none_of_the_kits_shapes_is_tried_on_those_given(tmp_path):
+    from noisereg.plugins.registry import Policy, Registry
+
+    file = tmp_path / "photos.py"
+    file.write_text(LARGE)
+    known = Registry(Policy(entry_points=False))
+    known.load(str(file))
+    quick = [c for c in checks("noise") if c.name in ("shape_and_dtype", "works_or_refuses")]
+    quick = quick or checks("noise")[:3]
+    alone = [run(c, Subject.find("noise", "file/for-photos", known)) for c in quick]
+    assert any("--shape 3x32x32" in o.message for o in alone)
+    given = [run(c, Subject.find("noise", "file/for-photos", known, [(3, 16, 16)])) for c in quick]
+    assert {o.check.name: o.message for o in given if o.status == "failed"} == {}
+
+
+def test_check_takes_shapes_and_says_a_reason_once(tmp_path, capsys):
+    from noisereg.cli.main import run as command
+
+    file = tmp_path / "photos.py"
+    file.write_text(LARGE)
+    assert command(["plugins", "check", str(file), "--shape", "huge"]) == 2
+    assert "expected CxHxW" in capsys.readouterr().err
+    assert command(["plugins", "check", str(file)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("it can be built for none of the shapes") <= 4  # the kit's lists of shapes
+    assert "(the same)" in said
