@@ -5,6 +5,7 @@ their own.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -13,18 +14,20 @@ import pytest
 pytest_plugins = ["sweep_fixtures"]
 
 
+KEPT = ("NOISEREG_CONFIG", "NOISEREG_CACHE", "NOISEREG_FUZZ", "NOISEREG_KILLS", "NOISEREG_ROUNDS")
+
+
 @pytest.fixture(autouse=True)
-def _own_world(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads the user's cache, plugins or environment."""
-    for name in (
-        "NOISEREG_PLUGINS",
-        "NOISEREG_BLOCK",
-        "NOISEREG_ALLOW",
-        "NOISEREG_NO_PLUGINS",
-        "NOISEREG_STRICT",
-        "NOISEREG_TRUSTED",
-    ):
-        monkeypatch.delenv(name, raising=False)
+def _own_world() -> Iterator[None]:
+    """No test reads the user's environment, or what a command run in this process has set in it."""
+    _forget()
+    yield
+    _forget()  # a fixture of the next module is made before that module's first test
+
+
+def _forget() -> None:
+    for name in [n for n in os.environ if n.startswith("NOISEREG_") and n not in KEPT]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session", autouse=True)

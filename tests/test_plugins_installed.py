@@ -166,7 +166,7 @@ def test_all_of_them_train_on_digits(environment, installed):
                 f"--reg kurtosis --plugin {kurtosis}",
                 f"--noise edges --task superres:factor=2 --plugin {edges}",
                 "--process rectified-flow --noise blue",
-                "--process edm --solver heun",
+                "--process edm --set sample.solver=heun",
                 *(["--log wandb:mode=offline"] if _has_wandb() else []),
             ]
         )

@@ -211,8 +211,12 @@ def test_what_a_scheduler_sends_saves_and_stops(name: str, tmp_path: Path) -> No
             if done == 3:
                 signal.raise_signal(signum)
 
-    with pytest.raises(Interrupted) as stopped:
-        train(tmp_path / "run", 8, reporter=Stopper())
+    old = signal.signal(signum, signal.SIG_DFL)  # tests under nohup ignore SIGHUP
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            train(tmp_path / "run", 8, reporter=Stopper())
+    finally:
+        signal.signal(signum, old)
     assert (stopped.value.signum, stopped.value.step) == (signum, 4)
     status = noisereg.load(tmp_path / "run").status
     assert (status["status"], status["step"]) == ("stopped", 4)
