@@ -243,6 +243,8 @@ class Sweep:
         if self.finished(cell):
             return "finished"
         steps = cell.config.train.steps
+        if status.diverged and not status.step:
+            return "diverged before its first checkpoint"
         if status.diverged:
             return f"diverged, with a checkpoint of step {status.step:,} of {steps:,}"
         if status.status == "finished" and status.step >= steps:
