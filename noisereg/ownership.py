@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -141,6 +143,35 @@ def new_folder(path: Path, note: Callable[[str], None] = _silent) -> Iterator[No
         finally:
             with contextlib.suppress(OSError):
                 (path / LOCK).unlink(missing_ok=True)
+
+
+def lock_of_children(path: Path, *, shared: bool = False) -> IO[Any] | None:
+    """The lock of the file ``path``, held until the last process that inherited it ends; None
+    while another process holds it. Of those that are ``shared`` there may be several at once.
+
+    A child keeps it when its parent is killed, so that whoever comes next knows of it. (So it is
+    not filelock's, which no child inherits and nobody shares.)
+
+    Raises:
+        NoiseregError: if it cannot be made, or is a link.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise NoiseregError(f"{path} cannot be a lock: {error.strerror}") from None
+    file = os.fdopen(descriptor, "a")
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def share(lock: IO[Any]) -> None:
+    """Let others share a lock that this process has held alone."""
+    fcntl.flock(lock, fcntl.LOCK_SH)
 
 
 def vacant(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -25,7 +26,8 @@ DEFINING = 60.0
 """Seconds that another process's writing of the same sweep's definition is waited for."""
 
 if TYPE_CHECKING:
-    from noisereg.sweeps.grid import Cell, Sweep
+    from noisereg.sweeps.grid import Cell
+    from noisereg.sweeps.launcher import Launcher
     from noisereg.sweeps.resolve import Resolved
 
 
@@ -139,7 +141,8 @@ def sweep(
     from noisereg.ownership import owned
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
-    from noisereg.sweeps.grid import check_continues, write
+    from noisereg.sweeps.grid import check_continues, taking_part
+    from noisereg.sweeps.launcher import Launcher, visible_gpus
     from noisereg.sweeps.resolve import resolve
 
     resolved = resolve(
@@ -153,19 +156,21 @@ def sweep(
             check_continues(out, resolved.cells)
         _list(resolved, out, jobs, as_json)
         return
-    # The definition has one writer at a time; the cells may be trained by several (array jobs),
-    # each of which holds the locks of its own.
+    # The definition has one writer at a time, and is fixed while anybody trains; the cells may be
+    # trained by several (array jobs), each of which holds the locks of its own.
     check_links(out)  # before the lock, which could be one
-    with owned(out, note=reporter.note, wait=DEFINING):
-        check_continues(out, resolved.cells)
-        written = write(out, base, grid, resolved.cells)
-    extra = ["--no-plugins"] if no_plugins else []
-    if print_commands:
-        for each in written.cells:
-            print(shlex.join(["noisereg", *written.command(each), *extra]))
-        return
-    chosen = [written.cells[cell]] if cell is not None else written.cells
-    _train(written, chosen, jobs, extra, reporter, as_json)
+    with contextlib.ExitStack() as held:
+        with owned(out, note=reporter.note, wait=DEFINING):
+            check_continues(out, resolved.cells)
+            written, lock = held.enter_context(taking_part(out, base, grid, resolved.cells))
+        extra = ["--no-plugins"] if no_plugins else []
+        if print_commands:
+            for each in written.cells:
+                print(shlex.join(["noisereg", *written.command(each), *extra]))
+            return
+        chosen = [written.cells[cell]] if cell is not None else written.cells
+        launcher = Launcher(written, jobs, visible_gpus(), reporter, extra, lock)
+        _train(launcher, chosen, reporter, as_json)
 
 
 def _axes(
@@ -219,13 +224,12 @@ def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> Non
     )
 
 
-def _train(
-    sweep: Sweep, cells: list[Cell], jobs: int, arguments: list[str], reporter: Any, as_json: bool
-) -> None:
-    from noisereg.sweeps.launcher import Launcher, Stopped, visible_gpus
+def _train(launcher: Launcher, cells: list[Cell], reporter: Any, as_json: bool) -> None:
+    from noisereg.sweeps.launcher import Stopped
 
+    sweep = launcher.sweep
     try:
-        tally = Launcher(sweep, jobs, visible_gpus(), reporter, arguments).run(cells)
+        tally = launcher.run(cells)
     except Stopped as stopped:
         reporter.note("stopped; the cells in training have saved. The same command goes on.")
         raise typer.Exit(128 + stopped.signum) from None

@@ -398,10 +398,11 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
         if section == "plugins":
             raise NoiseregError(f"--set {key}: a plugin is given by --plugin FILE|MODULE")
         if not rest:
-            result[section] = value
+            # In its full form, into which a later assignment may reach.
+            result[section] = validate({section: value}).dump()[section]
         elif section in LISTS:
             index, _, rest = rest.partition(".")
-            if not index.isdigit() or int(index) >= len(result[section]) or not rest:
+            if not re.fullmatch("[0-9]{1,6}", index) or int(index) >= len(result[section]) or not rest:
                 raise NoiseregError(
                     f"`set={key}`: {section} is a list of {len(result[section])}; expected "
                     f"{section}.0.KEY=VALUE"

@@ -10,22 +10,23 @@ SWEEP/cells/NAME.log        what its training said
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
-from noisereg.ownership import vacant
+from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share, vacant
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml, write_yaml
@@ -42,6 +43,8 @@ from noisereg.runs.records import Status, status_of
 from noisereg.store import write_atomically
 
 SWEEP_FILE = "sweep.yaml"
+MEMBERS = ".members.lock"
+"""The lock that every command at work on a sweep shares."""
 MAX_CELLS = 10_000
 """Of one sweep: each is a folder, and a training of minutes at least."""
 COMPONENT_AXES = ("noise", "reg", "pairing", "process")
@@ -271,7 +274,7 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
         NoiseregError: names what differs.
     """
     if not (path / SWEEP_FILE).is_file():
-        if path.exists() and (not path.is_dir() or not vacant(path)):
+        if path.exists() and (not path.is_dir() or not _begun(path)):
             raise NoiseregError(
                 f"{path} is not empty and holds no sweep; expected a new folder for `out`"
             )
@@ -291,14 +294,67 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
             )
 
 
-def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
-    """Write the definition and every cell's configuration; each file whole or not at all."""
+def _begun(path: Path) -> bool:
+    """Whether a folder is empty, or holds no more than a sweep that was killed before it was
+    defined: locks and configurations of cells.
+    """
+    own = rf"{re.escape(LOCK)}|{re.escape(MEMBERS)}|\.{re.escape(SWEEP_FILE)}\.\d+"
+    others = [entry for entry in path.iterdir() if not re.fullmatch(own, entry.name)]
+    if others != [path / "cells"] or not others[0].is_dir():
+        return not others
+    return all(re.fullmatch(r".+\.yaml(\.\d+)?", entry.name) for entry in others[0].iterdir())
+
+
+def definition(
+    path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]
+) -> dict[Path, bytes]:
+    """The files that say what a sweep is: every cell's configuration, and sweep.yaml."""
     sweep = Sweep(path, list(cells))
-    for cell in cells:
-        write_atomically(sweep.config_of(cell), write_yaml(cell.config.dump()).encode())
-    definition = grid.model_copy(update={"cells": [cell.name for cell in cells]}).model_dump(
+    files = {sweep.config_of(cell): write_yaml(cell.config.dump()).encode() for cell in cells}
+    named = grid.model_copy(update={"cells": [cell.name for cell in cells]}).model_dump(
         mode="json"
     )
     shared = {k: v for k, v in base.items() if k not in COMPONENT_AXES or not getattr(grid, k)}
-    write_atomically(path / SWEEP_FILE, write_yaml({"sweep": definition, **shared}).encode())
-    return sweep
+    files[path / SWEEP_FILE] = write_yaml({"sweep": named, **shared}).encode()
+    return files
+
+
+def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
+    """Write the definition, sweep.yaml last; each file whole or not at all."""
+    for file, content in definition(path, base, grid, cells).items():
+        write_atomically(file, content)
+    return Sweep(path, list(cells))
+
+
+@contextlib.contextmanager
+def taking_part(
+    path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]
+) -> Iterator[tuple[Sweep, IO[Any]]]:
+    """The sweep in ``path``, defined so as long as the block lasts, and the lock that says so.
+
+    Several commands may train the cells of one sweep at once (array jobs), each cell by one of
+    them; but while one is at work, or a cell that it started, no other changes what a cell is.
+    To be entered by the owner of the folder.
+
+    Raises:
+        NoiseregError: if another is at work on the sweep as it was.
+    """
+    changed = [
+        file
+        for file, content in definition(path, base, grid, cells).items()
+        if not file.is_file() or file.read_bytes() != content
+    ]
+    lock = lock_of_children(path / MEMBERS, shared=not changed)
+    if lock is None:
+        raise NoiseregError(
+            f"another noisereg sweep is at work in {path}, and this command would change "
+            f"{changed[0].relative_to(path)}; wait until it has ended, or give the command that "
+            "it was started with, which shares the cells"
+        )
+    with lock:
+        clear_leftovers(path, re.escape(SWEEP_FILE))
+        clear_leftovers(path / "cells", r".+\.yaml")
+        sweep = write(path, base, grid, cells) if changed else Sweep(path, list(cells))
+        share(lock)
+        yield sweep, lock
+

@@ -4,7 +4,6 @@ after a kill.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from noisereg.errors import NoiseregError
+from noisereg.ownership import lock_of_children
 from noisereg.plugins import trust
 from noisereg.runs.reporter import Reporter
 from noisereg.sweeps.grid import Cell, Sweep
@@ -42,28 +41,6 @@ class Tally:
     """Of those that failed: the cells in which a number was not finite."""
 
 
-def _lock(path: Path) -> IO[Any] | None:
-    """A lock that is held until the last process that inherited it ends; None while another holds
-    it.
-
-    The child keeps it when the sweep itself is killed, so a sweep that is started again waits for
-    it rather than training the same cell twice. (So it is not filelock's, which no child
-    inherits.)
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise NoiseregError(f"{path} cannot be a lock: {error.strerror}") from None
-    file = os.fdopen(descriptor, "a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
-
-
 @dataclass
 class _Child:
     cell: Cell
@@ -84,9 +61,12 @@ class Launcher:
         gpus: Sequence[str],
         reporter: Reporter,
         arguments: Sequence[str] = (),
+        membership: IO[Any] | None = None,
     ) -> None:
         self.sweep, self.jobs, self.gpus, self.reporter = sweep, jobs, list(gpus), reporter
         self.arguments = list(arguments)
+        self.membership = membership
+        """The lock of :func:`noisereg.sweeps.grid.define`, which the cells' processes inherit."""
         self._signum = 0
 
     def run(self, cells: Sequence[Cell]) -> Tally:
@@ -118,7 +98,9 @@ class Launcher:
                         waiting.remove(cell)
                         tally.finished.append(cell)
                         self.reporter.advance(len(tally.finished) + len(tally.failed))
-                    elif len(children) < self.jobs and (lock := _lock(self.sweep.lock_of(cell))):
+                    elif len(children) < self.jobs and (
+                        lock := lock_of_children(self.sweep.lock_of(cell))
+                    ):
                         waiting.remove(cell)
                         children.append(self._start(cell, lock, {c.slot for c in children}))
                     elif len(children) < self.jobs and cell.name not in elsewhere:
@@ -148,6 +130,7 @@ class Launcher:
         environment |= trust.passed_on()
         python = [*trust.interpreter(), "-m", "noisereg"]
         command = [*python, *self.sweep.command(cell), *self.arguments]
+        inherited = [lock.fileno(), *([self.membership.fileno()] if self.membership else [])]
         with lock, self.sweep.log_of(cell).open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -155,7 +138,7 @@ class Launcher:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                pass_fds=[lock.fileno()],
+                pass_fds=inherited,
                 # a Ctrl-C in the terminal reaches the sweep, which passes it on once
                 start_new_session=True,
             )

@@ -137,6 +137,8 @@ def test_runs_of_any_spec(text: str, section: str) -> None:
 @example(["seed=" + "9" * 5000])
 @example(["train.steps=!!int x"])
 @example(["reg=[[[[" + "[" * 2000])
+@example(["reg=", "reg.0.weight="])
+@example(["reg=isotropy", "reg.²=1"])
 def test_assignments(given_: list[str]) -> None:
     sets = [word for text in given_ for word in ("--set", text)]
     obeys("config", "show", *sets, "--set", "runtime.device=cpu")

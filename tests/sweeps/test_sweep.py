@@ -21,6 +21,7 @@ import noisereg
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.errors import NoiseregError
+from noisereg.ownership import lock_of_children
 from noisereg.plugins.registry import registry
 from noisereg.reading import read_yaml
 from noisereg.runs.checkpoint_files import CONTENTS, make_state, name_of
@@ -29,12 +30,14 @@ from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
 from noisereg.sweeps import launcher
 from noisereg.sweeps.grid import (
+    MEMBERS,
     Grid,
     Sweep,
     check_continues,
     make_cells,
     parse_axes,
     read_grid,
+    taking_part,
     write,
 )
 from noisereg.sweeps.resolve import resolve
@@ -475,7 +478,7 @@ def test_a_sweep_killed_midway_ends_with_the_table_of_one_that_ran_through(
     process.wait()
     sweep = Sweep.open(tmp_path / "killed")
     assert (
-        launcher._lock(sweep.lock_of(sweep.cells[0])) is None
+        lock_of_children(sweep.lock_of(sweep.cells[0])) is None
     )  # the run has outlived its sweep and keeps its lock
     for child in children.split():
         os.kill(int(child), signal.SIGKILL)
@@ -560,7 +563,7 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     """Another process holds the cell's lock, and finishes it after half a second."""
     cells = make_cells({}, Grid(noise=["white"]))
     sweep = write(tmp_path / "S", {}, Grid(noise=["white"]), cells)
-    held = launcher._lock(sweep.lock_of(cells[0]))
+    held = lock_of_children(sweep.lock_of(cells[0]))
     assert held is not None
 
     def let_go() -> None:
@@ -672,3 +675,68 @@ def test_a_signal_stops_the_cells_with_their_checkpoints_written(
     assert "The same command goes on" in err
     sweep = Sweep.open(tmp_path / "S")
     assert sweep.state(sweep.cells[0]).startswith("stopped, step")
+
+
+def test_while_a_sweep_is_at_work_its_definition_stays_and_the_same_command_shares_the_cells(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of the sweep at work stands in for it; where nothing is left to train, the second
+    command starts nothing.
+    """
+    out = tmp_path / "S"
+    typed = ("--noise", "white", *FAST, "--out", out)
+    assert call(capsys, *typed, "--steps", 40, "--print-commands")[0] == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    finish(out / "cells/white_s0", 40)
+    at_work = lock_of_children(out / MEMBERS, shared=True)
+    assert at_work is not None
+    monkeypatch.setattr(subprocess, "Popen", None)
+    code, said, err = call(capsys, *typed, "--steps", 40)
+    assert (code, "1 of 1 cells finished" in said) == (0, True), err
+    for other in (["--steps", 60], ["--steps", 40, "--seeds", 2], ["--steps", 60, "--cell", 0]):
+        code, _, err = call(capsys, *typed, *other)
+        assert code == 2
+        assert "another noisereg sweep is at work in" in err
+    assert all(p.read_bytes() == data for p, data in before.items())
+    at_work.close()
+    assert call(capsys, *typed, "--steps", 60, "--print-commands")[0] == 0
+    assert Sweep.open(out).cells[0].config.train.steps == 60
+
+
+def test_a_cell_keeps_the_definition_though_its_sweep_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the cell's process inherits: its own lock and the sweep's."""
+    inherited: list[str] = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command: list[str], pass_fds: list[int], **_: Any) -> None:
+            inherited.extend(Path(os.readlink(f"/proc/self/fd/{fd}")).name for fd in pass_fds)
+            finish(Path(command[command.index("--out") + 1]))
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    grid = Grid(noise=["white"])
+    with taking_part(tmp_path, {}, grid, make_cells({}, grid)) as (sweep, lock):
+        launcher.Launcher(sweep, 1, [], ConsoleReporter(), membership=lock).run(sweep.cells)
+    assert inherited == [".white_s0.lock", MEMBERS]
+
+
+def test_a_sweep_killed_before_it_was_defined_starts_anew(capsys: Capture, tmp_path: Path) -> None:
+    out = tmp_path / "S"
+    typed = ("--noise", "white", *FAST, "--steps", 40, "--print-commands", "--out", out)
+    (out / "cells").mkdir(parents=True)
+    (out / ".lock").touch()
+    for name in (".sweep.yaml.4242", "cells/white_s0.yaml", "cells/.white_s0.yaml.4242"):
+        (out / name).write_text("half")
+    assert call(capsys, *typed)[0] == 0
+    assert Sweep.open(out).cells[0].config.train.steps == 40
+    assert [p.name for p in out.rglob("*.4242")] == []
+    (out / "sweep.yaml").unlink()
+    (out / "cells/notes.txt").touch()
+    code, _, err = call(capsys, *typed)
+    assert (code, "is not empty and holds no sweep" in err) == (2, True)
