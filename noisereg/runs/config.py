@@ -402,7 +402,8 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
             result[section] = validate({section: value}).dump()[section]
         elif section in LISTS:
             index, _, rest = rest.partition(".")
-            if not re.fullmatch("[0-9]{1,6}", index) or int(index) >= len(result[section]) or not rest:
+            places = [str(k) for k in range(len(result[section]))]
+            if index not in places or not rest:
                 raise NoiseregError(
                     f"`set={key}`: {section} is a list of {len(result[section])}; expected "
                     f"{section}.0.KEY=VALUE"

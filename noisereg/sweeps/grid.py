@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
-from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share, vacant
+from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml, write_yaml
@@ -357,4 +357,3 @@ def taking_part(
         sweep = write(path, base, grid, cells) if changed else Sweep(path, list(cells))
         share(lock)
         yield sweep, lock
-
