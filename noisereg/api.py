@@ -582,6 +582,8 @@ class TrainStep:
     axis alone."""
     own: Tensor | None = None
     """The process's own heads, (B, C·extra_heads, …); ``heads`` are the noise's."""
+    ranks: int = 1
+    """How many ranks there are, each with a micro-batch of this size."""
 
 
 class Regularizer(_Built):

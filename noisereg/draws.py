@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -85,16 +85,23 @@ def latents(
     }
 
 
-def times(seed: int, step: int, size: int, process: Process, antithetic: bool = False) -> Tensor:
+def times(
+    seed: int,
+    step: int,
+    size: int,
+    process: Process,
+    antithetic: bool = False,
+    law: Literal["sample", "batch"] = "sample",
+) -> Tensor:
     """Training times of a whole batch, (size,) float64, by the process's own law.
 
     It is given u = (k − 1 + v)/T, k uniform on 1 … T and v on (0, 1), so that its default is k/T.
     ``antithetic``: neighbours are (u, 1 − u), as in BNDM's training, so that each pair covers both
-    ends.
+    ends. ``law="batch"``: one time for the whole batch, that of its first sample.
     """
     T = process.T
     source = generator(seed, Stream.TIMES, step=step)
-    count = size // 2 if antithetic else size
+    count = 1 if law == "batch" else size // 2 if antithetic else size
     k = source.integers(1, T + 1, size=count)
     v = 0.5 + (source.random(count) - 0.5) * (
         1 - 2.0**-20
@@ -102,6 +109,8 @@ def times(seed: int, step: int, size: int, process: Process, antithetic: bool = 
     u = (k - 1 + v) / T
     if antithetic:
         u = np.stack([u, 1 - u], axis=1).reshape(-1)
+    if law == "batch":
+        u = np.repeat(u, size)
     return process.time(torch.from_numpy(u))
 
 

@@ -8,6 +8,11 @@ from scipy import stats
 from noisereg import draws
 from noisereg.api import Noise, Process
 from noisereg.draws import Order, Stream
+from noisereg.plugins.registry import registry
+from noisereg.runs.build import build_parts
+from noisereg.runs.config import validate
+from noisereg.runs.feed import Feed
+from noisereg.runs.runtime import Runtime
 
 SHAPE = (1, 8, 8)
 
@@ -55,6 +60,28 @@ def test_times_are_on_the_grid_and_uniform():
 def test_antithetic_times_come_in_pairs():
     k = (draws.times(1, 5, 64, Process(), antithetic=True) * 1000).round().reshape(-1, 2)
     assert torch.equal(k.sum(1), torch.full((32,), 1001.0, dtype=torch.float64))
+
+
+def test_one_time_for_a_whole_batch():
+    """Of every size, so that micro-batches and ranks share it; over steps it has the same law."""
+    t = [draws.times(1, step, 64, Ten(), law="batch") for step in range(2000)]
+    assert all(len(batch) == 64 and len(batch.unique()) == 1 for batch in t)
+    assert t[7][0] == draws.times(1, 7, 8, Ten(), law="batch")[0]
+    counts = torch.bincount((torch.stack(t)[:, 0] * 10).round().long(), minlength=11)[1:]
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("law", ["sample", "batch"])
+def test_micro_batches_of_a_step_share_its_law_of_times(law):
+    config = validate({"data": "swiss-roll:n=50", "train": {"batch_size": 8, "accumulate": 2}})
+    config = config.model_copy(update={"train": config.train.model_copy(update={"times": law})})
+    runtime = Runtime(torch.device("cpu"))
+    parts = build_parts(config, registry(), runtime)
+    split = parts.dataset.split("train")
+    feed = Feed(parts.config, split, (2,), False, parts.task, parts.noise, parts.process, runtime)
+    t = torch.cat([feed.prepare(3, micro).t for micro in range(2)])
+    assert torch.equal(t, draws.times(0, 3, 8, parts.process, law=law))
+    assert len(t.unique()) == (1 if law == "batch" else 8)
 
 
 def test_order_visits_everything_once_an_epoch_and_can_be_entered_anywhere():

@@ -44,11 +44,16 @@ def mean_over_ranks(v: Tensor) -> Tensor:
     only: value of the whole, derivative of the local mean.
     """
     local = v.mean(0) if v.ndim else v
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if ranks() == 1:
         return local
     total = local.detach().clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size() + (local - local.detach())
+    return total / ranks() + (local - local.detach())
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def output_of(
@@ -203,6 +208,7 @@ def loss(
             denoise=denoise,
             mean=mean,
             own=own,
+            ranks=ranks(),
         )
         if own is not None:
             own_loss = process.head_loss(seen).mean()

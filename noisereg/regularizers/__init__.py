@@ -9,11 +9,12 @@ from noisereg.api import Component, Field, RegularizerParams, hookimpl
 
 
 class IsotropyParams(RegularizerParams):
-    mean: Literal["batch", "sample", "timestep-bin"] = Field(
+    mean: Literal["batch", "timestep-bin", "sample", "timestep-bin-plain", "sample-plain"] = Field(
         "batch",
         description="where E is taken before the square: over the micro-batch of all ranks (eq. "
-        "28), not at all (the "
-        "authors' improved-diffusion code), or within bins of t",
+        "28), within bins of t, or in bins of two samples on average, both without the "
+        "variance of the mean; timestep-bin-plain and sample-plain (the authors' improved-diffusion code: no "
+        "mean at all) have it in them",
     )
     level: Literal["noise", "one"] = Field(
         "noise",
@@ -25,7 +26,9 @@ class IsotropyParams(RegularizerParams):
         description="of ε̂ itself, or of L_t⁻¹ε̂ over the directions with at least 1 % of the "
         "mean power",
     )
-    bins: int = Field(10, ge=1, le=1000, description="equal bins of t, for mean=timestep-bin")
+    bins: int = Field(
+        10, ge=1, le=1000, description="equal bins of t, where the mean is taken in them"
+    )
 
 
 @hookimpl
@@ -36,4 +39,5 @@ def noisereg_regularizers() -> Iterator[Component]:
         params=IsotropyParams,
         summary="holds E‖ε̂‖²/n to the noise's own level",
         cite="Iso-Diffusion, arXiv 2403.16790, eq. 28",
+        revision=2,
     )

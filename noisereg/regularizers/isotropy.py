@@ -115,20 +115,30 @@ class Isotropy(Regularizer):
         power, level = self._power(s)
         keep = (s.process.noise_gain(s.t) <= MAX_GAIN).to(power)
         self._logs = {"isotropy/left_out": 1 - s.mean(keep).detach()}
-        if self.params.mean == "sample":
-            squared = (power - level).square()
-            return s.mean(keep * squared) / s.mean(keep).clamp(min=torch.finfo(power.dtype).tiny)
+        excess = power - level
+        if self.params.mean == "sample-plain":
+            return s.mean(keep * excess.square()) / s.mean(keep).clamp(min=_tiny(keep))
         if self.params.mean == "batch":
-            return self._squared_mean(s, power - level, keep)[0]
-        bins = (s.t * self.params.bins).long().clamp(max=self.params.bins - 1)
-        members = [keep * (bins == k) for k in range(self.params.bins)]
-        values, shares = zip(
-            *(self._squared_mean(s, power - level, m) for m in members), strict=True
-        )
-        return sum(
-            (v * share for v, share in zip(values, shares, strict=True)),
-            torch.zeros_like(power[0]),
-        ) / sum(shares).clamp(min=torch.finfo(power.dtype).tiny)
+            share = s.mean(keep)
+            return (s.mean(keep * excess) / share.clamp(min=_tiny(keep))).square()
+        everywhere = len(power) * s.ranks
+        # Each t for itself: bins so fine that they hold two samples on average.
+        count = self.params.bins if "bin" in self.params.mean else max(1, everywhere // 2)
+        number = (s.t * count).long().clamp(max=count - 1)
+        members = keep[:, None] * (number[:, None] == torch.arange(count, device=number.device))
+        share = s.mean(members)
+        total = s.mean(members * excess[:, None])
+        if self.params.mean == "timestep-bin-plain":
+            squared = (total / share.clamp(min=_tiny(share))).square()
+        else:
+            # m̂² less the sample variance of m̂: the mean of the products of two members. A bin with
+            # one member has none, and is left out.
+            one = 1 / everywhere
+            products = total.square() - one * s.mean(members * excess[:, None].square())
+            pairs = share * (share - one)
+            share = torch.where(share > 1.5 * one, share, 0)
+            squared = products / pairs.clamp(min=one * one)
+        return (share * squared).sum() / share.sum().clamp(min=_tiny(share))
 
     def zero_case(self, s: TrainStep) -> Tensor | None:
         """Every sample's ε̂ scaled to its level."""
@@ -141,12 +151,6 @@ class Isotropy(Regularizer):
     def _power(self, s: TrainStep) -> tuple[Tensor, Tensor]:
         return power_and_level(s.eps_hat, s.t, s.noise, self.params.level, self.params.space)
 
-    @staticmethod
-    def _squared_mean(s: TrainStep, excess: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """(E[excess | keep])² over the micro-batch of all ranks, and the share kept; 0 where
-        nothing is.
-        """
-        share = s.mean(keep)
-        return (
-            s.mean(keep * excess) / share.clamp(min=torch.finfo(excess.dtype).tiny)
-        ).square(), share
+
+def _tiny(like: Tensor) -> float:
+    return torch.finfo(like.dtype).tiny

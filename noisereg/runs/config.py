@@ -117,6 +117,11 @@ class TrainConfig(Section):
     )
     accumulate: int = Field(1, ge=1, description="micro-batches a step")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null for none")
+    times: Literal["sample", "batch"] = Field(
+        "sample",
+        description="each sample's own t, or one for the whole batch of a step, over all ranks, "
+        "as in Iso-Diffusion's first code",
+    )
     antithetic: bool = Field(False, description="draw t in pairs (k, T − k + 1), as BNDM does")
     log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
@@ -136,6 +141,8 @@ class TrainConfig(Section):
             )
         if self.antithetic and self.batch_size // self.accumulate % 2:
             raise ValueError("antithetic draws t in pairs: batch_size / accumulate must be even")
+        if self.antithetic and self.times == "batch":
+            raise ValueError("antithetic draws t in pairs, times=batch one for all: give one")
         return self
 
 

@@ -56,9 +56,9 @@ class Feed:
             mirrored = draws.flips(seed, step, train.batch_size)[first:last].to(batch.x.device)
             flipped = torch.where(mirrored.reshape(-1, 1, 1, 1), batch.x.flip(-1), batch.x)
             batch = type(batch)(flipped, batch.labels)
-        times = draws.times(seed, step, train.batch_size, self.process, train.antithetic)[
-            first:last
-        ]
+        times = draws.times(
+            seed, step, train.batch_size, self.process, train.antithetic, train.times
+        )[first:last]
         latents = draws.latents(
             self.noise,
             self.shape,

@@ -21,7 +21,9 @@ from noisereg.runs.checkpoint_files import steps_in
 VARIANTS = [
     f"isotropy:weight=1,mean={mean},level={level},space={space},bins=3"
     for mean, level, space in itertools.product(
-        ["batch", "sample", "timestep-bin"], ["noise", "one"], ["plain", "whitened"]
+        ["batch", "sample", "timestep-bin", "sample-plain", "timestep-bin-plain"],
+        ["noise", "one"],
+        ["plain", "whitened"],
     )
 ]
 

@@ -101,6 +101,7 @@ BUILT_IN = {
         "isotropy:space=whitened",
         "isotropy:mean=sample",
         "isotropy:mean=timestep-bin",
+        "isotropy:mean=sample-plain",
     ],
     "pairing": ["greedy", "optimal", "greedy:cost=noised"],
     "process": ["ddpm", "iadb", "ddpm:schedule=cosine", "ddpm:target=x0"],

@@ -205,7 +205,7 @@ def same_under_several_ranks(subject: Subject) -> None:
             rows=halves[rank],
             mean=ranks.mean(rank),
         )
-        value = terms[rank](half)
+        value = terms[rank](dataclasses.replace(half, ranks=2))
         return value.detach(), torch.autograd.grad(
             value, parameters, allow_unused=True
         ) if value.requires_grad else []
