@@ -70,6 +70,99 @@ def test_uint8_duplicates_decide_ties_as_exact_arithmetic_does() -> None:
     )
 
 
+def by_differences(real: torch.Tensor, fake: torch.Tensor, k: int) -> dict[str, float]:
+    """The four numbers from all differences, in float64; of float32 features rounded to float32."""
+
+    def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        squared = torch.stack([(row.double() - b.double()).square().sum(1) for row in a])
+        return squared.sqrt() if a.dtype != torch.float32 else squared.float().sqrt()
+
+    of_real, of_fake = (distances(x, x).sort(1).values[:, k] for x in (real, fake))
+    across = distances(real, fake)
+    inside = across < of_real[:, None]
+    return {
+        "precision": inside.any(0).double().mean().item(),
+        "density": inside.sum(0).double().mean().item() / k,
+        "recall": (across < of_fake).any(1).double().mean().item(),
+        "coverage": inside.any(1).double().mean().item(),
+    }
+
+
+def hard(case: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features at which a product in float32 cannot tell one distance from another, or overflows."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 260, 20)).astype(np.float32)
+    if case == "an outlier":
+        x[0, 7] = 1e6
+    if case == "small clusters far apart":
+        x = (x * 1e-4 + 10 * rng.integers(0, 5, (2, 260, 1))).astype(np.float32)
+    if case == "all distances equal":
+        x = np.stack([np.eye(260, 300, i, dtype=np.float32) for i in (0, 30)])
+    if case == "one point over and over":
+        x[1, 20:] = x[1, 3]
+    if case == "the same set":
+        x[1] = x[0]
+    if case in ("squares beyond float32", "squares below float32"):
+        x *= 1e15 if "beyond" in case else 1e-22
+    if case == "sorted, the nearest last":
+        x[0] = x[0][np.argsort(-np.square(x[0]).sum(1))]
+    real, fake = torch.from_numpy(x)
+    if case == "integers that float32 does not hold":
+        return (real * 1000).to(torch.int16), (fake * 8000).to(torch.int16)
+    return real, fake
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "an outlier",
+        "small clusters far apart",
+        "all distances equal",
+        "one point over and over",
+        "the same set",
+        "squares beyond float32",
+        "squares below float32",
+        "sorted, the nearest last",
+        "integers that float32 does not hold",
+    ],
+)
+def test_what_float32_leaves_open_is_decided_exactly(case: str) -> None:
+    real, fake = hard(case)
+    assert manifolds(real, fake, 5).numbers() == by_differences(real, fake, 5)
+    if real.dtype == torch.float32:
+        real, fake = real.double() * 1.1, fake.double() * 1.1
+        assert manifolds(real, fake, 5).numbers() == by_differences(real, fake, 5)
+
+
+def test_of_ordinary_features_few_pairs_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs are multiplied in float32 and nothing in float64; about one distance a point is
+    computed, its radius."""
+    rng = np.random.default_rng(5)
+    real, fake = torch.from_numpy(rng.normal(size=(2, 600, 64)).astype(np.float32))
+    pairs, widths = [], []
+    computed, left = prdc._Points.distances, prdc._Points.left
+    monkeypatch.setattr(
+        prdc._Points, "distances", lambda s, p, o, q: pairs.append(len(p)) or computed(s, p, o, q)
+    )
+    monkeypatch.setattr(
+        prdc._Points, "left", lambda s, w, sl, dtype: widths.append(dtype) or left(s, w, sl, dtype)
+    )
+    found = manifolds(real, fake, 5)
+    assert found.numbers() == by_differences(real, fake, 5)
+    assert set(widths) == {torch.float32}
+    assert sum(pairs) < 1.2 * 1200
+
+
+def test_where_products_are_narrower_than_float32_they_are_made_in_float64() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert list(prdc._dtypes(torch.device("cpu"))) == [torch.float64]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert list(prdc._dtypes(torch.device("cpu"))) == [torch.float32, torch.float64]
+
+
 def test_a_large_common_mean_changes_nothing() -> None:
     """‖x‖² − 2x·y + ‖y‖² without centring loses 12 of 16 digits here; a shift by a power of two is
     exact.
@@ -100,7 +193,7 @@ def test_duplicates_of_float_features_are_at_distance_zero(dtype: torch.dtype) -
     )
     found = manifolds(real, fake, 3)
     assert (found.fake_radii[:40] == 0).all()
-    assert (found.nearest_fake[:10] == 0).all()
+    assert found.covered[:10].all()
     metric = Prdc(PrdcParams(k=3), Context())
     metric.compute(fake, real, AsIs())
     assert metric.notes() == [
@@ -140,6 +233,8 @@ def test_mistakes_are_one_line() -> None:
     real[3, 2] = torch.nan
     with pytest.raises(NoiseregError, match="reference set has features that are not finite"):
         manifolds(real, real, 5)
+    with pytest.raises(NoiseregError, match="generated set has features that are too large"):
+        manifolds(real.nan_to_num().double(), torch.full((40, 12), 1e200, dtype=torch.float64), 5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
