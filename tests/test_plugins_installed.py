@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+HEAVY = {"torch", "numpy", "scipy", "sklearn", "diffusers", "matplotlib", "PIL", "jinja2"}
+
 pytest.importorskip("pip")
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
@@ -126,17 +128,15 @@ def test_every_package_of_plugins_is_listed_and_in_order(environment, installed)
     assert {d for d, _, _ in found} == {p.name for p in PACKAGES}
 
 
-def test_with_all_of_them_help_stays_free_of_torch_and_the_list_is_quick(environment, installed):
-    """CPU time, since the machine may be busy."""
-    for command, seconds in (("--help", 0.5), ("plugins list", 1.0)):
-        code = (
-            "import sys, time; from noisereg.cli.main import run; code = run(sys.argv[1:]); "
-            "assert 'torch' not in sys.modules; print(time.process_time(), file=sys.stderr); "
-            "sys.exit(code)"
-        )
+def test_with_all_of_them_help_and_the_list_import_nothing_heavy(environment, installed):
+    """What they cost is measured in benchmarks/; here: what they must not import."""
+    code = (
+        "import sys; from noisereg.cli.main import run; code = run(sys.argv[1:]); "
+        f"heavy = sorted({HEAVY!r} & sys.modules.keys()); assert not heavy, heavy; sys.exit(code)"
+    )
+    for command in ("--help", "plugins list"):
         done = environment.sh(f'python -c "{code}" {command}', installed)
         assert done.returncode == 0, done.stderr
-        assert float(done.stderr.splitlines()[-1]) < seconds
 
 
 def test_their_own_tests_pass(environment, installed):

@@ -17,6 +17,8 @@ from noisereg.plugins.registry import Policy, Registry, reset
 from noisereg.testing import Subject, checks
 from noisereg.testing import run as run_check
 
+HEAVY = {"torch", "numpy", "scipy", "sklearn", "diffusers", "matplotlib", "PIL", "jinja2"}
+
 FAST = [
     "--batch-size", "8", "--set", "sample.steps=2", "--set", "sample.num=4", "--set", "runtime.device=cpu",
 ]  # fmt: skip
@@ -134,28 +136,22 @@ def test_under_a_strict_policy_list_still_lists_and_exits_with_1(packages, capsy
     assert "broken-one" in out
 
 
-def test_list_imports_no_torch_and_is_quick(packages):
-    """CPU time, since the machine may be busy: under a second, and --help under half of one."""
+def test_help_the_list_and_one_of_them_import_nothing_heavy(packages):
+    """What they cost is measured in benchmarks/; here: what they must not import."""
     for k in range(6):
         packages.install(f"plugin-{k}", good(f"noise-{k}"))
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from noisereg.cli.main import run; "
-        "code = run(sys.argv[2:]); "
-        "assert 'torch' not in sys.modules; print(time.process_time(), file=sys.stderr); "
-        "sys.exit(code)"
+        "import sys; sys.path.insert(0, sys.argv[1]); from noisereg.cli.main import run; "
+        f"code = run(sys.argv[2:]); heavy = sorted({HEAVY!r} & sys.modules.keys()); "
+        "assert not heavy, heavy; sys.exit(code)"
     )
-    for arguments, seconds in (
-        (["plugins", "list"], 1.0),
-        (["--help"], 0.5),
-        (["plugins", "show", "noise-3"], 1.0),
-    ):
+    for arguments in (["plugins", "list"], ["--help"], ["plugins", "show", "noise-3"]):
         done = subprocess.run(
             [sys.executable, "-c", code, str(packages.folder), *arguments],
             capture_output=True,
             text=True,
             check=True,
         )
-        assert float(done.stderr.splitlines()[-1]) < seconds
     assert "file noise-3" not in done.stdout
     assert f"code       {packages.folder}/plugin_3.py:4" in done.stdout
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from noisereg.cli.main import run
@@ -44,9 +42,7 @@ HUGE = "9" * 23
 )
 def test_a_value_that_no_run_can_have(capsys, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
-    began = time.monotonic()
     assert run(["train", "--out", "r", *arguments]) == 2
-    assert time.monotonic() - began < 20  # torch is imported on the way, once
     out, err = capsys.readouterr()
     assert said in err
     assert err.count("\n") == 1
@@ -79,9 +75,7 @@ def test_a_plugin_that_allows_any_number_is_given_none_that_no_array_holds():
 
 
 def test_a_sweep_of_too_many_cells_is_refused_at_once(capsys):
-    began = time.monotonic()
     assert run(["sweep", "--noise", "white", "--seeds", "1000000", "--dry-run"]) == 2
-    assert time.monotonic() - began < 5
     assert "has 1,000,000 cells; expected at most 10,000: fewer --seeds" in capsys.readouterr().err
     assert len(make_cells({}, Grid(seeds=30))) == 30
 
