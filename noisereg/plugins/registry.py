@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import pluggy
 from pydantic import ValidationError
 
+from noisereg import api
 from noisereg.api import API_VERSION, Component, Context, Params, RegularizerParams
 from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins import builtins, hookspecs, trust
@@ -66,6 +67,24 @@ HOOKS: dict[Kind, str] = {
     "features": "noisereg_features",
     "logger": "noisereg_loggers",
 }
+BASES: dict[Kind, type] = {
+    cast(Kind, base.kind): base
+    for base in (
+        api.Noise,
+        api.Regularizer,
+        api.Pairing,
+        api.Process,
+        api.Solver,
+        api.Grid,
+        api.Denoiser,
+        api.Dataset,
+        api.Task,
+        api.Metric,
+        api.Features,
+        api.Logger,
+    )
+}
+"""What a component of each kind extends, in :mod:`noisereg.api`."""
 CALLED: dict[str, str] = {
     kind: {"dataset": "data set", "features": "feature space"}.get(kind, kind) for kind in KINDS
 }
@@ -107,7 +126,7 @@ class Entry:
         return self.component.api == API_VERSION
 
     def implementation(self) -> Any:
-        """The class, imported now.
+        """The class, or a function that returns a component, imported now.
 
         Raises:
             NoiseregError: if it cannot be imported, with the cause.
@@ -717,22 +736,28 @@ class Registry:
         """The component, built as ``Class(params, ctx)``.
 
         Raises:
-            NoiseregError: for an unknown name, a wrong parameter, and whatever a plugin's class
-            raises.
+            NoiseregError: for an unknown name, a wrong parameter, whatever a plugin's class
+            raises, and a component that does not extend the base of its kind.
         """
         entry = self.find(kind, name)
         implementation, params = entry.implementation(), self.params(entry, values)
-        if entry.distribution in (BUILTIN, SESSION):
-            return implementation(params, ctx)
         try:
-            return implementation(params, ctx)
+            built = implementation(params, ctx)
         except NoiseregError:
             raise
         except Exception as error:
+            if entry.distribution in (BUILTIN, SESSION):
+                raise
             raise NoiseregError(
                 f"{entry.qualified} could not be built: {cause(error)} (noisereg plugins check "
                 f"{entry.qualified})"
             ) from error
+        if not isinstance(built, base := BASES[kind]):
+            raise NoiseregError(
+                f"{entry.qualified} is {type(built).__name__}, which is no {base.__name__}; "
+                f"expected a class that extends noisereg.api.{base.__name__}"
+            )
+        return built
 
 
 def _is_there(path: str) -> bool:

@@ -173,6 +173,6 @@ def _decoder(
     if dataset is not None:
         return dataset.decode
     entry = registry.find("dataset", config.data.name)
-    read = getattr(entry.implementation(), "decoder", Dataset.decoder)
+    read = getattr(entry.implementation(), "decoder", Dataset.decoder)  # a function has none
     params = registry.params(entry, config.data.params)
     return read(params, Context(shape=shape, device=runtime.device))

@@ -51,8 +51,7 @@ def notes_of(dataset: Dataset | None, diffusion: Diffusion) -> list[str]:
 
 
 def _summary(component: Any) -> str:
-    text = getattr(component, "summary", "")
-    return f": {text}" if text else ""
+    return f": {component.summary}" if component.summary else ""
 
 
 def _weight(regularizer: Weighted) -> str:

@@ -63,10 +63,9 @@ def resolve(
 
 def _recorded(spec: Spec, built: Any) -> Spec:
     """The spec with the parameters that the built component resolved."""
-    params = getattr(built, "params", None)
-    if not isinstance(params, Params):
+    if not isinstance(built.params, Params):
         return spec
-    return Spec(name=spec.name, params=params.model_dump(mode="json"))
+    return Spec(name=spec.name, params=built.params.model_dump(mode="json"))
 
 
 def component_records(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:

@@ -16,13 +16,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from noisereg import __version__, draws
-from noisereg.api import Context, Logger, Noise
+from noisereg.api import Context, Denoiser, Logger, Noise
 from noisereg.data import NotFinite, batches
 from noisereg.diffusion.loss import Weighted
 from noisereg.draws import Stream
@@ -352,7 +352,7 @@ class _Training:
         """What happened, what is left, and what to type: a rate below the one that failed."""
         optim, runtime = self.config.optim, self.runtime
         assert optim.lr != "auto"
-        own = float(getattr(self.parts.denoiser, "default_lr", optim.lr))
+        own = cast(Denoiser, self.parts.denoiser).default_lr
         settings = [f"--set optim.lr={float(f'{min(optim.lr / 3, own):.1g}'):g}"]
         if self.config.train.clip is None:
             settings.append("--set train.clip=1")

@@ -17,7 +17,7 @@ from fake_packages import Packages, good
 from noisereg.api import API_VERSION, Component, Context, Field, Noise, Params
 from noisereg.errors import NoiseregError
 from noisereg.plugins import trust
-from noisereg.plugins.registry import HOOKS, KINDS, Policy, Registry, registry, reset
+from noisereg.plugins.registry import BASES, HOOKS, KINDS, Policy, Registry, registry, reset
 from noisereg.runs.config import complete, load_plugins, validate
 
 
@@ -90,23 +90,31 @@ def test_an_installed_plugin_is_found_by_short_and_qualified_name_and_built(pack
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_hook_registers_components_of_its_kind(packages, kind):
-    base = "RegularizerParams" if kind == "regularizer" else "Params"
+    params, base = "RegularizerParams" if kind == "regularizer" else "Params", BASES[kind].__name__
     packages.install(
         "any-kind",
         f"""
-        from noisereg.api import Component, {base}, hookimpl
+        from noisereg.api import {base}, Component, {params}, hookimpl
 
-        class Thing:
+        class Thing({base}):
             def __init__(self, params, ctx):
                 self.shape = ctx.shape
 
+        class Other:
+            def __init__(self, params, ctx):
+                pass
+
         @hookimpl
         def {HOOKS[kind]}():
-            return [Component(name="thing", impl=Thing, params={base})]
+            for name, impl in (("thing", Thing), ("made", "any_kind:Thing"), ("other", Other)):
+                yield Component(name=name, impl=impl, params={params})
         """,
     )
-    built = Registry().build(kind, "any-kind/thing", {}, Context(shape=(3,)))
-    assert built.shape == (3,)
+    found = Registry()
+    for name in ("any-kind/thing", "any-kind/made"):
+        assert found.build(kind, name, {}, Context(shape=(3,))).shape == (3,)
+    with pytest.raises(NoiseregError, match=f"Other, which is no {base}; expected a class that"):
+        found.build(kind, "any-kind/other", {}, Context(shape=(3,)))
 
 
 def test_after_uninstalling_the_name_is_unknown_with_a_hint(packages):
