@@ -6,19 +6,17 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from noisereg.api import Noise
 from noisereg.errors import NoiseregError
-from noisereg.noises.time_varying import TimeVaryingNoise
 from noisereg.noises.white import WhiteNoise
 from noisereg.ownership import new_folder
-from noisereg.processes.ddpm import DDPM
-from noisereg.processes.iadb import IADB
+from noisereg.plugins.registry import registry
 from noisereg.runs.build import Parts
 from noisereg.runs.run import Run
+from noisereg.runs.sampling import build_solver, solver_params
 from noisereg.runs.scheduler_config import scheduler_config
 
 
@@ -26,28 +24,23 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
     """Write the run's network and what samples from it into ``out``; returns the pipeline's name.
 
     DDPM with white noise becomes a ``DDPMPipeline`` (``DDIMPipeline`` where the run samples with η
-    = 0) of diffusers' own classes. IADB, time-varying noise with heads, images that are padded and
-    a network that is told t itself become our
-    :class:`noisereg.exchange.pipeline.NoiseregPipeline`, whose file is put beside the weights.
+    = 0) of diffusers' own classes; the rest a ``DDPMPipeline`` with our
+    :class:`noisereg.exchange.scheduler.NoiseScheduler`, or our
+    :class:`noisereg.exchange.pipeline.NoiseregPipeline` where images are padded.
 
     Raises:
         NoiseregError: for a folder that is not empty, and for a run that no such folder could
         sample as noisereg does.
     """
-    from noisereg.exchange import pipeline as source
-    from noisereg.exchange.pipeline import NoiseregPipeline
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
 
     with new_folder(out):
         parts = run.load(step, ema, Runtime.start(RuntimeConfig(device="cpu")))
         pipeline = pipeline_of(parts)
-        ours = isinstance(pipeline, NoiseregPipeline)
         try:
             pipeline.save_pretrained(out, safe_serialization=True)
-            if ours:
-                shutil.copyfile(source.__file__, out / "pipeline.py")
-            (out / "README.md").write_text(_readme(run, parts, pipeline, ours), encoding="utf-8")
+            (out / "README.md").write_text(_readme(run, parts, pipeline), encoding="utf-8")
             shutil.copyfile(run.path / "config.yaml", out / "noisereg.yaml")
         except OSError as error:
             raise NoiseregError(f"cannot write {out}: {error.strerror}") from error
@@ -79,14 +72,14 @@ def pipeline_of(parts: Parts) -> Any:
             "pipelines of a UNet2DModel do "
             "not do"
         )
-    return _plain(parts) or _ours(parts)
+    return _plain(parts) or _scheduled(parts)
 
 
 def _plain(parts: Parts) -> Any:
     """One of diffusers' own pipelines, or None where it would not sample what the run does."""
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
 
-    network: Any = parts.denoiser
+    network, sample = cast(Any, parts.denoiser), parts.config.sample
     config = scheduler_config(parts.process)
     same = (
         config is not None and config["num_train_timesteps"] == 1000
@@ -96,90 +89,75 @@ def _plain(parts: Parts) -> Any:
         or not isinstance(parts.noise, WhiteNoise)
         or network.time_input != "index"
         or any(network.padding)
+        or (sample.solver.name, sample.grid.name) != ("ddim", "uniform")
+        or sample.eta not in (0, 1)
     ):
         return None
-    if parts.config.sample.eta == 0 and not parts.process.extra_heads:
+    if sample.eta == 0 and not parts.process.extra_heads:
         config = {k: v for k, v in config.items() if k != "variance_type"}  # type: ignore[union-attr]
         return DDIMPipeline(network.unet, DDIMScheduler(**config))
     return DDPMPipeline(network.unet, DDPMScheduler(**config))  # type: ignore[arg-type]
 
 
-def _ours(parts: Parts) -> Any:
+def _scheduled(parts: Parts) -> Any:
+    """A pipeline around our scheduler, with what the run's noise and process have learnt."""
+    from diffusers import DDPMPipeline
+
     from noisereg.exchange.pipeline import NoiseregPipeline
+    from noisereg.exchange.scheduler import NoiseScheduler
 
     network: Any = parts.denoiser
-    channels, height, width = parts.shape
-    left, _, top, _ = network.padding
-    process: dict[str, Any]
-    if isinstance(parts.process, DDPM) and not parts.process.extra_heads:
-        params = parts.process.params
-        process = {
-            "process": "ddpm",
-            "schedule": params.schedule,
-            "zero_terminal_snr": bool(params.zero_terminal_snr),
-            "target": parts.process.prediction,
-        }
-    elif isinstance(parts.process, IADB):
-        process = {"process": "iadb"}
-    else:
-        raise NoiseregError(
-            f"process {parts.config.process.name} ({parts.process.summary}) with this noise and "
-            "network has no pipeline in "
-            "diffusers, and ours knows ddpm with a fixed variance and iadb"
-        )
-    return NoiseregPipeline(
-        network.unet,
-        T=parts.process.T,
+    solver, grid = _sampling(parts)
+    scheduler = NoiseScheduler(
+        parts.shape,
+        noise=parts.config.noise.model_dump(mode="json"),
+        process=parts.config.process.model_dump(mode="json"),
+        solver=solver,
+        grid=grid,
         time_input=network.time_input,
-        channels=channels,
-        height=height,
-        width=width,
-        left=left,
-        top=top,
-        **process,
-        **_noise(parts.noise, parts.config.noise.name),
+    )
+    scheduler.diffusion.load_state_dict(parts.diffusion.state_dict())
+    scaled = parts.process.input_scale(torch.full((1,), 0.5, dtype=torch.float64)) is not None
+    pipeline = NoiseregPipeline if scaled or any(network.padding) else DDPMPipeline
+    return pipeline(network.unet, scheduler)
+
+
+def _sampling(parts: Parts) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The run's solver with its η, and its grid. One that evaluates the network more than once a
+    step is no scheduler's: ``ddim`` on its own grid stands for it.
+    """
+    settings = parts.config.sample
+    solver = build_solver(settings, registry())
+    if solver.evaluations != 1:
+        return {"name": "ddim", "params": {"eta": settings.eta}}, None
+    return (
+        {"name": settings.solver.name, "params": solver_params(settings, registry())},
+        settings.grid.model_dump(mode="json"),
     )
 
 
-def _noise(noise: Noise, name: str) -> dict[str, Any]:
-    if isinstance(noise, WhiteNoise):
-        return {}
-    if not isinstance(noise, TimeVaryingNoise):
-        raise NoiseregError(
-            f"noise {name}: sampling starts from coloured noise, and diffusers' pipelines draw "
-            "white; only white noise, and "
-            "time-varying noise with transport=heads, can be exported"
-        )
-    if not noise.heads:
-        raise NoiseregError(
-            f"noise {name}:transport=whiten carries ε̂ from step to step by the noise's factor, "
-            "which the exported folder does "
-            "not hold; only transport=heads can be exported"
-        )
-    curve = noise.gamma
-    given: dict[str, Any] = {"gamma": curve.params.form}
-    if curve.params.form != "linear":
-        s, e, tau = (float(torch.as_tensor(value).detach()) for value in curve.curve)
-        given |= {"gamma_s": s, "gamma_e": e, "gamma_tau": tau}
-    return given | ({"gamma_trace": float(noise.factor.trace)} if noise.normalize else {})
-
-
-def _readme(run: Run, parts: Parts, pipeline: Any, ours: bool) -> str:
+def _readme(run: Run, parts: Parts, pipeline: Any) -> str:
     name = type(pipeline).__name__
-    steps = parts.config.sample.steps
-    if ours:
-        load = (
-            "DiffusionPipeline.from_pretrained("
-            "folder, custom_pipeline=folder, trust_remote_code=True)"
-        )
-        more = "The pipeline is this folder's pipeline.py, with deterministic steps (eta 0)."
-        name = "DiffusionPipeline"
-    else:
-        load = f"{name}.from_pretrained(folder)"
-        more = "Step counts that divide 1000 give noisereg's own steps."
+    steps, own = parts.config.sample.steps, type(pipeline).__module__
+    given = type(pipeline.scheduler).__module__.startswith("noisereg")
+    lines = [f"from diffusers import {name}"]
+    more = "Step counts that divide 1000 give noisereg's own steps."
+    if own.startswith("noisereg"):
+        lines = [f"from {own} import {name}"]
+    elif given:
+        lines.append("import noisereg.exchange.scheduler  # diffusers then finds it")
+    if given:
+        more = "It needs noisereg installed (pip install noisereg), and samples as the run does."
+        asked = parts.config.sample.solver.name
+        if asked != (used := pipeline.scheduler.config.solver["name"]):
+            more += f" The run's solver {asked} is no scheduler of one output a step: {used} is."
+    lines += [
+        f"pipe = {name}.from_pretrained(folder)",
+        f"images = pipe(batch_size=4, num_inference_steps={steps}).images",
+    ]
+    code = "".join(f"    {line}\n" for line in lines)
     return (
         f"# {run.path.name}\n\nExported by noisereg: {parts.lines['noise']}; "
         f"{parts.lines['process']}. The run's configuration "
-        f"is in noisereg.yaml.\n\n    from diffusers import {name}\n    pipe = {load}\n"
-        f"    images = pipe(batch_size=4, num_inference_steps={steps}).images\n\n{more}\n"
+        f"is in noisereg.yaml.\n\n{code}\n{more}\n"
     )

@@ -93,12 +93,18 @@ def resolve(
     return resolved
 
 
-def build_solver(settings: SampleConfig, registry: Registry) -> Solver:
-    """The solver of resolved settings."""
+def solver_params(settings: SampleConfig, registry: Registry) -> dict[str, Any]:
+    """The parameters of resolved settings' solver, with its η where it takes one."""
     params: dict[str, Any] = dict(settings.solver.params)
     fields = registry.find("solver", settings.solver.name).component.params.model_fields
     if "eta" in fields and settings.eta != "auto":
         params["eta"] = settings.eta
+    return params
+
+
+def build_solver(settings: SampleConfig, registry: Registry) -> Solver:
+    """The solver of resolved settings."""
+    params = solver_params(settings, registry)
     return registry.build("solver", settings.solver.name, params, Context())
 
 

@@ -1,10 +1,15 @@
 """What diffusers samples from an exported folder is what noisereg samples from the run."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
+from noisereg.exchange.pipeline import NoiseregPipeline
+from noisereg.exchange.scheduler import NoiseScheduler
 from noisereg.exchange.to_diffusers import export
 from noisereg.runs.run import draw
 
@@ -87,67 +92,101 @@ def test_either_pipeline_loads_the_folder(train, tmp_path):
     assert "DDPMPipeline.from_pretrained" in (tmp_path / "out/README.md").read_text()
 
 
-@pytest.fixture
-def own_modules(tmp_path_factory, monkeypatch):
-    """diffusers copies a folder's pipeline file before it runs it: here, not into the user's
-    cache.
-    """
-    folder = tmp_path_factory.mktemp("modules")
-    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(folder))
-    monkeypatch.syspath_prepend(folder)
+BLUE_TV = {"process": "iadb", "noise": "blue-tv"}
 
 
 @pytest.mark.parametrize(
-    ("sections", "bound"),
+    ("sections", "name"),
     [
-        ({"process": "iadb"}, 1e-6),
-        ({"process": "iadb", "noise": "blue-tv", "reg": ["isotropy"]}, 1e-6),
-        ({"process": "iadb", "noise": "blue-tv:normalize=true,gamma.form=cosine"}, 1e-6),
-        ({"process": "iadb", "noise": "red-tv:gamma.form=linear"}, 1e-6),
-        ({"process": "iadb", "noise": "blue-tv:gamma.learn=true"}, 1e-6),
-        ({"process": "ddpm:target=v", "noise": "blue-tv"}, 1e-5),
-        ({"process": "ddpm:schedule=cosine,target=eps", "noise": "blue-tv"}, 1e-4),
-        ({"process": "ddpm:target=x0,zero_terminal_snr=true,T=400"}, 1e-5),
+        ({"process": "iadb"}, "DDPMPipeline"),
+        ({"process": "ddpm:target=v", "sample": {"solver": "dpmpp-2m"}}, "DDPMPipeline"),
+        ({**BLUE_TV, "reg": ["isotropy"]}, "DDPMPipeline"),
         (
-            {
-                "process": "ddpm:target=v",
-                "denoiser": "unet:channels=8,16,attention=1,time_input=unit",
-            },
-            1e-5,
+            {"process": "iadb", "noise": "blue-tv:normalize=true,gamma.form=cosine"},
+            "DDPMPipeline",
+        ),
+        ({"process": "iadb", "noise": "blue-tv:gamma.learn=true"}, "DDPMPipeline"),
+        ({"process": "iadb", "noise": "blue-tv:transport=whiten"}, "DDPMPipeline"),
+        ({"process": "iadb", "noise": "blue"}, "DDPMPipeline"),
+        ({**BLUE_TV, "sample": {"solver": "dpmpp-2m", "grid": "chebyshev"}}, "DDPMPipeline"),
+        (
+            {"process": "ddpm:target=v,T=400", "noise": "red-tv", "sample": {"eta": 0}},
+            "DDPMPipeline",
         ),
         (
             {
-                "process": "iadb",
+                "process": "ddpm:target=v,variance=learned",
+                "denoiser": "unet:channels=8,16,attention=1,time_input=unit",
+                "sample": {"eta": 0},
+            },
+            "DDPMPipeline",
+        ),
+        (
+            {
+                **BLUE_TV,
                 "data": "digits:size=9",
                 "denoiser": "unet:channels=8,16,attention=1,time_input=step",
             },
-            1e-6,
+            "NoiseregPipeline",
         ),
     ],
     ids=lambda value: (
-        str(value.get("noise", "")) + str(value["process"]) if isinstance(value, dict) else ""
+        f"{value.get('noise', '')}, {value['process']}" if isinstance(value, dict) else value
     ),
 )
-@pytest.mark.usefixtures("own_modules")
-def test_what_diffusers_has_no_scheduler_for_samples_with_the_folders_own_pipeline(
-    train, tmp_path, sections, bound
+def test_the_rest_is_sampled_by_our_scheduler_as_the_run_samples(
+    train, tmp_path, monkeypatch, sections, name
 ):
-    from diffusers import DiffusionPipeline
+    from diffusers import DDPMPipeline
 
     run = train("run", **sections)
-    assert export(run, tmp_path / "out") == "NoiseregPipeline"
+    assert export(run, tmp_path / "out") == name
     mine, latents = ours(run, 10, 0.0)
-    pipeline = DiffusionPipeline.from_pretrained(
-        tmp_path / "out", custom_pipeline=str(tmp_path / "out"), trust_remote_code=True
-    )
+    kind = {"DDPMPipeline": DDPMPipeline, "NoiseregPipeline": NoiseregPipeline}[name]
+    pipeline = kind.from_pretrained(tmp_path / "out")
     pipeline.set_progress_bar_config(disable=True)
-    other = pipeline(latents=latents[0], num_inference_steps=10, output_type="pt").images
+    for module in ("diffusers.pipelines.ddpm.pipeline_ddpm", "noisereg.exchange.pipeline"):
+        monkeypatch.setattr(f"{module}.randn_tensor", lambda *a, **k: latents[0])
+    other = pipeline(batch_size=COUNT, num_inference_steps=10, output_type="pt").images
     assert mine.std() > 0.05
-    assert (mine - other).abs().max() <= bound
-    again = pipeline(
-        latents=latents[0], times=[1 - k / 10 for k in range(11)], output_type="pt"
-    ).images
-    assert torch.equal(other, again)
+    assert (mine - other).abs().max() <= 1e-4
+
+
+def test_an_eta_between_those_of_ddim_and_ddpm_is_kept(train, tmp_path):
+    from diffusers import DDPMPipeline
+
+    run = train("run", process="ddpm:target=v", sample={"eta": 0.5})
+    assert export(run, tmp_path / "out") == "DDPMPipeline"
+    scheduler = DDPMPipeline.from_pretrained(tmp_path / "out").scheduler
+    assert isinstance(scheduler, NoiseScheduler)
+    assert scheduler.config.solver["params"]["eta"] == 0.5
+
+
+def test_a_solver_of_two_evaluations_is_replaced_and_the_readme_says_so(train, tmp_path):
+    run = train("run", process="iadb", sample={"solver": "heun", "steps": 2})
+    assert export(run, tmp_path / "out") == "DDPMPipeline"
+    said = (tmp_path / "out/README.md").read_text()
+    assert "The run's solver heun is no scheduler of one output a step: ddim is." in said
+
+
+def test_what_the_readme_of_a_folder_says_runs(train, tmp_path, monkeypatch):
+    """In a new process, which has imported nothing of ours."""
+    for name, sections in (
+        ("a", {"process": "iadb", "noise": "blue"}),
+        ("b", {"process": "iadb", "data": "digits:size=9"}),
+        ("c", {}),
+    ):
+        run = train(name, **sections)
+        folder = tmp_path / f"exported-{name}"
+        export(run, folder)
+        said = (folder / "README.md").read_text()
+        code = "\n".join(line[4:] for line in said.splitlines() if line.startswith("    "))
+        done = subprocess.run(
+            [sys.executable, "-c", f"folder = {str(folder)!r}\n{code}\nprint(len(images))"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == "4\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -156,12 +195,6 @@ def test_what_diffusers_has_no_scheduler_for_samples_with_the_folders_own_pipeli
         ({"denoiser": "mlp:width=16"}, "denoiser mlp is not one of diffusers'"),
         ({"task": "class"}, "task class: diffusers' pipelines"),
         ({"task": "superres:factor=2"}, "task superres: diffusers' pipelines"),
-        ({"noise": "blue"}, "sampling starts from coloured noise"),
-        ({"noise": "blue-tv:transport=whiten", "process": "iadb"}, "only transport=heads"),
-        (
-            {"process": "ddpm:variance=learned", "data": "digits:size=9"},
-            "ours knows ddpm with a fixed variance and iadb",
-        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_the_reason(train, tmp_path, sections, said):
