@@ -794,9 +794,9 @@ class Dataset(_Built):
 
         import torch
 
-        found: dict[str, Any] = {"shape": list(self.shape)}
+        fingerprint: dict[str, Any] = {"shape": list(self.shape)}
         if self.classes:
-            found["classes"] = list(self.class_names) or self.classes
+            fingerprint["classes"] = list(self.class_names) or self.classes
         for name in ("train", "heldout"):
             split = self.split(name)
             total, some = len(split), min(len(split), 256)
@@ -808,8 +808,8 @@ class Dataset(_Built):
                 for tensor in (x, batch.labels):
                     if tensor is not None:
                         digest.update(tensor.cpu().contiguous().numpy().tobytes())
-            found[name] = {"count": total, "sha256": digest.hexdigest()[:16]}
-        return found
+            fingerprint[name] = {"count": total, "sha256": digest.hexdigest()[:16]}
+        return fingerprint
 
     @classmethod
     def decoder(cls, params: Params, ctx: Context) -> Callable[[Tensor], Tensor] | None:

@@ -45,14 +45,14 @@ def not_the_users(path: Path, group: bool = False) -> str:
     if not hasattr(os, "geteuid"):
         return ""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ""
-    if found.st_uid not in (os.geteuid(), 0):
+    if status.st_uid not in (os.geteuid(), 0):
         return "it belongs to another user"
-    if found.st_mode & stat.S_IWOTH:
+    if status.st_mode & stat.S_IWOTH:
         return "every user may write into it"
-    if group and found.st_mode & stat.S_IWGRP:
+    if group and status.st_mode & stat.S_IWGRP:
         return "its group may write into it"
     return ""
 

@@ -52,10 +52,10 @@ def _links(folder: Path) -> Iterator[Path]:
     """Every link below ``folder``, in an order of their names; none is followed."""
     try:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+            entries_in_order = sorted(entries, key=lambda entry: entry.name)
     except OSError:  # not there, no folder, or not to be read: whoever uses it will say so
         return
-    for entry in found:
+    for entry in entries_in_order:
         if entry.is_symlink():
             yield Path(entry.path)
         elif entry.is_dir(follow_symlinks=False):

@@ -54,8 +54,8 @@ def remote_scheme(text: str) -> str:
     """``s3`` of ``s3://bucket/run``, also where a path has made one stroke of the two; or the
     empty string.
     """
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])", text)
-    return found[1] if found and not os.path.lexists(text) else ""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])", text)
+    return scheme[1] if scheme and not os.path.lexists(text) else ""
 
 
 def check_text(text: str, where: str) -> None:

@@ -179,10 +179,10 @@ def first_complaint(error: ValidationError) -> tuple[str, str]:
     Of a value that may be one of several things pydantic complains once for each; these are told
     in one: ``expected auto, or a valid number, not 'x'``.
     """
-    found = error.errors(include_url=False)
-    first = found[0]
+    complaints = error.errors(include_url=False)
+    first = complaints[0]
     loc = _place(first["loc"])
-    alike = [e for e in found if _place(e["loc"]) == loc]
+    alike = [e for e in complaints if _place(e["loc"]) == loc]
     texts = list(dict.fromkeys(_words(e) for e in alike))
     message = texts[0]
     if len(texts) > 1:

@@ -198,8 +198,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _library(error: ImportError) -> str:
     """The package whose loading failed."""
     frames = traceback.extract_tb(error.__traceback__)
-    found = re.findall(r"site-packages/(\w+)", frames[-1].filename if frames else "")
-    return found[-1] if found else (error.name or "a library").partition(".")[0]
+    libraries = re.findall(r"site-packages/(\w+)", frames[-1].filename if frames else "")
+    return libraries[-1] if libraries else (error.name or "a library").partition(".")[0]
 
 
 def _one_line(error: BaseException) -> str:

@@ -292,12 +292,12 @@ def _measure(
     from noisereg.evaluation.options import Options
 
     reporter = ConsoleReporter()
-    found = run_evaluation(
+    evaluations = run_evaluation(
         paths, measuring.metric or ["prdc"], Options(**options), registry, reporter
     )
-    if not found:  # a rank that only draws samples
+    if not evaluations:  # a rank that only draws samples
         return
-    tables = [each.table for each in found]
+    tables = [each.table for each in evaluations]
     from noisereg.tables.effects import effects as effects_of
 
     differences = [effects_of(table, rows.factors) for table in tables] if rows.factors else []
@@ -306,9 +306,9 @@ def _measure(
     if output.form == "html" or output.pictures is not None:
         from noisereg.report.report import all_pictures, html, number_pictures, write_pictures
 
-        drawn = [all_pictures(each, reporter) for each in found]
+        drawn = [all_pictures(each, reporter) for each in evaluations]
         if output.form == "html":
-            _write(html(found, differences, drawn), output.out)
+            _write(html(evaluations, differences, drawn), output.out)
         if output.pictures is not None:
             for some, table in zip(drawn, differences, strict=bool(differences)):
                 some += number_pictures(table)

@@ -194,8 +194,8 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
         if isinstance(value, int | list | tuple):
             _check_numbers(name.rstrip("_"), value)
         if isinstance(value, Path):
-            context.params[name] = found = local_path(value, name.rstrip("_"))
-            if name == "out" and found.exists() and not (found.is_file() or found.is_dir()):
+            context.params[name] = path = local_path(value, name.rstrip("_"))
+            if name == "out" and path.exists() and not (path.is_file() or path.is_dir()):
                 raise NoiseregError(
                     f"`out={value}` is a device or a pipe, which a file would take the place of; "
                     "expected a file or a folder"

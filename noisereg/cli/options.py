@@ -52,10 +52,10 @@ def open_registry(no_plugins: bool = False, plugins: Sequence[str] | None = None
     if no_plugins:
         os.environ["NOISEREG_NO_PLUGINS"] = "1"
         reset()
-    found = registry()
+    opened = registry()
     for reference in plugins or ():
-        found.load(reference)
-    return found
+        opened.load(reference)
+    return opened
 
 
 def make_config(

@@ -22,7 +22,7 @@ def parameters(
     ``filled`` is the model's own default instance, whose values (γ's s, e and τ by its form) are
     what a user gets.
     """
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name, info in model.model_fields.items():
         nested = model_of(info.annotation)
         default = (
@@ -33,13 +33,13 @@ def parameters(
         if nested is Spec:  # typed as one text
             default = default.label() if isinstance(default, Spec) else default
         elif nested is not None:
-            found += parameters(
+            rows += parameters(
                 nested, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None
             )
             continue
         if filled is not None:
             default = getattr(filled, name)
-        found.append(
+        rows.append(
             {
                 "name": prefix + name,
                 "default": default,
@@ -48,7 +48,7 @@ def parameters(
                 "description": info.description or "",
             }
         )
-    return found
+    return rows
 
 
 def parameter_lines(model: type[BaseModel]) -> list[str]:

@@ -207,12 +207,12 @@ def show(
     is, a line to paste.
     """
     registry = open_registry(no_plugins, plugin)
-    found = find_all(registry, name, as_kind(kind))
-    described = [_describe(registry, entry) for entry in found]
+    entries = find_all(registry, name, as_kind(kind))
+    described = [_describe(registry, entry) for entry in entries]
     if as_json:
         print(json.dumps(described, indent=1, default=str))
         return
-    for number, (entry, what) in enumerate(zip(found, described, strict=True)):
+    for number, (entry, what) in enumerate(zip(entries, described, strict=True)):
         print(
             "\n" * bool(number)
             + f"{entry.name}  {entry.kind} of {what['distribution']} {what['version']}".rstrip()
@@ -241,14 +241,14 @@ def find_all(registry: Registry, name: str, kind: Kind | None = None) -> list[En
     """
     if kind is not None:
         return [registry.find(kind, name)]
-    found = [
+    entries = [
         registry.find(k, name)
         for k in KINDS
         if any(name in (e.name, e.qualified) for e in registry.entries(k))
     ]
-    if not found:
+    if not entries:
         raise NoiseregError(registry.unknown(None, name))
-    return found
+    return entries
 
 
 def _describe(registry: Registry, entry: Entry) -> dict[str, Any]:

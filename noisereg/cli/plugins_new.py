@@ -138,13 +138,13 @@ def _read(name: str) -> str:
 def _sections(kind: str) -> dict[str, str]:
     """A kind's template: its summary, and what follows each ``--- name``."""
     first, *rest = _read(kind).split("--- ")
-    found = {"summary": first.removeprefix("summary:").strip()}
+    sections = {"summary": first.removeprefix("summary:").strip()}
     for part in rest:
         title, _, text = part.partition("\n")
-        found[title.strip()] = (
+        sections[title.strip()] = (
             text.rstrip("\n") + "\n" if title.strip() in ("params", "code") else text.strip("\n")
         )
-    return found
+    return sections
 
 
 def _fill(template: str, name: str, kind: str, module: str, target: Path) -> str:

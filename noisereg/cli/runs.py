@@ -66,9 +66,9 @@ def describe(folder: Path) -> list[dict[str, Any]]:
     """The runs in a folder and below: path, status, step, what differs among them, last
     metrics.
     """
-    found = sorted(file.parent for file in folder.rglob("config.yaml") if not file.is_symlink())
+    folders = sorted(file.parent for file in folder.rglob("config.yaml") if not file.is_symlink())
     rows: list[dict[str, Any]] = []
-    for path in found:
+    for path in folders:
         row: dict[str, Any] = {"run": str(path), "status": "unknown", "step": None, "steps": None}
         try:
             config = read_run(path)

@@ -235,8 +235,8 @@ def _train(launcher: Launcher, cells: list[Cell], reporter: Any, as_json: bool) 
         raise typer.Exit(128 + stopped.signum) from None
     if as_json:
         done = [cell.name for cell in tally.finished]
-        found = {"sweep": str(sweep.path), "finished": done, "failed": tally.failed}
-        print(json.dumps({**found, "diverged": tally.diverged}))
+        outcome = {"sweep": str(sweep.path), "finished": done, "failed": tally.failed}
+        print(json.dumps({**outcome, "diverged": tally.diverged}))
     else:
         print(f"{len(tally.finished)} of {len(cells)} cells finished · {sweep.path}")
         for name, said in tally.failed.items():

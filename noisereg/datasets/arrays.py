@@ -12,7 +12,7 @@ from PIL import Image
 from noisereg.api import Context
 from noisereg.datasets import ArraysParams
 from noisereg.datasets.array_file import read_samples
-from noisereg.datasets.images import ImageDataset, Part
+from noisereg.datasets.images import ImageDataset, ImageSplit
 from noisereg.datasets.splits import PointSplit, holdout_by_name
 from noisereg.errors import NoiseregError
 
@@ -36,19 +36,19 @@ class Arrays(ImageDataset):
     def __init__(self, params: ArraysParams, ctx: Context) -> None:
         super().__init__(params, ctx)
         layout, unit = params.layout, params.range == "unit"
-        found = read_samples(params.path, key=params.key, layout=layout, unit=unit)
-        self._x, self._labels = found.x, found.labels
-        self.classes = 0 if found.labels is None else int(found.labels.max()) + 1
-        self.notes = (found.said,)
+        content = read_samples(params.path, key=params.key, layout=layout, unit=unit)
+        self._x, self._labels = content.x, content.labels
+        self.classes = 0 if content.labels is None else int(content.labels.max()) + 1
+        self.notes = (content.said,)
         self._hash = ""
-        if found.x.nbytes <= HASHED:
-            digest = hashlib.sha256(np.ascontiguousarray(found.x).data)
+        if content.x.nbytes <= HASHED:
+            digest = hashlib.sha256(np.ascontiguousarray(content.x).data)
             self._hash = digest.hexdigest()[:16]
-        splits = holdout_by_name([str(k) for k in range(len(found.x))], params.heldout)
-        if found.x.dtype == np.uint8:
-            channels, height, width = found.x.shape[1:]
+        splits = holdout_by_name([str(k) for k in range(len(content.x))], params.heldout)
+        if content.x.dtype == np.uint8:
+            channels, height, width = content.x.shape[1:]
             train, heldout = (
-                Part(self, indices, params.size, params.channels or channels, self._place_of)
+                ImageSplit(self, indices, params.size, params.channels or channels, self._place_of)
                 for indices in splits
             )
             self.hold(train, heldout, params.size or height, params.size or width)

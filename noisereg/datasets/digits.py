@@ -7,7 +7,7 @@ from PIL import Image
 
 from noisereg.api import Context
 from noisereg.datasets import ImageParams
-from noisereg.datasets.images import ImageDataset, Part
+from noisereg.datasets.images import ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout
 
 
@@ -24,7 +24,7 @@ class Digits(ImageDataset):
         self._pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         self._labels = digits.target
         train, heldout = (
-            Part(self, indices, params.size, params.channels or 1, lambda i: f"digit {i}")
+            ImageSplit(self, indices, params.size, params.channels or 1, lambda i: f"digit {i}")
             for indices in holdout(len(self))
         )
         side = params.size or 8

@@ -23,7 +23,7 @@ from noisereg.datasets.decoding import (
     unreadable,
     upright_size,
 )
-from noisereg.datasets.images import Decoders, ImageDataset, Part
+from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LABELS, File, Tree, natural, open_tree, with_checksums
 from noisereg.errors import NoiseregError, nearest
@@ -251,7 +251,7 @@ class Folder(ImageDataset):
         if several := sum(animated for _, _, animated in seen):
             self.notes += (f"{several:,} images are animated: the first frame is taken",)
         train, heldout = (
-            Part(self, indices, params.size, channels, self._place_of)
+            ImageSplit(self, indices, params.size, channels, self._place_of)
             for indices in (arranged.train, arranged.heldout)
         )
         self.hold(train, heldout, height, width)

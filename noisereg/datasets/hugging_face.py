@@ -20,7 +20,7 @@ from noisereg.datasets.decoding import (
     unreadable,
     upright_size,
 )
-from noisereg.datasets.images import Decoders, ImageDataset, Part
+from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.errors import NoiseregError, nearest
 
@@ -68,7 +68,7 @@ class HuggingFace(ImageDataset):
         width, height = (params.size, params.size) if params.size else seen[0][0]
         channels = params.channels or (1 if all(grey for _, grey in seen) else 3)
         train_part, heldout_part = (
-            Part(self, indices, params.size, channels, self._place_of)
+            ImageSplit(self, indices, params.size, channels, self._place_of)
             for indices in (training, heldout)
         )
         self.hold(train_part, heldout_part, height, width)
@@ -88,12 +88,12 @@ class HuggingFace(ImageDataset):
             if place.is_file():
                 if place.suffix.lower() != ".parquet":
                     raise NoiseregError(f"hf:path={place}: expected a folder or a .parquet")
-                found = datasets.load_dataset("parquet", data_files=str(place), cache_dir=cache)
+                loaded = datasets.load_dataset("parquet", data_files=str(place), cache_dir=cache)
             elif any((place / name).is_file() for name in EXTENDING):
-                found = datasets.load_from_disk(str(place))
+                loaded = datasets.load_from_disk(str(place))
             elif place.is_dir() or not (self.params.path[:1] in "./~" or os.path.isabs(place)):
                 name = str(place) if place.is_dir() else self.params.path
-                found = datasets.load_dataset(name, cache_dir=cache)
+                loaded = datasets.load_dataset(name, cache_dir=cache)
             else:
                 raise NoiseregError(
                     f"hf:path={place} is not there; expected a folder or a .parquet"
@@ -108,7 +108,7 @@ class HuggingFace(ImageDataset):
         finally:
             if progress:
                 datasets.enable_progress_bars()
-        return dict(found) if isinstance(found, dict) else {self.params.split: found}
+        return dict(loaded) if isinstance(loaded, dict) else {self.params.split: loaded}
 
     def _split(self, splits: dict[str, Any], name: str) -> Any:
         if name not in splits:

@@ -36,7 +36,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> tuple[Image.Image, int | None]: ...
 
 
-class Part:
+class ImageSplit:
     """The images of a source at some indices, decoded."""
 
     def __init__(
@@ -91,7 +91,7 @@ class StreamedSplit:
     """Images decoded for each batch."""
 
     def __init__(
-        self, part: Part, labelled: bool, decoders: Decoders, device: torch.device | str
+        self, part: ImageSplit, labelled: bool, decoders: Decoders, device: torch.device | str
     ) -> None:
         self.part = part
         self.labelled = labelled
@@ -139,7 +139,7 @@ class ImageDataset(TwoSplits):
         self.warnings: list[str] = []
         self.device = torch.device(ctx.device)
 
-    def hold(self, train: Part, heldout: Part, height: int, width: int) -> None:
+    def hold(self, train: ImageSplit, heldout: ImageSplit, height: int, width: int) -> None:
         """Set shape, splits, summary, and a note of what the image library warned of.
 
         Raises:
@@ -167,7 +167,7 @@ class ImageDataset(TwoSplits):
         size = "×".join(map(str, self.shape))
         self.summary = f"{len(train):,} images of {size} ({len(heldout):,} held out), {place}"
 
-    def _decode(self, part: Part, decoders: Decoders) -> tuple[Tensor, Tensor]:
+    def _decode(self, part: ImageSplit, decoders: Decoders) -> tuple[Tensor, Tensor]:
         pixels = torch.empty((len(part), *self.shape), dtype=torch.uint8)
         labels = np.empty(len(part), dtype=np.int64)
         view = pixels.numpy()

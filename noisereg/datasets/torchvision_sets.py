@@ -10,7 +10,7 @@ import numpy as np
 
 from noisereg.api import Context
 from noisereg.datasets import TorchvisionParams
-from noisereg.datasets.images import ImageDataset, Part, Source
+from noisereg.datasets.images import ImageDataset, ImageSplit, Source
 from noisereg.errors import NoiseregError
 
 
@@ -65,8 +65,8 @@ class TorchvisionDataset(ImageDataset):
             width=side,
         )
 
-    def _part(self, source: Source, which: str, channels: int) -> Part:
-        return Part(
+    def _part(self, source: Source, which: str, channels: int) -> ImageSplit:
+        return ImageSplit(
             source,
             range(len(source)),
             self.params.size,

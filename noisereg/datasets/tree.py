@@ -70,8 +70,8 @@ class Tree(ABC):
         """:data:`LABELS`, where there is one."""
 
     def read(self, name: str) -> bytes:
-        found = self.source(name)
-        return found.read_bytes() if isinstance(found, Path) else found
+        source = self.source(name)
+        return source.read_bytes() if isinstance(source, Path) else source
 
     def place(self, name: str) -> str:
         """A file as messages name it."""

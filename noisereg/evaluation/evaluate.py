@@ -108,12 +108,12 @@ def run_evaluation(
     if not runtime.main:
         return []
     told_apart = varying_params([[group.against.data] for group in groups])
-    found: list[Evaluation] = []
+    evaluations: list[Evaluation] = []
     for group, asked in zip(groups, requests, strict=True):
         data = group.against.data
         label = spec_label(data, told_apart[data.name])
-        found += _tables(group, asked, label, selected.notes, options, runtime, reporter)
-    return found
+        evaluations += _tables(group, asked, label, selected.notes, options, runtime, reporter)
+    return evaluations
 
 
 def _tables(
@@ -140,7 +140,7 @@ def _tables(
         *dict.fromkeys(said),
         *_summaries(asked),
     ]
-    found = []
+    evaluations = []
     for phrases, some in _parts_of_table(group.candidates, options):
         table = build([_measurement(c) for c in some], better, **options.rows())
         table.context = _context(some, data, real, asked, phrases)
@@ -148,8 +148,8 @@ def _tables(
         table.remarks = remarks
         words = [data, *(phrase.replace("η ", "eta-") for phrase in phrases)]
         table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join(words)).strip("-")
-        found.append(Evaluation(table, some, real, group.against.dataset, runtime))
-    return found
+        evaluations.append(Evaluation(table, some, real, group.against.dataset, runtime))
+    return evaluations
 
 
 def _where(runs: Sequence[Run], match: str) -> list[Run]:

@@ -154,14 +154,14 @@ def plan(
     settings = override(run.config.sample, run.registry, **given)
     if settings.eta == "auto" or settings.grid.name == "auto":  # what only built parts can say
         settings = run.model(**given, checkpoint=checkpoint, ema=ema, runtime=runtime).settings
-    found = run.checkpoint(checkpoint, reporter)
+    weights = run.checkpoint(checkpoint, reporter)
     return Sampling(
         run=run,
         settings=settings,
         seed=run.config.seed + seed,
-        checkpoint=found.step,
+        checkpoint=weights.step,
         weights="EMA" if ema else "raw",
-        sha256=found.sha256["ema.safetensors" if ema else "model.safetensors"],
+        sha256=weights.sha256["ema.safetensors" if ema else "model.safetensors"],
         bf16=runtime.bf16,
         condition=condition,
     )
@@ -269,7 +269,7 @@ def read_samples(sampling: Sampling, num: int) -> Tensor:
     Raises:
         NoiseregError: if they are no longer there.
     """
-    found = []
+    blocks = []
     for name, rows in _shards(num):
         held = _held(sampling, name)
         if len(held) < len(rows):
@@ -277,5 +277,5 @@ def read_samples(sampling: Sampling, num: int) -> Tensor:
                 f"{sampling.store.path(name, sampling.key)}: samples vanished while they were "
                 "read; give the same command again"
             )
-        found.append(held[: len(rows)])
-    return torch.from_numpy(np.concatenate(found))
+        blocks.append(held[: len(rows)])
+    return torch.from_numpy(np.concatenate(blocks))

@@ -109,12 +109,14 @@ def _cells(path: Path, registry: Registry, selected: Selection) -> None:
 
 def components(run: Run) -> dict[str, list[Spec]]:
     """By section; ``data`` without where it lies."""
-    found: dict[str, list[Spec]] = {}
+    by_section: dict[str, list[Spec]] = {}
     for section in (*SECTIONS, "data"):
         value = getattr(run.config, section)
         specs = list(value) if section in LISTS else [value]
-        found[section] = [_where_aside(spec) for spec in specs] if section == "data" else specs
-    return found
+        by_section[section] = (
+            [_where_aside(spec) for spec in specs] if section == "data" else specs
+        )
+    return by_section
 
 
 def _where_aside(spec: Spec) -> Spec:
@@ -136,15 +138,15 @@ def values(run: Run) -> dict[str, Any]:
 def strengths(run: Run) -> dict[str, tuple[str, ...]]:
     """By component name, the parameters that it declares to be strengths."""
     assert run.registry is not None
-    found = {}
+    declared_by = {}
     for section, specs in components(run).items():
         for spec in specs:
             if spec.name == "none":
                 continue
             entry = run.registry.find(SECTION_KIND[section], spec.name)
             if declared := declared_strengths(entry.component.params):
-                found[spec.name] = declared
-    return found
+                declared_by[spec.name] = declared
+    return declared_by
 
 
 def environment(run: Run) -> dict[str, Any]:
@@ -170,8 +172,10 @@ def read_files(files: SampleFiles, like: Tensor, data: str) -> Tensor:
     """
     shape = tuple(like.shape[1:])
     if files.path.suffix.lower() in array_file.ENDINGS:
-        found = array_file.read_samples(files.path, like=shape, anything=like.is_floating_point())
-        x = torch.from_numpy(found.x)
+        content = array_file.read_samples(
+            files.path, like=shape, anything=like.is_floating_point()
+        )
+        x = torch.from_numpy(content.x)
         return x if like.is_floating_point() or x.dtype == torch.uint8 else to_uint8(x)
     if like.is_floating_point():
         what = f"points of {shape[0]} numbers" if len(shape) == 1 else "latents"

@@ -32,10 +32,13 @@ def moments(features: Tensor) -> Tensor:
     """
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
-    found = fid_features_to_statistics(features)
+    statistics = fid_features_to_statistics(features)
     dimension = features.shape[1]
     # Σ of one feature is a number
-    rows = [found["mu"].reshape(1, dimension), found["sigma"].reshape(dimension, dimension)]
+    rows = [
+        statistics["mu"].reshape(1, dimension),
+        statistics["sigma"].reshape(dimension, dimension),
+    ]
     return torch.from_numpy(np.concatenate(rows))
 
 
@@ -59,10 +62,10 @@ def kernel_distance(a: Tensor, b: Tensor, params: KernelDistanceParams, name: st
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     _check_subsets(len(a), len(b), params, name)
-    found = kid_features_to_metric(
+    computed = kid_features_to_metric(
         a, b, kid_subsets=params.subsets, kid_subset_size=params.subset_size, verbose=False
     )
-    return found[KEY_METRIC_KID_MEAN]
+    return computed[KEY_METRIC_KID_MEAN]
 
 
 def _check_subsets(samples: int, reference: int, p: KernelDistanceParams, name: str) -> None:
@@ -229,7 +232,7 @@ class PrecisionRecall(Metric):
         self.check_counts(len(samples), len(reference))
         a, b = _both(samples, reference, features)
         # float64: torch.cdist expands the square for large sets, which cancels in float32
-        found = prc_features_to_metric(
+        computed = prc_features_to_metric(
             a.to(torch.float64),
             b.to(torch.float64),
             prc_neighborhood=self.params.k,
@@ -237,7 +240,10 @@ class PrecisionRecall(Metric):
             save_cpu_ram=True,
             verbose=False,
         )
-        return {"pr-precision": found[KEY_METRIC_PRECISION], "pr-recall": found[KEY_METRIC_RECALL]}
+        return {
+            "pr-precision": computed[KEY_METRIC_PRECISION],
+            "pr-recall": computed[KEY_METRIC_RECALL],
+        }
 
     def check_counts(self, samples: int, reference: int) -> None:
         fewest, k = min(samples, reference), self.params.k

@@ -169,14 +169,14 @@ class _Points:
 
     def distances(self, p: Tensor, other: _Points, q: Tensor) -> Tensor:
         """‖x_p − y_q‖ for each pair; a pair's is the same in whatever company."""
-        found = torch.empty(len(p), dtype=torch.float64, device=self.device)
+        lengths = torch.empty(len(p), dtype=torch.float64, device=self.device)
         p, q = p.to(self.features.device), q.to(self.features.device)
         for i in range(0, len(p), PAIRS):
             x = self.features[p[i : i + PAIRS]].to(self.device, torch.float64)
             x -= other.features[q[i : i + PAIRS]].to(self.device)
             x = x.expand(max(2, len(x)), -1)  # one row alone would be summed in another order
-            found[i : i + PAIRS] = torch.linalg.vector_norm(x, dim=1)[: len(p) - i]
-        return self.round(found)
+            lengths[i : i + PAIRS] = torch.linalg.vector_norm(x, dim=1)[: len(p) - i]
+        return self.round(lengths)
 
 
 class _Nearest:

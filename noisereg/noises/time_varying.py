@@ -52,10 +52,10 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         return {f"gamma/{name}": p.detach() for name, p in self.gamma.named_parameters()}
 
     def curves(self, t: Tensor) -> dict[str, Tensor]:
-        found = {"γ(t)": self.gamma(t).detach()}
+        curves = {"γ(t)": self.gamma(t).detach()}
         if self.gamma.params.learn:
-            found["γ(t) before training"] = GammaCurve(self.gamma.params).to(t.device)(t).detach()
-        return found
+            curves["γ(t) before training"] = GammaCurve(self.gamma.params).to(t.device)(t).detach()
+        return curves
 
     # Moments
 

@@ -136,18 +136,18 @@ class Entry:
             return impl
         module, _, attribute = impl.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            implementation = getattr(importlib.import_module(module), attribute)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             raise NoiseregError(
                 f"{self.qualified} cannot be imported from {impl!r}: {cause(error)}"
             ) from error
-        if not callable(found):
+        if not callable(implementation):
             raise NoiseregError(
-                f"{self.qualified}: {impl!r} is {type(found).__name__} and no class"
+                f"{self.qualified}: {impl!r} is {type(implementation).__name__} and no class"
             )
-        return found
+        return implementation
 
 
 @dataclass
@@ -312,12 +312,12 @@ class Registry:
         if known := self._as_recorded(source, sha256):
             return known
         try:
-            found = self._decide(source, sha256, origin)
+            code = self._decide(source, sha256, origin)
         except NoiseregError:
             if known := self._given_instead(source):
                 return known
             raise
-        plugin = self._execute(found)
+        plugin = self._execute(code)
         self._refuse_problems()
         return plugin
 
@@ -328,19 +328,19 @@ class Registry:
             NoiseregError: if nothing may.
         """
         file = Path(source).name
-        found: FileSource | ModuleSource | None = None
+        code: FileSource | ModuleSource | None = None
         wrong: NoiseregError | None = None
         try:
-            found = read_source(source, f"{origin}: the plugin {source}")
+            code = read_source(source, f"{origin}: the plugin {source}")
         except NoiseregError as error:
             wrong = error
-        if found and (not sha256 or found.sha256 == sha256) and trust.is_trusted(found):
-            return found
-        digest = sha256 or (found.sha256 if found else "")
+        if code and (not sha256 or code.sha256 == sha256) and trust.is_trusted(code):
+            return code
+        digest = sha256 or (code.sha256 if code else "")
         if is_file(source) and digest and (own := trust.own_copy(file, digest)):
             _say(f"note: for the plugin {source} of {origin} your own {own.source} is used")
             return own
-        if found is None:
+        if code is None:
             if is_file(source) and not _is_there(source):
                 recorded = f" (SHA-256 {sha256[:12]}…)" if sha256 else ""
                 raise NoiseregError(
@@ -349,13 +349,13 @@ class Registry:
                 )
             assert wrong is not None
             raise wrong
-        if sha256 and found.sha256 != sha256:
+        if sha256 and code.sha256 != sha256:
             raise NoiseregError(
-                f"{found.source} has changed since {origin} recorded it (SHA-256 "
-                f"{found.sha256[:12]}…, recorded {sha256[:12]}…); "
-                f"restore it, or give `plugin={found.source}` to use it as it is now"
+                f"{code.source} has changed since {origin} recorded it (SHA-256 "
+                f"{code.sha256[:12]}…, recorded {sha256[:12]}…); "
+                f"restore it, or give `plugin={code.source}` to use it as it is now"
             )
-        raise trust.refusal(found, origin)
+        raise trust.refusal(code, origin)
 
     def _refuse_blocked(self, reference: str) -> None:
         name = Path(reference).stem if is_file(reference) else reference
@@ -615,7 +615,7 @@ class Registry:
         """Every plugin and component that is broken, incompatible or in conflict: what, status,
         reason.
         """
-        found: list[tuple[str, Status, str]] = [
+        problems: list[tuple[str, Status, str]] = [
             (f"the plugin {p.name} ({p.distribution})", p.status, p.reason)
             for p in self.plugins
             if p.status == "broken"
@@ -623,8 +623,8 @@ class Registry:
         for entry in self.entries():
             status, reason = self.status(entry)
             if status in ("incompatible", "conflict"):
-                found.append((f"the {CALLED[entry.kind]} {entry.qualified}", status, reason))
-        return found
+                problems.append((f"the {CALLED[entry.kind]} {entry.qualified}", status, reason))
+        return problems
 
     def find(self, kind: Kind, name: str) -> Entry:
         """The component called ``name`` or ``distribution/name``. A built-in keeps its short name.

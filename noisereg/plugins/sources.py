@@ -184,15 +184,15 @@ def _search(module: str) -> tuple[list[Path], bool]:
     for depth in range(len(parts)):
         name = ".".join(parts[: depth + 1])
         try:
-            found = next(_specs(name, path), None)
-            path = list(found.submodule_search_locations or []) if found else []
+            module_spec = next(_specs(name, path), None)
+            path = list(module_spec.submodule_search_locations or []) if module_spec else []
         except (KeyError, ValueError):  # a namespace package asks sys.modules for its parent
             return files, False
-        if found is None:
+        if module_spec is None:
             return files, False
-        located = bool(found.origin and found.has_location)
+        located = bool(module_spec.origin and module_spec.has_location)
         if located:
-            files.append(Path(str(found.origin)).resolve())
+            files.append(Path(str(module_spec.origin)).resolve())
     return files, located
 
 

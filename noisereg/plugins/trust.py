@@ -52,8 +52,8 @@ def trusted() -> set[Code]:
     else:
         with contextlib.suppress(OSError):
             text += "\n" + path.read_text(encoding="utf-8", errors="surrogateescape")
-    found = (_LINE.fullmatch(line) for line in text.split("\n"))
-    return _unwritten | {(m.group(1), m.group(2)) for m in found if m}
+    lines = (_LINE.fullmatch(line) for line in text.split("\n"))
+    return _unwritten | {(m.group(1), m.group(2)) for m in lines if m}
 
 
 def is_trusted(source: Source) -> bool:
@@ -112,11 +112,11 @@ def own_copy(name: str, sha256: str) -> FileSource | None:
     for digest, place in sorted(trusted()):
         if digest == sha256 and Path(place).name == name:
             try:
-                found = FileSource.read(place)
+                copy = FileSource.read(place)
             except NoiseregError:
                 continue
-            if found.sha256 == sha256:
-                return found
+            if copy.sha256 == sha256:
+                return copy
     return None
 
 

@@ -25,8 +25,8 @@ def model_of(annotation: Any) -> type[BaseModel] | None:
     """The model that a field holds, inside ``| None`` and the like too."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [m for a in get_args(annotation) if (m := model_of(a))]
-    return found[0] if found else None
+    models = [m for a in get_args(annotation) if (m := model_of(a))]
+    return models[0] if models else None
 
 
 def _leaf(prefix: str, value: Any) -> str:

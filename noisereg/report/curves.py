@@ -140,8 +140,8 @@ def measure(
 
 
 def _own(noise: Noise, times: Tensor, runtime: Runtime) -> dict[str, list[float]]:
-    found: dict[str, Tensor] = noise.curves(times.to(runtime.device))
-    return {name: values.double().tolist() for name, values in found.items()}
+    curves: dict[str, Tensor] = noise.curves(times.to(runtime.device))
+    return {name: values.double().tolist() for name, values in curves.items()}
 
 
 def power(x: Tensor) -> float:
@@ -163,12 +163,12 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
         0,
         runtime.device,
     )
-    found: dict[str, list[list[float]]] = {}
+    spectra: dict[str, list[list[float]]] = {}
     for time in SPECTRUM_TIMES:
         t = torch.full((SPECTRUM_DRAWS,), time, dtype=torch.float64, device=runtime.device)
         radial = radial_power(periodogram(parts.noise.color(latents, t)), SPECTRUM_DRAWS)
-        found[f"{time:g}"] = [radial.frequency.tolist(), radial.power.tolist()]
-    return found
+        spectra[f"{time:g}"] = [radial.frequency.tolist(), radial.power.tolist()]
+    return spectra
 
 
 def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:

@@ -354,13 +354,13 @@ def differences(
             first = ax.get_subplotspec().is_first_col()  # type: ignore[union-attr]
             ax.axvline(0, color=INK, linewidth=0.9, linestyle=":")
             for k, (line, rows) in enumerate(lines.items()):
-                found = [
+                points = [
                     (i + offsets[k], *rows[x][name])
                     for i, x in enumerate(labels)
                     if name in rows.get(x, {})
                 ]
-                if found:
-                    y, mean, half = zip(*found, strict=True)
+                if points:
+                    y, mean, half = zip(*points, strict=True)
                     error = [h or 0 for h in half]
                     color = line_style(k)["color"]
                     ax.errorbar(

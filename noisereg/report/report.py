@@ -79,7 +79,7 @@ class _Rows:
         steps = [s for s in self.table.steps if s is not None]
         last = steps[-1] if steps else None
         rows = [row for row in self.table.rows if row.first.steps in (last, None)]
-        return [(row.label, found) for row in rows if (found := self.candidates(row))]
+        return [(row.label, candidates) for row in rows if (candidates := self.candidates(row))]
 
     def sampled(self) -> list[tuple[str, Candidate]]:
         """The first seeds of :meth:`once` that have samples: a likelihood is had without."""
@@ -90,7 +90,7 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     """Every picture that these rows have."""
     rows = _Rows(evaluation)
     trained = {
-        label: runs for label, found in rows.once() if (runs := [s for s in found if s.run])
+        label: runs for label, one_row in rows.once() if (runs := [s for s in one_row if s.run])
     }
     reporter.begin("pictures", sum(map(len, trained.values())))
     measured: dict[str, list[Curves]] = {}
@@ -98,14 +98,14 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
         for label, candidates in trained.items():
             for candidate in candidates:
                 assert candidate.sampling is not None
-                found = curves(
+                one_row = curves(
                     candidate.sampling,
                     evaluation.reference,
                     evaluation.dataset,
                     evaluation.runtime,
                     reporter,
                 )
-                measured.setdefault(label, []).append(found)
+                measured.setdefault(label, []).append(one_row)
                 reporter.advance(sum(map(len, measured.values())))
     finally:
         reporter.end()
@@ -174,9 +174,9 @@ def _manifold(rows: _Rows) -> Picture | None:
     for label, candidate in rows.sampled():
         x = candidate.read()[:MOST_POINTS]
         if len(x) > NEIGHBOUR:
-            found = manifolds(some, x, NEIGHBOUR)
-            radii = found.real_radii.numpy()
-            generated.append((label, x.numpy(), found.spans.numpy()))
+            manifold = manifolds(some, x, NEIGHBOUR)
+            radii = manifold.real_radii.numpy()
+            generated.append((label, x.numpy(), manifold.spans.numpy()))
     if not generated:
         return None
     return Picture(
@@ -202,9 +202,9 @@ def _strength(table: Table) -> Picture | None:
     lines: dict[str, list[tuple[float, Any]]] = {}
     names: dict[str, None] = {}
     for row in table.rows:
-        found = _strengths(row)
-        if len(found) == 1 and found[0][1] > 0:
-            ((name, value),) = found
+        strengths = _strengths(row)
+        if len(strengths) == 1 and strengths[0][1] > 0:
+            ((name, value),) = strengths
             names[name] = None
             line = _without(row.label, f"{name}={text_of(value)}")
             if len(table.steps) > 1:
@@ -228,14 +228,14 @@ def _strength(table: Table) -> Picture | None:
 
 def _strengths(row: Row) -> list[tuple[str, float]]:
     """(parameter, value) of each strength in a row's components."""
-    found = []
+    strengths = []
     for section, specs in row.first.components.items():
         for spec in specs:
             params = flatten(spec.params)
             for name in strengths_of(row.first, section, spec):
                 if isinstance(params.get(name), int | float):
-                    found.append((name, float(params[name])))
-    return found
+                    strengths.append((name, float(params[name])))
+    return strengths
 
 
 def _without(label: str, assignment: str) -> str:

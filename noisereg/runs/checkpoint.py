@@ -186,8 +186,8 @@ class Checkpoint:
         Raises:
             NoiseregError: if a file is missing, cut short or changed, or is not this run's.
         """
-        found = checkpoint_files.verify(path)
-        return cls(found.path, found.step, found.sha256)
+        verified = checkpoint_files.verify(path)
+        return cls(verified.path, verified.step, verified.sha256)
 
     def _read(self, name: str) -> bytes:
         try:
@@ -227,11 +227,13 @@ class Checkpoint:
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint; see :func:`noisereg.runs.checkpoint_files.latest`."""
-    found = checkpoint_files.latest(folder, warn)
-    return None if found is None else Checkpoint(found.path, found.step, found.sha256)
+    verified = checkpoint_files.latest(folder, warn)
+    return None if verified is None else Checkpoint(verified.path, verified.step, verified.sha256)
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no number is infinite or nan; waits for the device once."""
-    found = [torch.isfinite(v.detach()).all() for v in tensors if v.is_floating_point()]
-    return not found or bool(torch.stack([f.to(found[0].device) for f in found]).all())
+    each_finite = [torch.isfinite(v.detach()).all() for v in tensors if v.is_floating_point()]
+    return not each_finite or bool(
+        torch.stack([f.to(each_finite[0].device) for f in each_finite]).all()
+    )

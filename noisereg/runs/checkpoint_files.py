@@ -138,17 +138,21 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Verified | None:
     used in its place.
     """
     damaged: list[str] = []
-    found = None
+    verified = None
     for step in reversed(steps_in(folder)):
         try:
-            found = verify(folder / name_of(step))
+            verified = verify(folder / name_of(step))
             break
         except NoiseregError as error:
             damaged.append(str(error))
     for text in damaged:
-        used = f"using the checkpoint of step {found.step}" if found else "no other one is whole"
+        used = (
+            f"using the checkpoint of step {verified.step}"
+            if verified
+            else "no other one is whole"
+        )
         warn(f"{text}; {used}")
-    return found
+    return verified
 
 
 def prune(folder: Path, keep_last: int, keep_every: int | None, known: set[int]) -> None:

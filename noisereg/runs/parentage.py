@@ -39,11 +39,11 @@ def start(parts: Parts, note: Callable[[str], None]) -> Checkpoint | None:
     """
     if parts.config.parent is None:
         return None
-    record, config, found = open_parent(parts.config.parent, note)
-    parts.notes += inherit(parts.objective, parts.config, config, found)
+    record, config, weights = open_parent(parts.config.parent, note)
+    parts.notes += inherit(parts.objective, parts.config, config, weights)
     parts.config = parts.config.model_copy(update={"parent": record})
-    parts.lines["weights"] = f"of {shown(record.path)}, step {found.step:,}"
-    return found
+    parts.lines["weights"] = f"of {shown(record.path)}, step {weights.step:,}"
+    return weights
 
 
 def open_parent(
@@ -61,27 +61,27 @@ def open_parent(
     config = validate(read_yaml(path / "config.yaml"))
     folder = path / "checkpoints"
     if record.step is None:
-        found = checkpoint.latest(folder, note)
+        weights = checkpoint.latest(folder, note)
     elif record.step in checkpoint_files.steps_in(folder):
-        found = Checkpoint.open(folder / name_of(record.step))
+        weights = Checkpoint.open(folder / name_of(record.step))
     else:
-        found = None
-    if found is None:
+        weights = None
+    if weights is None:
         have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
         asked = "whole checkpoint" if record.step is None else f"checkpoint of step {record.step}"
         raise NoiseregError(f"`parent={path}` has no {asked}; there are: {have}")
-    digest = found.sha256["model.safetensors"]
+    digest = weights.sha256["model.safetensors"]
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
-            f"`parent={path}@{found.step}` has changed since this configuration recorded it (its "
-            f"SHA-256 was {record.sha256[:12]}… and is {digest[:12]}…); take parent.sha256 out of "
+            f"`parent={path}@{weights.step}` has changed since this configuration recorded it "
+            f"(its SHA-256 was {record.sha256[:12]}… and is {digest[:12]}…); take parent.sha256 out of "
             "the configuration to start from what it is"
         )
     before = config.parent.updates if config.parent else 0
     resolved = ParentRecord(
-        path=path.absolute(), step=found.step, sha256=digest, updates=before + found.step
+        path=path.absolute(), step=weights.step, sha256=digest, updates=before + weights.step
     )
-    return resolved, config, found
+    return resolved, config, weights
 
 
 def inherit(objective: Objective, config: Config, parent: Config, found: Checkpoint) -> list[str]:
@@ -127,8 +127,8 @@ def averages(found: Checkpoint, taken: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _section(name: str) -> str:
-    found = re.search(r"(?:^|\.)(denoiser|noise|process|pairing)\.", name)
-    return found[1] if found else "reg"
+    place = re.search(r"(?:^|\.)(denoiser|noise|process|pairing)\.", name)
+    return place[1] if place else "reg"
 
 
 def _shared(

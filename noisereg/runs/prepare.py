@@ -125,7 +125,7 @@ def prepare(
         dataset = build_dataset(config, registry, runtime)
         parts = build_parts(config, registry, runtime, dataset=dataset)
     parts.data_record = dataset.fingerprint()
-    found = None
+    saved = None
     if old is not None:
         if difference := resume_difference(old, parts.config):
             raise NoiseregError(
@@ -138,8 +138,8 @@ def prepare(
         check_revisions(recorded["components"], component_records(parts.config, registry))
         _check_data(out, recorded.get("data"), parts, accept_data)
         damaged: list[str] = []
-        found = checkpoint.latest(out / "checkpoints", damaged.append)
-        if found is None and (progress := _progress(out, old, damaged)):
+        saved = checkpoint.latest(out / "checkpoints", damaged.append)
+        if saved is None and (progress := _progress(out, old, damaged)):
             raise NoiseregError(
                 f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, "
                 "or "
@@ -147,18 +147,18 @@ def prepare(
             )
         for text in damaged:
             reporter.note(text)
-        if found is not None and found.step > parts.config.train.steps:
+        if saved is not None and saved.step > parts.config.train.steps:
             raise NoiseregError(
                 f"train.steps {parts.config.train.steps:,}: {out} is trained to step "
-                f"{found.step:,}; expected at least that (noisereg sample and eval take an "
+                f"{saved.step:,}; expected at least that (noisereg sample and eval take an "
                 "earlier "
                 "one with --checkpoint)"
             )
     parent = None
-    if found is None:
+    if saved is None:
         parts.notes += initialise(parts)
         parent = parentage.start(parts, reporter.note)
-    return parts, found, parent
+    return parts, saved, parent
 
 
 def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:

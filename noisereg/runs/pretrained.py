@@ -130,8 +130,8 @@ def initialise(parts: Parts) -> list[str]:
     record = parts.config.init
     if record is None:
         return []
-    found = Pretrained.open(record.path)
-    digest = found.sha256()
+    pretrained = Pretrained.open(record.path)
+    digest = pretrained.sha256()
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
             f"`init={record.path}` has changed since this configuration recorded it (its SHA-256 "
@@ -140,15 +140,15 @@ def initialise(parts: Parts) -> list[str]:
             "configuration to start from what it is"
         )
     network: Any = getattr(parts.denoiser, "unet", None)
-    _check_fits(found, network, parts)
+    _check_fits(pretrained, network, parts)
     state = network.state_dict()
-    weights = _fitted(found, state, parts)
+    weights = _fitted(pretrained, state, parts)
     network.load_state_dict(weights)
     parts.config = parts.config.model_copy(
         update={"init": record.model_copy(update={"sha256": digest})}
     )
     parts.lines["denoiser"] += f", from {record.path}"
-    return _notes(found, parts)
+    return _notes(pretrained, parts)
 
 
 def _check_fits(found: Pretrained, network: Any, parts: Parts) -> None:

@@ -77,7 +77,7 @@ def status_of(run: Path, steps: int) -> tuple[Status, str]:
     try:
         return read_status(run), ""
     except NoiseregError as error:
-        found = checkpoint_files.latest(run / "checkpoints", lambda _: None)
-        step = found.step if found else 0
+        newest = checkpoint_files.latest(run / "checkpoints", lambda _: None)
+        step = newest.step if newest else 0
         state = "finished" if step >= steps else "stopped"
         return Status(status=state, step=step), str(error)

@@ -162,13 +162,13 @@ class Run:
                     f"{self.path} has no checkpoint of step {step}; there are: {have}"
                 )
             return checkpoint.Checkpoint.open(folder / f"{step:06d}")
-        found = checkpoint.latest(folder, (reporter or Reporter()).note)
-        if found is None:
+        newest = checkpoint.latest(folder, (reporter or Reporter()).note)
+        if newest is None:
             raise NoiseregError(
                 f"{self.path} has no whole checkpoint; go on training it: noisereg train --resume "
                 f"--out {self.path}"
             )
-        return found
+        return newest
 
     def load(
         self,
@@ -182,16 +182,16 @@ class Run:
         """
         assert self.registry is not None
         runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
-        found = self.checkpoint(step, reporter)
+        chosen = self.checkpoint(step, reporter)
         parts = build_parts(self.config, self.registry, runtime, shape=self.shape)
-        weights = found.weights(ema)
+        weights = chosen.weights(ema)
         if not checkpoint.finite(weights.values()):
             others = [
-                str(s) for s in checkpoint_files.steps_in(found.path.parent) if s != found.step
+                str(s) for s in checkpoint_files.steps_in(chosen.path.parent) if s != chosen.step
             ]
             raise NotFinite(
-                f"{shown(self.path)}: the {'averaged ' * ema}weights of step {found.step} are not "
-                "finite, so nothing can be drawn from them; "
+                f"{shown(self.path)}: the {'averaged ' * ema}weights of step {chosen.step} are "
+                "not finite, so nothing can be drawn from them; "
                 + (
                     f"give `checkpoint={others[-1]}`"
                     if others

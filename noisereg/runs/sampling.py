@@ -84,9 +84,9 @@ def resolve(
         if grid.params:
             raise NoiseregError("grid auto takes no parameters; name the grid to give it some")
         grid = Spec.parse(compatible.default_grid(process, noise, solver))
-    found = registry.find("grid", grid.name)
-    filled = registry.params(found, grid.params).model_dump(mode="json")
-    resolved = resolved.model_copy(update={"grid": Spec(name=found.recorded, params=filled)})
+    grid_entry = registry.find("grid", grid.name)
+    filled = registry.params(grid_entry, grid.params).model_dump(mode="json")
+    resolved = resolved.model_copy(update={"grid": Spec(name=grid_entry.recorded, params=filled)})
     compatible.check_solver(process, noise, solver, paired)
     build_grid(resolved, registry)
     conditions.check(task, resolved.guidance)

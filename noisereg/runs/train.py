@@ -139,10 +139,10 @@ def train(
     if not runtime.main:
         reporter = Reporter()
     with run_folder(config, out, runtime, reporter) as folder:
-        parts, found, parent = prepare(
+        parts, saved, parent = prepare(
             config, folder, resume, registry, reporter, runtime, accept_data
         )
-        return _Training(parts, folder, found, parent, registry, reporter, runtime).go()
+        return _Training(parts, folder, saved, parent, registry, reporter, runtime).go()
 
 
 class _Training:

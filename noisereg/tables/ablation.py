@@ -350,12 +350,12 @@ def _distinct(
     """``key (a, b)`` for every key in which rows' measurements differ."""
     measured = [m for row in rows for m in row.measurements if m.components]
     keys = dict.fromkeys(k for m in measured for k in read(m))
-    found = []
+    remarks = []
     for key in keys:
         values = list(dict.fromkeys(text_of(read(m)[key]) for m in measured if key in read(m)))
         if len(values) > 1:
-            found.append(f"{kind}{key} ({', '.join(values[:4])}{', …' * (len(values) > 4)})")
-    return found
+            remarks.append(f"{kind}{key} ({', '.join(values[:4])}{', …' * (len(values) > 4)})")
+    return remarks
 
 
 def difference_notes(rows: list[Row], shown: set[str]) -> list[str]:
@@ -369,13 +369,13 @@ def difference_notes(rows: list[Row], shown: set[str]) -> list[str]:
     def values(m: Measurement) -> dict[str, Any]:
         return {k: v for k, v in m.values.items() if k not in shown}
 
-    found = [
+    remarks = [
         *_distinct(rows, components, ""),
         *_distinct(rows, values, ""),
         *_distinct(rows, lambda m: m.sampling, "sample."),
         *_distinct(rows, lambda m: m.environment, ""),
     ]
-    return [f"rows differ in more than their names show: {'; '.join(found)}"] if found else []
+    return [f"rows differ in more than their names show: {'; '.join(remarks)}"] if remarks else []
 
 
 def _statistics_notes(table: Table, picked: bool) -> list[str]:

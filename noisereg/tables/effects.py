@@ -117,15 +117,15 @@ def _contrasts(
     places: Sequence[tuple[str, str]], a: str, b: str
 ) -> list[tuple[str, dict[tuple[str, str], int]]]:
     """(label, {cell: sign}): the simple effects, then the interactions."""
-    found: list[tuple[str, dict[tuple[str, str], int]]] = []
+    contrasts: list[tuple[str, dict[tuple[str, str], int]]] = []
     first = dict.fromkeys(x for x, _ in places if x != a)
     second = dict.fromkeys(y for _, y in places if y != b)
-    found += [
+    contrasts += [
         (f"{x}, with {b}" if b != "none" else x, {(x, b): 1, (a, b): -1})
         for x in first
         if (x, b) in places
     ]
-    found += [
+    contrasts += [
         (f"{y}, with {a}" if a != "none" else y, {(a, y): 1, (a, b): -1})
         for y in second
         if (a, y) in places
@@ -134,8 +134,8 @@ def _contrasts(
         for y in second:
             cells = {(x, y): 1, (x, b): -1, (a, y): -1, (a, b): 1}
             if all(place in places for place in cells):
-                found.append((f"{x} × {y}", cells))
-    return found
+                contrasts.append((f"{x} × {y}", cells))
+    return contrasts
 
 
 def _contrast(cells: Sequence[tuple[int, Values]]) -> dict[str, float]:
@@ -148,8 +148,8 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
         "a difference to the baseline, paired over seeds; ×: what both do beyond the sum of what "
         "each does alone"
     ]
-    found = [each for row in rows for each in row.estimates.values()]
-    counts = [len(each.values) for each in found]
+    estimates = [each for row in rows for each in row.estimates.values()]
+    counts = [len(each.values) for each in estimates]
     if any(n >= FEWEST for n in counts):
         notes.append(
             f"mean ± half the {100 * (1 - ALPHA):.0f} % interval (Student), each for itself"
@@ -160,7 +160,7 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
                 else ""
             )
         )
-        verdicts = {each.comparison.verdict for each in found if each.comparison}
+        verdicts = {each.comparison.verdict for each in estimates if each.comparison}
         stars = bool(verdicts & {"better", "worse"})
         marked = "* significant at 5 %" if stars else "none is significant at 5 %"
         if family:

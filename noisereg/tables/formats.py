@@ -125,8 +125,8 @@ def number_text(x: float, sign: bool = False) -> str:
     plus = "+" if sign and x > 0 else ""
     if math.isinf(x):
         return f"{plus}inf" if x > 0 else "−inf"
-    found = digits(x)
-    return f"{plus}{found.number}" + (f"e{found.exponent}" if found.exponent else "")
+    shown = digits(x)
+    return f"{plus}{shown.number}" + (f"e{shown.exponent}" if shown.exponent else "")
 
 
 def _shown(row: Row, name: str, effect: bool) -> Shown:
@@ -146,13 +146,13 @@ def _shown(row: Row, name: str, effect: bool) -> Shown:
         text = " / ".join(number_text(v, sign=effect) for v in several)
         one = digits(numbers[0]) if finite and each and len(numbers) == 1 else None
         return Shown(text, change, verdict, _signed(one, numbers[0], effect))
-    found = _signed(digits(estimate.mean, half), estimate.mean, effect)
-    assert found is not None
-    if not found.half_width:  # the same at every seed
-        found = Digits(found.number, decimal(0, _decimals(found.number)), found.exponent)
-    value = f"{found.number} ± {found.half_width}"
-    value = f"({value})e{found.exponent}" if found.exponent else value
-    return Shown(f"{value}{mark}", change, verdict, found, mark)
+    shown = _signed(digits(estimate.mean, half), estimate.mean, effect)
+    assert shown is not None
+    if not shown.half_width:  # the same at every seed
+        shown = Digits(shown.number, decimal(0, _decimals(shown.number)), shown.exponent)
+    value = f"{shown.number} ± {shown.half_width}"
+    value = f"({value})e{shown.exponent}" if shown.exponent else value
+    return Shown(f"{value}{mark}", change, verdict, shown, mark)
 
 
 def _signed(found: Digits | None, x: float, effect: bool) -> Digits | None:

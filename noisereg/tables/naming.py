@@ -215,18 +215,18 @@ def conditions(match: str, words: Words, flag: str) -> list[tuple[str, str]]:
     Raises:
         NoiseregError: for what is no assignment, or a key that there is not.
     """
-    found: list[tuple[str, str]] = []
+    conditions: list[tuple[str, str]] = []
     for part in re.split(rf",(?={KEY}=)", match):
         key, equals, value = part.partition("=")
         if not equals or not re.fullmatch(KEY, key):
             raise NoiseregError(f"{flag}: expected KEY=VALUE,…, such as process=iadb")
         if key.startswith("sample.") or words.has(key):
-            found.append((key, value))
-        elif found and ":" in found[-1][1]:
-            found[-1] = (found[-1][0], f"{found[-1][1]},{part}")
+            conditions.append((key, value))
+        elif conditions and ":" in conditions[-1][1]:
+            conditions[-1] = (conditions[-1][0], f"{conditions[-1][1]},{part}")
         else:
             words.check(key, flag.partition(" ")[0])
-    return found
+    return conditions
 
 
 def where(measurements: Sequence[Measurement], match: str) -> list[Measurement]:
@@ -249,18 +249,18 @@ def matching(rows: list[Row], match: str, flag: str) -> list[Row]:
     """
     if "=" in match:
         wanted = conditions(match, Words([row.first for row in rows]), flag)
-        found = [row for row in rows if all(matches(row.first, k, v) for k, v in wanted)]
+        matching = [row for row in rows if all(matches(row.first, k, v) for k, v in wanted)]
     else:
-        found = [row for row in rows if match in (row.label, row.first.name, row.first.source)]
+        matching = [row for row in rows if match in (row.label, row.first.name, row.first.source)]
     there = "; ".join(dict.fromkeys(row.label for row in rows))
-    if not found:
+    if not matching:
         raise NoiseregError(
             f"{flag} matches no row; expected KEY=VALUE,… that fits one of: {there}"
         )
-    one_section = [row for row in found if row.first.steps == found[0].first.steps]
+    one_section = [row for row in matching if row.first.steps == matching[0].first.steps]
     if len(one_section) > 1:
         several = "; ".join(row.label for row in one_section)
         raise NoiseregError(
             f"{flag} matches several rows ({several}); add a key in which they differ"
         )
-    return found
+    return matching

@@ -123,8 +123,8 @@ def difference_test(
             return Test("identical" if largest <= rounding else "constant", difference, n, paired)
         if n < FEWEST:
             return Test("too few seeds", difference, n, paired)
-        found = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-        p, freedom = float(found.pvalue), float(found.df)
+        result = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+        p, freedom = float(result.pvalue), float(result.df)
     if not (math.isfinite(p) and math.isfinite(error)):  # squares beyond a float's range
         return Test("not finite", difference, n, paired)
     return Test(None, difference, n, paired, p, error, freedom)

@@ -368,17 +368,17 @@ class StoredTable(_Stored):
         """A line for each part that does not fit its digest; none for a file without digests."""
         if not self.digest and not any(row.digest for row in self.rows):
             return []
-        found = [
+        remarks = [
             f"{row.label}: changed after it was written (it does not fit its digest)"
             for row in self._whole_rows()
             if row.digest != _digest(row)
         ]
         if self.digest != self._own_digest():
-            found.append(
+            remarks.append(
                 "the table's rows, head or notes: changed after they were written (they do not "
                 "fit their digest)"
             )
-        return [line for line in found if line not in self.remarks]
+        return [line for line in remarks if line not in self.remarks]
 
     def _whole_rows(self) -> list[StoredRow]:
         """The rows with what they share."""

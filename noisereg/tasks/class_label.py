@@ -23,19 +23,19 @@ class ClassLabel(Task):
     def __init__(self, params: ClassParams, ctx: Context) -> None:
         count = params.classes
         if ctx.dataset is not None:
-            found = ctx.dataset.classes
-            if not found:
+            classes = ctx.dataset.classes
+            if not classes:
                 raise NoiseregError(
                     "`task=class` needs labels and this data set has none"
                     + "".join(f" ({note})" for note in ctx.dataset.notes if "class" in note)
                     + "; expected one with classes (digits, mnist, cifar10, a folder with a "
                     "subfolder for each class), or `task=unconditional`"
                 )
-            if count not in ("auto", found):
+            if count not in ("auto", classes):
                 raise NoiseregError(
-                    f"class:classes={count}: the data set has {found} classes; leave it on auto"
+                    f"class:classes={count}: the data set has {classes} classes; leave it on auto"
                 )
-            count = found
+            count = classes
         if count == "auto":
             raise NoiseregError(
                 "class:classes=auto needs a data set to count the classes of; give their number"

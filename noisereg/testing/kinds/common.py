@@ -86,14 +86,14 @@ def learns(component: Any) -> bool:
 
 def numeric_bounds(model: type[Params]) -> dict[str, list[float]]:
     """The inclusive bounds (ge, le) of each numeric parameter at the top level."""
-    found: dict[str, list[float]] = {}
+    bounds_of: dict[str, list[float]] = {}
     for name, info in model.model_fields.items():
         if model_of(info.annotation) is not None:
             continue
         bounds = [getattr(m, k) for m in info.metadata for k in ("ge", "le") if hasattr(m, k)]
         if bounds:
-            found[name] = bounds
-    return found
+            bounds_of[name] = bounds
+    return bounds_of
 
 
 def try_bounds(subject: Subject, attempt: Callable[[dict[str, Any]], None]) -> None:

@@ -34,19 +34,19 @@ def one_row_a_sample(subject: Subject) -> None:
     from one sample too.
     """
     features, x = first_features(subject)
-    found = features(x)
+    rows = features(x)
     expect(
-        found.ndim == 2 and len(found) == len(x),
-        f"it gives {tuple(found.shape)} for {len(x)} samples; expected (N, D)",
+        rows.ndim == 2 and len(rows) == len(x),
+        f"it gives {tuple(rows.shape)} for {len(x)} samples; expected (N, D)",
     )
     expect(
-        found.is_floating_point() or found.dtype == torch.uint8,
-        f"it gives {found.dtype}; expected float or uint8",
+        rows.is_floating_point() or rows.dtype == torch.uint8,
+        f"it gives {rows.dtype}; expected float or uint8",
     )
-    expect(bool(torch.isfinite(found.float()).all()), "its features are not finite")
-    expect(not found.requires_grad, "its features have a gradient: use torch.inference_mode")
+    expect(bool(torch.isfinite(rows.float()).all()), "its features are not finite")
+    expect(not rows.requires_grad, "its features have a gradient: use torch.inference_mode")
     expect(
-        features(x[:1]).shape == (1, found.shape[1]),
+        features(x[:1]).shape == (1, rows.shape[1]),
         "of one sample it gives another number of features",
     )
 
@@ -55,8 +55,8 @@ def one_row_a_sample(subject: Subject) -> None:
 def samples_do_not_see_each_other(subject: Subject) -> None:
     """A sample's features do not depend on the other samples, or on their order."""
     features, x = first_features(subject)
-    found = features(x)
-    error = relative_error(torch.cat([features(x[k : k + 1]) for k in range(len(x))]), found)
+    together = features(x)
+    error = relative_error(torch.cat([features(x[k : k + 1]) for k in range(len(x))]), together)
     expect(
         error <= 1e-4,
         f"the features of single samples differ from those in a batch by {error:.1e}",

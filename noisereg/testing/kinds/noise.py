@@ -309,21 +309,21 @@ def whiten_inverts_color(subject: Subject) -> None:
         z = draw_latents(noise, shape, 5, dtype=dtype)
         with torch.no_grad():
             eps = noise.color(z, t)
-        found: list[Tensor] = []
+        whitened: list[Tensor] = []
 
-        def whiten(eps: Tensor = eps, found: list[Tensor] = found) -> None:
+        def whiten(eps: Tensor = eps, whitened: list[Tensor] = whitened) -> None:
             with torch.no_grad():
-                found.append(noise.whiten(eps, t))
+                whitened.append(noise.whiten(eps, t))
 
         if refused(whiten) is not None:
             continue
         done += 1
-        error = relative_error(found[0], z["z"])
+        error = relative_error(whitened[0], z["z"])
         expect(
             error <= tolerance,
             f"whiten(color(z)) is z up to {error:.1e} in {dtype}; expected {tolerance:g}",
         )
-        expect(found[0].dtype == dtype, f"whiten gives {found[0].dtype} from {dtype}")
+        expect(whitened[0].dtype == dtype, f"whiten gives {whitened[0].dtype} from {dtype}")
     if not done:
         raise NotApplicable("it refuses to whiten")
 
@@ -525,11 +525,11 @@ def given_a_condition_it_keeps_its_promises(subject: Subject) -> None:
     for row in range(2):
         one = noise.given(cond[row : row + 1].expand(n, *shape))
         root = noise_matrix(one, shape, 0.5)
-        found = float(root.square().sum() / n)
+        power = float(root.square().sum() / n)
         said = float(one.mean_square(torch.full((n,), 0.5, dtype=torch.float64))[0])
         expect(
-            abs(found - said) <= 1e-4 * found,
-            f"under a condition tr(L Lᵀ)/n is {found:.6f} and mean_square says {said:.6f}",
+            abs(power - said) <= 1e-4 * power,
+            f"under a condition tr(L Lᵀ)/n is {power:.6f} and mean_square says {said:.6f}",
         )
     if refused(lambda: told.whiten(eps, t)) is None:
         again = told.whiten(eps, t)
@@ -689,18 +689,18 @@ def log_det_of_matrix(subject: Subject) -> None:
             not noise.diagonal or off == 0,
             f"diagonal is set, and at t = {time:g} L has an entry {off:.3g} beside it",
         )
-        found: list[Tensor] = []
+        said: list[Tensor] = []
         t = torch.tensor([time], dtype=torch.float64)
-        if refused(partial(_append, found, noise, t, shape)):
+        if refused(partial(_append, said, noise, t, shape)):
             refusals += 1
             continue
         exact = float(torch.linalg.slogdet(root).logabsdet)
         expect(
-            tuple(found[0].shape) == (1,), f"log_det gives {tuple(found[0].shape)}; expected (B,)"
+            tuple(said[0].shape) == (1,), f"log_det gives {tuple(said[0].shape)}; expected (B,)"
         )
         expect(
-            abs(float(found[0]) - exact) <= 1e-3 * math.prod(shape),
-            f"at t = {time:g} log |det L| is {exact:.4f} and log_det says {float(found[0]):.4f}",
+            abs(float(said[0]) - exact) <= 1e-3 * math.prod(shape),
+            f"at t = {time:g} log |det L| is {exact:.4f} and log_det says {float(said[0]):.4f}",
         )
     if refusals == 3 and not noise.diagonal:
         raise NotApplicable("it refuses to give log |det L|")

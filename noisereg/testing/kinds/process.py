@@ -124,16 +124,15 @@ def noise_gain_is_that_of_split(subject: Subject) -> None:
     t = training_times(process)
     x_t, out, change = (double(len(t), s) for s in (5, 6, 7))
     moved = process.split(out + change, x_t, t)[1] - process.split(out, x_t, t)[1]
-    found = moved.flatten(1).norm(dim=1) / change.flatten(1).norm(dim=1)
+    measured = moved.flatten(1).norm(dim=1) / change.flatten(1).norm(dim=1)
     claimed = process.noise_gain(t)
     expect(claimed.shape == t.shape, f"noise_gain gives {tuple(claimed.shape)}; expected (B,)")
-    gap = ((found - claimed).abs() / found.clamp(min=1e-3)).max().item()
-    worst = int(((found - claimed).abs() / found.clamp(min=1e-3)).argmax())
+    gap = ((measured - claimed).abs() / measured.clamp(min=1e-3)).max().item()
+    worst = int(((measured - claimed).abs() / measured.clamp(min=1e-3)).argmax())
     expect(
         gap <= 1e-4,
-        f"at t = {t[worst]:g} ε̂ moves {found[worst]:.4g} times as far as the output; noise_gain "
-        "says "
-        f"{claimed[worst]:.4g}",
+        f"at t = {t[worst]:g} ε̂ moves {measured[worst]:.4g} times as far as the output; "
+        f"noise_gain says {claimed[worst]:.4g}",
     )
 
 
@@ -244,8 +243,8 @@ def _expect_convergence(
         errors = []
         for steps in (50, 200):
             times = default_times(process, noise, steps, subject.registry)
-            found = output_covariance(model, process, noise, shape, times, eta)
-            errors.append(matrix_error(found, data))
+            covariance = output_covariance(model, process, noise, shape, times, eta)
+            errors.append(matrix_error(covariance, data))
         expect(
             errors[1] < max(0.6 * errors[0], 0.02),
             f"under {name} noise with η = {eta:g} the output covariance does not come to the "

@@ -232,9 +232,13 @@ def same_under_several_ranks(subject: Subject) -> None:
     )
     for k, gradient in enumerate(wanted):
         parts = [torch.zeros_like(parameters[k]) if g[k] is None else g[k] for _, g in results]
-        found = torch.stack(parts).mean(0)
-        gap = relative_error(found, torch.zeros_like(found) if gradient is None else gradient)
-        small = float(found.norm()) < 1e-7 and (gradient is None or float(gradient.norm()) < 1e-7)
+        combined = torch.stack(parts).mean(0)
+        gap = relative_error(
+            combined, torch.zeros_like(combined) if gradient is None else gradient
+        )
+        small = float(combined.norm()) < 1e-7 and (
+            gradient is None or float(gradient.norm()) < 1e-7
+        )
         expect(
             small or gap <= 1e-3,
             "the gradient of two ranks is off that of one rank with the whole batch by "

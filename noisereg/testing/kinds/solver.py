@@ -182,11 +182,11 @@ def shows_its_order(subject: Subject) -> None:
     coarse, fine = (
         matrix_error(_covariance(solver, process, noise, steps), data) for steps in (40, 80)
     )
-    found = float(torch.log2(torch.tensor(coarse / max(fine, 1e-300))))
+    order = float(torch.log2(torch.tensor(coarse / max(fine, 1e-300))))
     expect(
-        found >= solver.order - 0.4 or fine < 1e-5,
+        order >= solver.order - 0.4 or fine < 1e-5,
         f"order is {solver.order}, and from 40 to 80 steps the error falls from {coarse:.2e} to "
-        f"{fine:.2e}, by 2 to the power {found:.2f}",
+        f"{fine:.2e}, by 2 to the power {order:.2f}",
     )
 
 
