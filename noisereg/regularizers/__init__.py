@@ -13,8 +13,8 @@ class IsotropyParams(RegularizerParams):
         "batch",
         description="where E is taken before the square: over the micro-batch of all ranks (eq. "
         "28), within bins of t, or in bins of two samples on average, both without the "
-        "variance of the mean; timestep-bin-plain and sample-plain (the authors' improved-diffusion code: no "
-        "mean at all) have it in them",
+        "variance of the mean; timestep-bin-plain and sample-plain (the authors' "
+        "improved-diffusion code: no mean at all) have it in them",
     )
     level: Literal["noise", "one"] = Field(
         "noise",

@@ -74,8 +74,8 @@ def open_parent(
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
             f"`parent={path}@{weights.step}` has changed since this configuration recorded it "
-            f"(its SHA-256 was {record.sha256[:12]}… and is {digest[:12]}…); take parent.sha256 out of "
-            "the configuration to start from what it is"
+            f"(its SHA-256 was {record.sha256[:12]}… and is {digest[:12]}…); take parent.sha256 "
+            "out of the configuration to start from what it is"
         )
     before = config.parent.updates if config.parent else 0
     resolved = ParentRecord(
