@@ -98,9 +98,11 @@ def decoder_term(
     """
     log_std = decoder_log_std(process, before, t, fraction)
     log_std = log_std if log_std.ndim > 1 else per_sample(log_std, x0)
-    if levels and noise.diagonal:
-        return discretised_nll(x0, here.x0_hat.detach(), log_std, levels)
     zero = torch.zeros_like(t)
+    if levels and noise.diagonal:
+        with torch.no_grad():  # L is diagonal, so that L⁻¹·1 is what each number's σ̃ is divided by
+            log_entry = -noise.whiten(torch.ones_like(x0), zero).abs().log()
+        return discretised_nll(x0, here.x0_hat.detach(), log_std + log_entry, levels)
     with torch.no_grad():
         whitened = noise.whiten(x0 - here.x0_hat, zero)
         log_det = noise.log_det(zero, tuple(x0.shape[1:])).to(whitened)

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from noisereg.api import Noise, Prediction
 from noisereg.diffusion import law
 from noisereg.diffusion.bound import (
     decoder_log_std,
+    decoder_term,
     discretised_nll,
     gaussian_nll,
     step_kl,
@@ -86,3 +88,31 @@ def test_the_decoders_deviation_runs_from_the_posterior_before_it_to_the_noise()
         process, ONE, ONE, 0.0
     ).exp()  # one step in all: there is none before it
     assert torch.allclose(alone, process.noise_scale(ONE))
+
+
+class Uneven(Noise):
+    """L = diag(1, 2, ½)."""
+
+    diagonal = True
+    entries = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+
+    def color(self, latents, t):
+        return latents["z"] * self.entries
+
+    def mean_square(self, t):
+        return self.entries.square().mean().expand(t.shape)
+
+    def whiten(self, eps, t):
+        return eps / self.entries
+
+
+def test_the_decoder_of_uneven_noise_has_each_numbers_own_width():
+    process = build("process", "iadb")
+    x0 = torch.tensor([[-0.2, 0.0, 0.6]]).double().mul(127.5).round() / 127.5
+    x0_hat = x0 + torch.tensor([[0.01, -0.02, 0.005]]).double()
+    before, t = 0.03 * ONE, 0.02 * ONE
+    given = decoder_term(process, Uneven(), x0, Prediction(x0_hat, x0_hat), before, t, 0.0, 256)
+    std = decoder_log_std(process, before, t, 0.0).exp() * Uneven.entries
+    half = 1 / 255
+    expected = Normal(x0_hat, std).cdf(x0 + half) - Normal(x0_hat, std).cdf(x0 - half)
+    assert given.item() == pytest.approx(-expected.log().sum().item(), rel=1e-9)
