@@ -1015,4 +1015,9 @@ class Logger(_Built):
 
     def logged(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
+    def pictured(self, step: int, name: str, picture: bytes) -> None:
+        """A picture of what the run makes, as a PNG, after :meth:`logged` of the same step:
+        ``samples``, and ``trajectory``, from noise to data. By default nothing is done with it.
+        """
+
     def run_ended(self, error: BaseException | None) -> None: ...

@@ -120,6 +120,7 @@ def test_every_package_of_plugins_is_listed_and_in_order(environment, installed)
         ("noisereg-flow", "process", "edm"): "ok",
         ("noisereg-flow", "process", "rectified-flow"): "ok",
         ("noisereg-heavy-tail", "noise", "student-t"): "ok",
+        ("noisereg-mlflow", "logger", "mlflow"): "ok",
         ("noisereg-offset", "noise", "offset"): "ok",
         ("noisereg-offset", "noise", "pyramid"): "ok",
         ("noisereg-spectral", "regularizer", "spectral"): "ok",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from noisereg.cli.groups import grouped, on_command_line
-from noisereg.cli.options import CheckpointStep, NoPlugins, Plugins, RawWeights, open_registry
+from noisereg.cli.options import NoPlugins, Plugins, RawWeights, open_registry
 from noisereg.errors import NoiseregError, nearest
 from noisereg.terminal import printable
 
@@ -101,7 +101,14 @@ class Sampling:
         typer.Option(help="Classifier-free guidance of --task class runs; 1: off. [the runs']"),
     ] = None
     seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0
-    checkpoint: CheckpointStep = None
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP,…|all|best",
+            help="Checkpoints; several are a row each: 300,400. best: the one that "
+            "train.keep_best kept. [the newest]",
+        ),
+    ] = None
     raw_weights: RawWeights = False
 
 
@@ -279,7 +286,7 @@ def _measure(
         "grid": sampling.grid,
         "guidance": sampling.guidance,
         "seed": sampling.seed,
-        "checkpoint": sampling.checkpoint,
+        "checkpoint": _keys(sampling.checkpoint),
         "ema": not sampling.raw_weights,
         "plugins": tuple(plugins.plugin or ()),
         "where": rows.where,

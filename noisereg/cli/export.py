@@ -36,7 +36,9 @@ def export(
     from noisereg.exchange.to_diffusers import export as to_diffusers
     from noisereg.runs.run import Run
 
-    pipeline = to_diffusers(Run.open(run, registry), out.expanduser(), checkpoint, not raw_weights)
+    opened = Run.open(run, registry)
+    step = None if checkpoint is None else opened.checkpoint_step(checkpoint)
+    pipeline = to_diffusers(opened, out.expanduser(), step, not raw_weights)
     print(
         json.dumps({"folder": str(out), "pipeline": pipeline}) if as_json else f"{out}: {pipeline}"
     )

@@ -36,7 +36,14 @@ ConfigFile = Annotated[
         "--config", metavar="FILE|NAME", help="A YAML file, or a shipped configuration's name."
     ),
 ]
-CheckpointStep = Annotated[int | None, typer.Option(help="The checkpoint's step. [the newest]")]
+CheckpointStep = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="STEP|best",
+        help="The checkpoint's step, or the best that train.keep_best kept. [the newest]",
+    ),
+]
 RawWeights = Annotated[
     bool, typer.Option("--raw-weights", help="The weights themselves, not their average.")
 ]

@@ -29,7 +29,11 @@ def duration(seconds: float) -> str:
 
 def _columns(metrics: Mapping[str, float]) -> str:
     """``loss 0.214  isotropy 0.0031  6,120 img/s``: the loss, each regularizer, the speed."""
-    shown = [f"{k} {v:.3g}" for k, v in metrics.items() if k not in LEFT_OUT and "/" not in k]
+    shown = [
+        f"{k.removeprefix('eval/')} {v:.3g}"
+        for k, v in metrics.items()
+        if k not in LEFT_OUT and ("/" not in k or k.startswith("eval/"))
+    ]
     if speed := metrics.get("images_per_second"):
         shown.append(f"{speed:,.0f} img/s")
     return "  ".join(shown)

@@ -26,6 +26,8 @@ from noisereg.evaluation.samples import Drawing, draw_samples, plan, read_sample
 from noisereg.evaluation.selection import SampleFiles, Selection
 from noisereg.plugins.registry import Registry, registry
 from noisereg.plugins.spec import Spec
+from noisereg.runs import checkpoint_files
+from noisereg.runs.checkpoint_files import name_of, steps_in
 from noisereg.runs.config import RuntimeConfig, data_spec, validate
 from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
@@ -37,6 +39,8 @@ from noisereg.tables.effects import check_factors, effects
 from noisereg.tables.naming import Words, spec_label, varying_params, where
 from noisereg.tables.table import Measurement, Table
 
+CHECKPOINT = "checkpoint"
+"""The key of a table's rows that says which of a run's checkpoints was measured."""
 DRAWN = 10_000
 """Samples drawn of a run where ``num`` is not given and the reference has more."""
 
@@ -299,12 +303,16 @@ def _plan(
                 f"{run.path} is conditioned on data: expected `reference=train` or heldout"
             )
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
-        for eta, steps in itertools.product(options.eta or (None,), options.steps or (None,)):
+        each = itertools.product(
+            checkpoints(run, options.checkpoint), options.eta or (None,), options.steps or (None,)
+        )
+        for (asked, checkpoint), eta, steps in each:
             sampling = plan(
                 run,
                 own,
                 steps=steps,
                 eta=eta,
+                checkpoint=checkpoint,
                 condition=f"{real.name} {real.identity}" if conditional else "",
                 reporter=reporter,
                 **options.sampling(),
@@ -325,6 +333,7 @@ def _plan(
                     read,
                     sampling.store,
                     diverged=reason,
+                    checkpoint=asked,
                 )
             )
     for files in group.files:
@@ -352,6 +361,28 @@ def _same(x: Any) -> Any:
     return x
 
 
+def checkpoints(run: Run, asked: Sequence[int | str]) -> list[tuple[str, int | None]]:
+    """What names each checkpoint in a table, and its step: of one that needs no name (the newest,
+    the only one that was asked for) an empty text.
+
+    Raises:
+        NoiseregError: for text that is neither a step nor all nor best, and a step that there is
+            no checkpoint of.
+    """
+    if not asked:
+        return [("", None)]
+    found: dict[str, int] = {}
+    folder = run.path / "checkpoints"
+    for text in map(str, asked):
+        if text == "all":
+            whole = [s for s in steps_in(folder) if checkpoint_files.whole(folder / name_of(s))]
+            found |= {str(step): step for step in whole}
+        else:
+            found[text] = run.checkpoint_step(text)
+    several = len(asked) > 1 or "all" in map(str, asked)
+    return [(text if several else "", step) for text, step in found.items()]
+
+
 # The table
 
 
@@ -361,11 +392,12 @@ def _measurement(candidate: Candidate) -> Measurement:
             source=candidate.source, numbers=candidate.numbers, name=candidate.source
         )
     record = candidate.sampling.record()
+    named = {CHECKPOINT: candidate.checkpoint} if candidate.checkpoint else {}
     return Measurement(
         source=candidate.source,
         numbers=candidate.numbers,
         components=selection.components(candidate.run),
-        values=selection.values(candidate.run),
+        values=selection.values(candidate.run) | named,
         seed=candidate.run.config.seed,
         steps=record["steps"],
         sampling={
@@ -380,6 +412,7 @@ def _measurement(candidate: Candidate) -> Measurement:
                 "bf16",
                 "condition",
             )
+            if not (k == CHECKPOINT and named)
         },
         environment=selection.environment(candidate.run),
         diverged=candidate.diverged,

@@ -48,6 +48,8 @@ class Candidate:
     numbers: dict[str, float] = field(default_factory=dict)
     diverged: str = ""
     """Why it has no numbers, where training or sampling gave what is not finite."""
+    checkpoint: str = ""
+    """What names its checkpoint, where several of a run are measured."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class Options:
     grid: str | None = None
     guidance: float | None = None
     seed: int = 0
-    checkpoint: int | None = None
+    checkpoint: tuple[int | str, ...] = ()
+    """Steps, ``best`` or ``all``; none: the newest of each run."""
     ema: bool = True
     inception_weights: Path | None = None
     """For a parameter of a feature space that is declared to be this (``option``)."""
@@ -75,6 +76,5 @@ class Options:
             "grid": self.grid,
             "guidance": self.guidance,
             "seed": self.seed,
-            "checkpoint": self.checkpoint,
             "ema": self.ema,
         }

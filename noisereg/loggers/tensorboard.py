@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ class TensorBoard(Logger):
     def logged(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
+
+    def pictured(self, step: int, name: str, picture: bytes) -> None:
+        import numpy as np
+        from PIL import Image
+
+        pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def run_ended(self, error: BaseException | None) -> None:
         self._writer.close()

@@ -96,6 +96,19 @@ FILE, MODULE, SESSION = "file", "module", "session"
 ``noisereg.register``.
 """
 
+COMES_WITH = {
+    "wandb": "noisereg-wandb",
+    "mlflow": "noisereg-mlflow",
+    "student-t": "noisereg-heavy-tail",
+    "offset": "noisereg-offset",
+    "pyramid": "noisereg-offset",
+    "equal-snr": "noisereg-equal-snr",
+    "spectral": "noisereg-spectral",
+    "rectified-flow": "noisereg-flow",
+    "edm": "noisereg-flow",
+}
+"""Which plugin of the repository (docs/plugins/known.md) brings what people ask for by name."""
+
 Status = Literal["ok", "slow", "broken", "conflict", "blocked", "incompatible"]
 
 
@@ -709,6 +722,11 @@ class Registry:
             return f"{text}{hint} {look}"
         if off:
             return f"{text}{off} {look}"
+        if name in COMES_WITH:
+            return (
+                f"{text}; it comes with the plugin {COMES_WITH[name]} of noisereg's repository: "
+                f"pip install ./plugins/{COMES_WITH[name]}"
+            )
         if _is_path(name):
             return f"{text}; a path begins with ./, / or ~ {look}"
         bring = "if a plugin brings it, pip install that, or give its file with `plugin`"

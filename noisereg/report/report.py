@@ -58,18 +58,19 @@ class _Rows:
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation = evaluation
-        self.by_source: dict[tuple[str, int | None], Candidate] = {}
+        self.by_source: dict[tuple[str, int | None, str], Candidate] = {}
         for candidate in evaluation.candidates:
             steps = candidate.sampling.settings.steps if candidate.sampling else None
-            self.by_source[candidate.source, steps] = candidate
+            self.by_source[candidate.source, steps, candidate.checkpoint] = candidate
         self.table: Table = evaluation.table
 
     def candidates(self, row: Row) -> list[Candidate]:
         """One a seed, of those whose training did not diverge."""
         return [
-            self.by_source[m.source, m.steps]
+            self.by_source[place]
             for m in row.measurements
-            if not m.diverged and (m.source, m.steps) in self.by_source
+            if not m.diverged
+            and (place := (m.source, m.steps, m.values.get("checkpoint", ""))) in self.by_source
         ]
 
     def once(self) -> list[tuple[str, list[Candidate]]]:
@@ -127,7 +128,7 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
 
 def number_pictures(table: Table) -> list[Picture]:
     """The pictures that a table's numbers give by themselves, without its runs."""
-    makers = [_differences] if table.effects else [_strength, _steps]
+    makers = [_differences] if table.effects else [_strength, _steps, _checkpoints]
     return [made for make in makers if (made := make(table)) is not None]
 
 
@@ -240,7 +241,7 @@ def _strengths(row: Row) -> list[tuple[str, float]]:
 
 def _without(label: str, assignment: str) -> str:
     """``isotropy(weight=0.1, space=plain)`` without ``weight=0.1``."""
-    for text in (f"({assignment})", f"{assignment}, ", f", {assignment}"):
+    for text in (f"({assignment})", f"{assignment}, ", f", {assignment}", f" · {assignment}"):
         label = label.replace(text, "")
     return label
 
@@ -258,6 +259,30 @@ def _steps(table: Table) -> Picture | None:
         "Numbers against sampling steps",
         "Means over seeds; bars are 95 % intervals from three seeds on.",
         pictures.numbers_over("sampling steps", _titles(table), lines, salt="steps"),
+    )
+
+
+def _checkpoints(table: Table) -> Picture | None:
+    """Each number against the training step, where several checkpoints were measured."""
+    lines: dict[str, list[tuple[float, Any]]] = {}
+    for row in table.rows:
+        step = str(row.first.values.get("checkpoint", ""))
+        if step.isdecimal():
+            named = f"checkpoint={step}"
+            line = "" if row.label == named else _without(row.label, named)
+            if len(table.steps) > 1:
+                line += f" · {row.first.steps} steps"
+            lines.setdefault(line, []).append((float(step), _numbers(row)))
+    lines = {label: points for label, points in lines.items() if len(points) > 1}
+    if not lines:
+        return None
+    return Picture(
+        "checkpoints",
+        "Numbers over training",
+        "Means over seeds at each checkpoint; bars are 95 % intervals from three seeds on.",
+        pictures.numbers_over(
+            "training step", _titles(table), lines, log=False, salt="checkpoints"
+        ),
     )
 
 

@@ -155,8 +155,42 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Verified | None:
     return verified
 
 
-def prune(folder: Path, keep_last: int, keep_every: int | None, known: set[int]) -> None:
-    """Remove all but the last ``keep_last`` whole checkpoints and the multiples of ``keep_every``.
+BEST = "best.json"
+
+
+def write_best(folder: Path, step: int, metric: str, value: float) -> None:
+    """Record which checkpoint is the best by a number that training measured."""
+    from noisereg.store import write_atomically  # with numpy, which help lacks
+
+    record = {"step": step, "metric": metric, "value": value}
+    write_atomically(folder / BEST, (json.dumps(record) + "\n").encode())
+
+
+def best_step(folder: Path) -> int:
+    """The step of the checkpoint that :func:`write_best` recorded.
+
+    Raises:
+        NoiseregError: where none is recorded, or it is not there.
+    """
+    if not (folder / BEST).is_file():
+        raise NoiseregError(
+            f"{folder.parent} has no best checkpoint: it was trained without `train.keep_best`"
+        )
+    record = read_json(folder / BEST)
+    step = record.get("step") if isinstance(record, dict) else None
+    if not isinstance(step, int) or step not in steps_in(folder):
+        have = ", ".join(map(str, steps_in(folder))) or "none"
+        raise NoiseregError(
+            f"{folder / BEST} names no checkpoint that is there; give `checkpoint=STEP`: {have}"
+        )
+    return step
+
+
+def prune(
+    folder: Path, keep_last: int, keep_every: int | None, known: set[int], best: int | None = None
+) -> None:
+    """Remove all but the last ``keep_last`` whole checkpoints, the multiples of ``keep_every``
+    and the ``best``.
 
     ``known`` are steps that need no verifying again; those found whole are added.
 
@@ -174,6 +208,7 @@ def prune(folder: Path, keep_last: int, keep_every: int | None, known: set[int])
                 pass
     whole = [step for step in there if step in known]
     kept = {*whole[-keep_last:], *(s for s in whole if keep_every and s % keep_every == 0)}
+    kept |= set(whole) & {best}
     for step in there:
         if step not in kept:
             remove(folder / name_of(step))

@@ -132,6 +132,38 @@ class TrainConfig(Section):
     sample_every: int | None = Field(
         None, ge=1, description="steps between sample grids; null: at the end only"
     )
+    eval_every: int | None = Field(
+        None, ge=1, description="steps between measurements of `train.eval`; null: none"
+    )
+    eval: list[Spec] = Field(
+        [Spec(name="fd")], min_length=1, description="metrics measured while training"
+    )
+    eval_features: Spec = Field(Spec(name="pixels"), description="the space they measure in")
+    eval_num: int = Field(
+        256, ge=2, description="samples measured, always of the same latents, and real ones"
+    )
+    eval_steps: int | None = Field(
+        None, ge=1, le=100_000, description="their sampling steps; null: sample.steps"
+    )
+    eval_reference: Literal["train", "heldout"] = Field(
+        "train", description="where the real ones are taken from, evenly spaced"
+    )
+    keep_best: str | None = Field(
+        None,
+        description="a number of `train.eval` (fd-pixels): the checkpoint of its best value stays",
+    )
+
+    @field_validator("eval", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        """One spec is a list of one."""
+        return [value] if isinstance(value, str | Mapping) else value
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> TrainConfig:
+        if self.keep_best is not None and self.eval_every is None:
+            raise ValueError("keep_best needs eval_every, the steps between measurements")
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> TrainConfig:
@@ -539,6 +571,13 @@ def complete(config: Config, registry: Registry) -> Config:
             "grid": fill("grid", config.sample.grid),
         }
     )
+    if config.train.eval_every is not None:
+        filled["train"] = config.train.model_copy(
+            update={
+                "eval": [fill("metric", spec) for spec in config.train.eval],
+                "eval_features": fill("features", config.train.eval_features),
+            }
+        )
     known = {record.source for record in config.plugins}
     filled["plugins"] = [
         *config.plugins,
@@ -579,6 +618,13 @@ MAY_DIFFER = (
     "train.keep_last",
     "train.keep_every",
     "train.sample_every",
+    "train.eval",
+    "train.eval_every",
+    "train.eval_features",
+    "train.eval_num",
+    "train.eval_steps",
+    "train.eval_reference",
+    "train.keep_best",
     "sample",
     "log",
     "runtime",

@@ -147,14 +147,16 @@ class Run:
         return status_of(self.path, self.config.train.steps)[0].model_dump()
 
     def checkpoint(
-        self, step: int | None = None, reporter: Reporter | None = None
+        self, step: int | str | None = None, reporter: Reporter | None = None
     ) -> checkpoint.Checkpoint:
-        """The newest whole checkpoint, or that of ``step``.
+        """The newest whole checkpoint, or that of ``step``, or the ``best`` that training kept.
 
         Raises:
             NoiseregError: if there is none.
         """
         folder = self.path / "checkpoints"
+        if isinstance(step, str):
+            step = self.checkpoint_step(step)
         if step is not None:
             if step not in checkpoint_files.steps_in(folder):
                 have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
@@ -170,9 +172,21 @@ class Run:
             )
         return newest
 
+    def checkpoint_step(self, text: str) -> int:
+        """The step that ``300`` or ``best`` names.
+
+        Raises:
+            NoiseregError: for other text, and where no best is kept.
+        """
+        if text == "best":
+            return checkpoint_files.best_step(self.path / "checkpoints")
+        if not text.isdecimal():
+            raise NoiseregError(f"`checkpoint={text}`: expected a step, or best")
+        return int(text)
+
     def load(
         self,
-        step: int | None = None,
+        step: int | str | None = None,
         ema: bool = True,
         runtime: Runtime | None = None,
         reporter: Reporter | None = None,
@@ -212,7 +226,7 @@ class Run:
         guidance: float | None = None,
         batch_size: int | None = None,
         seed: int = 0,
-        checkpoint: int | None = None,
+        checkpoint: int | str | None = None,
         ema: bool = True,
         runtime: Runtime | None = None,
         reporter: Reporter | None = None,
@@ -262,7 +276,7 @@ class Run:
         solver: str | None = None,
         grid: str | None = None,
         seed: int = 0,
-        checkpoint: int | None = None,
+        checkpoint: int | str | None = None,
         ema: bool = True,
         guidance: float | None = None,
         labels: Sequence[int | str] | None = None,

@@ -47,6 +47,7 @@ from noisereg.runs.run import Run, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
 from noisereg.runs.stopping import Interrupted, StopRequest
+from noisereg.runs.validation import PREFIX, Validation
 from noisereg.store import write_atomically
 
 
@@ -200,13 +201,19 @@ class _Training:
                 find_unused_parameters=learns,
             )
         self.saved = self.start if found else -1
+        self.validation = (
+            Validation(parts, registry, runtime) if self.config.train.eval_every else None
+        )
+        self.best: tuple[int, float] | None = None
+        """The step and the number of the best checkpoint, where one is to be kept."""
+        self.loggers = Loggers([], reporter)
 
     def go(self) -> Run:
         config, runtime, reporter = self.config, self.runtime, self.reporter
         steps = config.train.steps
         context = Context(shape=self.parts.shape)
         named = config.log if runtime.main else []
-        loggers = Loggers(
+        self.loggers = loggers = Loggers(
             [self.registry.build("logger", s.name, s.params, context) for s in named], reporter
         )
         self._announce()
@@ -220,7 +227,7 @@ class _Training:
             reporter.begin("train", steps, self.start)
             try:
                 with Guard(self.parts, runtime.compile) as guard:
-                    step = self._loop(stop, loggers, guard)
+                    step = self._loop(stop, guard)
             except BaseException as caught:
                 error = caught
                 self._failed(caught)
@@ -246,7 +253,7 @@ class _Training:
                 isinstance(error, NotFinite),
             )
 
-    def _loop(self, stop: StopRequest, loggers: Loggers, guard: Guard) -> int:
+    def _loop(self, stop: StopRequest, guard: Guard) -> int:
         config, runtime = self.config, self.runtime
         train, steps = config.train, config.train.steps
         assert self.parts.dataset is not None
@@ -277,9 +284,12 @@ class _Training:
             done = step + 1
             due = done % train.checkpoint_every == 0 or done == steps
             asked = done % every == 0 and runtime.any(bool(stop.signum) or self.reporter.gone)
-            if done % train.log_every == 0 or due or asked:
+            measured = self.validation is not None and self._eval_due(done)
+            if done % train.log_every == 0 or due or asked or measured:
                 self._check_finite(done, meter)
-                self._report(done, meter, loggers)
+                numbers = self._evaluate(done) if measured else {}
+                self._report(done, meter, numbers)
+                due |= self._improved(done, numbers)
             if due or asked:
                 self._save(done)
             if asked and done < steps:
@@ -322,8 +332,60 @@ class _Training:
         if self.runtime.any(not checkpoint.finite(self.objective.parameters())):
             raise NotFinite(self._not_finite(f"the weights are not finite after step {done}"))
 
-    def _report(self, done: int, meter: Meter, loggers: Loggers) -> None:
-        """A line of metrics.jsonl, to the loggers and the screen too."""
+    def _eval_due(self, step: int) -> bool:
+        every = self.config.train.eval_every
+        return every is not None and (step % every == 0 or step == self.config.train.steps)
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        """What ``train.eval`` measures of the averaged weights, on rank 0. What cannot be measured
+        is said, and the run goes on.
+        """
+        assert self.validation is not None
+        began = time.monotonic()
+        self.reporter.end()
+        numbers: dict[str, float] = {}
+        try:
+            with self.ema.applied():
+                numbers = self.validation.measure(self.reporter)
+        except NoiseregError as error:
+            self.reporter.note(f"train.eval at step {step}: {error}; the run goes on")
+        self.objective.train()
+        if step < self.config.train.steps:
+            self.reporter.begin("train", self.config.train.steps, step)
+        self.runtime.barrier()
+        self.clock += time.monotonic() - began  # no part of the images a second
+        return numbers
+
+    def _improved(self, step: int, numbers: Mapping[str, float]) -> bool:
+        """Whether this step's checkpoint is the best so far, on every rank."""
+        name, improved = self.config.train.keep_best, False
+        if self.validation is not None and name is not None and name in numbers:
+            than = None if self.best is None else self.best[1]
+            improved = self.validation.is_better(numbers[name], than)
+            if improved:
+                self.best = step, numbers[name]
+        if numbers:
+            said = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+            self.reporter.fact(f"eval {step:,}", said + "  the best so far" * improved)
+        return name is not None and self._eval_due(step) and self.runtime.any(improved)
+
+    def _recall_best(self) -> None:
+        """The best of the checkpoints that are there, by what metrics.jsonl says of them."""
+        name = self.config.train.keep_best
+        if self.validation is None or name is None:
+            return
+        there = set(checkpoint_files.steps_in(self.out / "checkpoints"))
+        for step, line in sorted(logged_steps(self.out).items()):
+            value = json.loads(line).get(PREFIX + name)
+            if step in there and step <= self.start and isinstance(value, int | float):
+                than = None if self.best is None else self.best[1]
+                if self.validation.is_better(value, than):
+                    self.best = step, float(value)
+
+    def _report(self, done: int, meter: Meter, numbers: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl, to the loggers and the screen too; with the ``numbers`` that
+        were measured at this step.
+        """
         now = time.monotonic()
         images = (done - self.reported) * self.config.train.batch_size
         metrics = {
@@ -331,11 +393,12 @@ class _Training:
             **self._weights(done - 1),
             "lr": learning_rate(self.config, done - 1),
             "images_per_second": images / max(now - self.clock, 1e-9),
+            **{PREFIX + name: value for name, value in numbers.items()},
         }
         self.clock, self.reported = now, done
         if self.runtime.main:
             self._log(done, metrics)
-            loggers.call("logged", done, metrics)
+            self.loggers.call("logged", done, metrics)
             self.reporter.advance(done, metrics)
 
     def _weights(self, step: int) -> dict[str, float]:
@@ -394,7 +457,7 @@ class _Training:
         self.run = (run_of(self.out) if self.saved >= 0 else "") or secrets.token_hex(8)
         records = environment(self.parts, self.registry, self.runtime, self.run)
         clear_leftovers(self.out, "|".join(map(re.escape, OWN)))
-        clear_leftovers(self.out / "checkpoints", r"\d{6,}")
+        clear_leftovers(self.out / "checkpoints", r"\d{6,}|best\.json")
         clear_leftovers(self.out / "samples", r"\d{6,}\.(png|npz)")
         write_atomically(
             self.out / "environment.json", (json.dumps(records, indent=1) + "\n").encode()
@@ -405,6 +468,7 @@ class _Training:
         if not kept and metrics.is_file() and metrics.stat().st_size:
             shutil.copyfile(metrics, _unused(self.out, "metrics-{}.jsonl"))
         write_atomically(metrics, "".join(f"{line}\n" for line in kept).encode())
+        self._recall_best()
         write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
 
     def _mend(self) -> None:
@@ -463,7 +527,11 @@ class _Training:
             checkpoint.save(folder, step, self.objective, self.ema, self.optimizer, self.run)
             self.known.add(step)
             train = self.config.train
-            checkpoint_files.prune(folder, train.keep_last, train.keep_every, self.known)
+            best = None
+            if self.best is not None and train.keep_best is not None:
+                best = self.best[0]
+                checkpoint_files.write_best(folder, best, train.keep_best, self.best[1])
+            checkpoint_files.prune(folder, train.keep_last, train.keep_every, self.known, best)
             self._status("running", step)
         self.saved = step
 
@@ -486,6 +554,7 @@ class _Training:
                 with self.ema.applied():
                     path = self.out / "samples" / f"{step:06d}.png"
                     draw_grid(self.parts, path, self.registry, self.reporter)
+                self.loggers.call("pictured", step, "samples", path.read_bytes())
             except NotFinite as error:
                 if step == self.config.train.steps:
                     raise NotFinite(self._not_finite(str(error).partition(":")[0])) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,11 @@ from noisereg.runs.config import Config
 from noisereg.testing.kinds.common import EXACT, untouched_generators
 from noisereg.testing.kit import POINTS, NotApplicable, Subject, check, expect
 
-METRICS = {"loss": 1.5, "mse": 1.25, "isotropy/left_out": 0.0}
+METRICS = {"loss": 1.5, "mse": 1.25, "isotropy/left_out": 0.0, "eval/fd-pixels": 3.0}
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADElEQVR42mNgoA4AAABIAAEQRe/SAAAAAElFTkSuQmCC"
+)
+"""A PNG of 8×8 grey pixels."""
 
 
 @contextmanager
@@ -38,14 +43,15 @@ def built(subject: Subject) -> Logger:
 
 @check("logger", "no number is compared: it must not raise")
 def follows_a_run(subject: Subject) -> None:
-    """It is told of a run from beginning to end, of a step twice, as after a resumption, and of a
-    run that failed, and raises nothing."""
+    """It is told of a run from beginning to end, of a step twice, as after a resumption, of a
+    picture, and of a run that failed, and raises nothing."""
     for error in (None, RuntimeError("the loss is not finite")):
         with run_folder() as out:
             logger = built(subject)
             logger.run_started(out, Config().dump())
             for step in (1, 2, 2, 3):
                 logger.logged(step, METRICS)
+            logger.pictured(3, "samples", PICTURE)
             logger.run_ended(error)
 
 
@@ -69,6 +75,7 @@ def leaves_the_run_alone(subject: Subject) -> None:
         with untouched_generators("it"):
             logger.run_started(out, config)
             logger.logged(1, metrics)
+            logger.pictured(1, "samples", PICTURE)
             logger.run_ended(None)
         expect(metrics == METRICS, "it changes the metrics that it is told")
         expect(config == Config().dump(), "it changes the configuration that it is told")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,15 @@ from noisereg_wandb import WandbParams
 def run_id(out: Path) -> str:
     """The same for one folder, so that a run that is resumed goes on with its curves."""
     return hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+
+
+def remove_links_out(out: Path) -> None:
+    """wandb links its own log from the user's cache into the run's folder, and a run with a link
+    that leads out of its folder is not opened.
+    """
+    for path in (out / "wandb").rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(out.resolve()):
+            path.unlink()
 
 
 class WandbLogger(Logger):
@@ -49,10 +59,19 @@ class WandbLogger(Logger):
             config=config,
             settings=self._wandb.Settings(console="off", silent=True),
         )
+        self._out = out
+        remove_links_out(out)
 
     def logged(self, step: int, metrics: Mapping[str, float]) -> None:
         self._run.log(dict(metrics), step=step)
 
+    def pictured(self, step: int, name: str, picture: bytes) -> None:
+        from PIL import Image
+
+        image = self._wandb.Image(Image.open(io.BytesIO(picture)))
+        self._run.log({name: image}, step=step)
+
     def run_ended(self, error: BaseException | None) -> None:
         if self._run is not None:
             self._run.finish(exit_code=0 if error is None else 1)
+            remove_links_out(self._out)

@@ -47,3 +47,4 @@ def test_training_logs_to_it(tmp_path):
         out=tmp_path / "run",
     )
     assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert list((tmp_path / "run/wandb").rglob("media/images/samples*.png"))

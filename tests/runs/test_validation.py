@@ -1,0 +1,170 @@
+"""Metrics while a run trains, and the best checkpoint."""
+
+import json
+
+import pytest
+
+import noisereg
+from noisereg.cli.main import run as command
+from noisereg.errors import NoiseregError
+from noisereg.evaluation.evaluate import run_evaluation
+from noisereg.evaluation.options import Options
+from noisereg.report.report import number_pictures
+from noisereg.runs.checkpoint_files import best_step, steps_in
+from noisereg.runs.reporter import Reporter
+from noisereg.runs.train import _Training
+from noisereg.runs.validation import Validation
+
+SETTINGS = {
+    "denoiser": "mlp:width=8",
+    "runtime": {"device": "cpu"},
+    "sample": {"steps": 2},
+    # A rate at which it soon gets worse: the best step is neither the last nor among the last.
+    "optim": {"lr": 1.0},
+    "ema": {"decay": 0.0},
+}
+TRAIN = {
+    "steps": 8,
+    "batch_size": 16,
+    "log_every": 100,
+    "checkpoint_every": 4,
+    "keep_last": 1,
+    "eval_every": 2,
+    "eval_num": 70,
+    "keep_best": "fd-pixels",
+}
+
+
+def measured(run):
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["eval/fd-pixels"] for line in lines if "eval/fd-pixels" in line}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return noisereg.train(
+        out=tmp_path_factory.mktemp("validation") / "run",
+        train=TRAIN,
+        **SETTINGS,
+    )
+
+
+def test_a_metric_is_logged_every_so_many_steps_and_its_best_checkpoint_stays(trained):
+    numbers = measured(trained)
+    assert list(numbers) == [2, 4, 6, 8]
+    best = min(numbers, key=numbers.get)
+    assert best == 2  # with keep_last=1 step 8 alone would be left
+    assert steps_in(trained.path / "checkpoints") == [best, 8]
+    assert trained.checkpoint("best").step == best
+    assert (
+        json.loads((trained.path / "checkpoints/best.json").read_text())["metric"] == "fd-pixels"
+    )
+
+
+def test_the_number_is_the_one_that_eval_gives_of_that_checkpoint(trained):
+    rows = noisereg.evaluate(
+        [trained.path], metrics=["fd"], num=70, num_reference=70, checkpoint=[2, 8]
+    )
+    numbers = measured(trained)
+    assert [row["label"] for row in rows] == ["checkpoint=2", "checkpoint=8"]
+    for row, step in zip(rows, (2, 8), strict=True):
+        assert row["metrics"]["fd-pixels"]["mean"] == pytest.approx(numbers[step], rel=1e-5)
+
+
+def test_eval_takes_all_checkpoints_and_the_best(trained, capsys):
+    def rows(checkpoint):
+        given = "--metric fd --num 70 --num-reference 70 --format json --checkpoint"
+        code = command(["eval", str(trained.path), *given.split(), checkpoint])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return json.loads(out)["tables"][0]["rows"]
+
+    assert [r["label"] for r in rows("all")] == ["checkpoint=2", "checkpoint=8"]
+    assert [r["label"] for r in rows("best")] == ["white"]
+    assert [r["label"] for r in rows("8,best")] == [
+        "checkpoint=8",
+        "checkpoint=best",
+    ]
+
+
+def test_checkpoints_are_drawn_over_training(trained):
+    options = Options(num=70, checkpoint=("all",))
+    (found,) = run_evaluation([trained.path], ["fd"], options, trained.registry, Reporter())
+    (picture,) = number_pictures(found.table)
+    assert picture.name == "checkpoints"
+    (axes,) = picture.figure.axes
+    assert list(axes.lines[0].get_xdata()) == [2, 8]
+    assert axes.get_xlabel() == "training step"
+
+
+def test_a_checkpoint_that_is_not_there_is_named(trained, tmp_path, capsys):
+    assert command(["eval", str(trained.path), "--checkpoint", "3"]) == 2
+    assert "has no checkpoint of step 3; there are: 2, 8" in capsys.readouterr().err
+    assert command(["sample", str(trained.path), "--checkpoint", "bets"]) == 2
+    assert "--checkpoint bets: expected a step, or best" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_and_knows_its_best(trained, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(self, step):
+        if step == 6:
+            raise Killed
+        return whole(self, step)
+
+    whole = _Training._evaluate
+    monkeypatch.setattr(_Training, "_evaluate", killed)
+    options = {**SETTINGS, "train": TRAIN}
+    with pytest.raises(Killed):
+        noisereg.train(out=tmp_path / "run", **options)
+    monkeypatch.undo()
+    (tmp_path / "run/checkpoints/best.json").unlink()  # the kill may have come before it
+    run = noisereg.train(out=tmp_path / "run", resume=True, **options)
+    assert measured(run) == measured(trained)
+    assert best_step(run.path / "checkpoints") == best_step(trained.path / "checkpoints") == 2
+    assert steps_in(run.path / "checkpoints") == [2, 8]
+
+
+def test_measuring_changes_no_weight(trained, tmp_path):
+    plain = noisereg.train(
+        out=tmp_path / "run",
+        train={"steps": 8, "batch_size": 16},
+        **SETTINGS,
+    )
+    name = "model.safetensors"
+    assert plain.checkpoint().sha256[name] == trained.checkpoint(8).sha256[name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"keep_best": "fd"}, "no number of train.eval is called 'fd'; there are: fd-pixels"),
+        ({"keep_best": "fd", "eval_every": None}, "keep_best needs eval_every"),
+        ({"eval": "kd"}, "kd averages over subsets of 1000 samples and there are 70"),
+        ({"eval": ["fd", "psrn"]}, "did you mean 'psnr'"),
+        ({"eval": "psnr"}, "this run is unconditional"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_training(settings, said, tmp_path):
+    with pytest.raises(NoiseregError, match=said):
+        noisereg.train(out=tmp_path / "run", train=TRAIN | settings, **SETTINGS)
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_a_metric_that_fails_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
+    def fails(self, reporter):
+        raise NoiseregError("no number")
+
+    monkeypatch.setattr(Validation, "measure", fails)
+    said = []
+
+    class Reading(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    run = noisereg.train(out=tmp_path / "run", train=TRAIN, reporter=Reading(), **SETTINGS)
+    assert run.status["status"] == "finished"
+    assert said.count("train.eval at step 2: no number; the run goes on") == 1
+    with pytest.raises(NoiseregError, match=r"trained without train\.keep_best"):
+        run.checkpoint("best")
