@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: demo test fuzz kill lint clean
+.PHONY: demo test fuzz kill lint site clean
 
 demo: $(STAMP)
 	$(BIN)/noisereg train --noise blue-tv --reg isotropy --process iadb --resume --out runs/demo
@@ -33,6 +33,10 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation as a site in build/site: open its index.html. A broken link is an error.
+site: $(TEST_STAMP)
+	$(BIN)/mkdocs build --quiet --strict
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'noisereg needs Python >= 3.11; give PYTHON=python3.12')"
