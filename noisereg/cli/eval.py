@@ -62,6 +62,9 @@ class Measuring:
         Path | None,
         typer.Option(metavar="FILE", help="torch-fidelity's weights file; else it is downloaded."),
     ] = None
+    jobs: Annotated[
+        int, typer.Option(help="Processes at once, on a GPU each where there are several.")
+    ] = 1
     by: Annotated[
         str | None,
         typer.Option(
@@ -278,6 +281,7 @@ def _measure(
         "reference": measuring.reference,
         "num_reference": measuring.num_reference,
         "data": measuring.data,
+        "jobs": measuring.jobs,
         "inception_weights": measuring.inception_weights,
         "by": _keys(measuring.by),
         "steps": _steps(sampling.steps),
@@ -300,7 +304,7 @@ def _measure(
 
     reporter = ConsoleReporter()
     evaluations = run_evaluation(
-        paths, measuring.metric or ["prdc"], Options(**options), registry, reporter
+        paths, measuring.metric or ["prdc"], Options.of(options), registry, reporter
     )
     if not evaluations:  # a rank that only draws samples
         return

@@ -19,6 +19,7 @@ from noisereg.api import Context, Dataset
 from noisereg.data import tensor_hash
 from noisereg.errors import NoiseregError
 from noisereg.evaluation import measure, selection
+from noisereg.evaluation.jobs import share_out
 from noisereg.evaluation.measure import Against, Candidate, Request
 from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference, reference
@@ -108,6 +109,8 @@ def run_evaluation(
             asked = measure.build_requests(metrics, options, group.against, reg, runtime)
             measure.check(asked, group.candidates, group.against.real)
             requests.append(asked)
+    if options.jobs > 1 and runtime.world == 1:
+        share_out([run.path for run in selected.runs], metrics, options, reporter)
     draw_samples(drawings, runtime, reporter)
     if not runtime.main:
         return []

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,14 +189,14 @@ def measure(
     """
     better: dict[str, str] = {}
     notes: list[str] = []
-    total = len(candidates) * len(requests)
+    work = [c for c in candidates if not c.diverged]
+    shares = _Shares(len(requests))
     try:
-        for i, candidate in enumerate(candidates):
+        for i, candidate in enumerate(work):
             if i < 2:
                 # The first takes what is the same for all, too: what is left is told by the rest.
-                reporter.begin("measure", total, i * len(requests))
-            if candidate.diverged:
-                continue
+                reporter.begin("measure", UNITS * len(work), UNITS * i)
+            shares.start()
             read = functools.cache(functools.partial(_read, candidate, requests))
             for j, request in enumerate(requests):
                 try:
@@ -209,12 +210,41 @@ def measure(
                     _add(candidate, name, value)
                 better |= result["better"]
                 notes += result["notes"]
-                reporter.advance(i * len(requests) + j + 1)
+                reporter.advance(UNITS * i + shares.done(j))
             for request in requests:
                 request.space.forget_all_but(against.real.x)
     finally:
         reporter.end()
     return better, notes
+
+
+UNITS = 1000
+"""Of progress, a candidate: its metrics take very different times."""
+
+
+class _Shares:
+    """How much of a candidate's time each metric takes, as it was with those before it."""
+
+    def __init__(self, count: int) -> None:
+        self._seconds = [0.0] * count
+        self._begun = 0
+        self._since = 0.0
+
+    def start(self) -> None:
+        """The next candidate. What the first took says nothing of the others."""
+        self._begun += 1
+        self._since = time.monotonic()
+        if self._begun == 2:
+            self._seconds = [0.0] * len(self._seconds)
+
+    def done(self, j: int) -> int:
+        """Units of the candidate that are done with its j-th metric."""
+        before = sum(self._seconds) if self._begun > 2 else 0.0
+        part = sum(self._seconds[: j + 1]) / before if before > 0 else 0.0
+        now = time.monotonic()
+        self._seconds[j] += now - self._since
+        self._since = now
+        return UNITS if j == len(self._seconds) - 1 else int(UNITS * part)
 
 
 def _add(candidate: Candidate, name: str, value: float) -> None:

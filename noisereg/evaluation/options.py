@@ -33,6 +33,8 @@ class Options:
     inception_weights: Path | None = None
     """For a parameter of a feature space that is declared to be this (``option``)."""
     plugins: tuple[str, ...] = ()
+    jobs: int = 1
+    """Processes that draw and measure at once."""
     baseline: str | None = None
     labels: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
@@ -57,6 +59,8 @@ class Options:
         for name, value in given.items():
             if "tuple" in str(known[name].type) and value is not None:
                 values[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
+        if isinstance(values.get("jobs"), int) and values["jobs"] < 1:
+            raise NoiseregError(f"`jobs={values['jobs']}`: expected at least 1")
         return cls(**values)
 
     def rows(self) -> dict[str, Any]:
