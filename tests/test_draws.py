@@ -28,6 +28,14 @@ def test_sample_i_is_bit_equal_whatever_the_batch_size(size):
     assert torch.equal(torch.cat(parts), whole)
 
 
+def test_latents_are_those_of_each_sample_s_own_generator():
+    """Runs started before this was written resume with their draws."""
+    for row, index in zip(drawn([5, 2, 2**40], step=7), [5, 2, 2**40], strict=True):
+        source = draws.generator(3, Stream.SAMPLE_LATENTS, index, 7)
+        expected = source.standard_normal(SHAPE, dtype=np.float32)
+        assert torch.equal(row, torch.from_numpy(expected))
+
+
 def test_seeds_streams_indices_and_steps_all_differ():
     base = drawn([0])
     others = [drawn([1]), drawn([0], step=1), drawn([0], seed=4)]
@@ -82,6 +90,26 @@ def test_micro_batches_of_a_step_share_its_law_of_times(law):
     t = torch.cat([feed.prepare(3, micro).t for micro in range(2)])
     assert torch.equal(t, draws.times(0, 3, 8, parts.process, law=law))
     assert len(t.unique()) == (1 if law == "batch" else 8)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_feed_prepares_no_more_than_one_micro_batch_ahead(ahead):
+    """Whatever the number of steps: a list of a run's steps would take gigabytes."""
+    config = validate({"data": "swiss-roll:n=50", "train": {"batch_size": 8, "accumulate": 2}})
+    runtime = Runtime(torch.device("cpu"))
+    parts = build_parts(config, registry(), runtime)
+    split = parts.dataset.split("train")
+    feed = Feed(parts.config, split, (2,), False, parts.task, parts.noise, parts.process, runtime)
+    assert feed.ahead is False  # points are in memory, and there is no GPU to draw beside
+    feed.ahead = ahead
+    prepared, prepare = [], feed.prepare
+    feed.prepare = lambda *place: prepared.append(place) or prepare(*place)
+    micro_batches = feed.run(3, 10**15)
+    taken = [next(micro_batches) for _ in range(3)]
+    micro_batches.close()
+    assert prepared[:3] == [(3, 0), (3, 1), (4, 0)]
+    assert len(prepared) == (4 if ahead else 3)
+    assert torch.equal(taken[2].x0, prepare(4, 0).x0)
 
 
 def test_order_visits_everything_once_an_epoch_and_can_be_entered_anywhere():

@@ -1,11 +1,11 @@
-"""Micro-batches, prepared one ahead in a thread so that drawing and decoding hide behind the
+"""Micro-batches, prepared one ahead in a thread where drawing and decoding can hide behind the
 network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from noisereg import draws
 from noisereg.api import Noise, Process, Split, Task
+from noisereg.datasets.splits import PointSplit, ResidentSplit
 from noisereg.draws import Stream
 from noisereg.runs.config import Config
 from noisereg.runs.runtime import Runtime
@@ -43,6 +44,11 @@ class Feed:
 
     def __post_init__(self) -> None:
         self.order = draws.Order(self.config.seed, len(self.split))
+        resident = isinstance(self.split, PointSplit | ResidentSplit)
+        self.ahead = self.runtime.device.type != "cpu" or not resident
+        """Whether a thread prepares the next micro-batch: of what is in memory that is only draws,
+        and on a CPU the network's own threads would wait for the one that it takes a core from.
+        """
 
     def prepare(self, step: int, micro: int) -> MicroBatch:
         """This rank's part of the ``micro``-th micro-batch of ``step``."""
@@ -79,13 +85,20 @@ class Feed:
 
     def run(self, start: int, stop: int) -> Generator[MicroBatch, None, None]:
         """All micro-batches of steps ``start`` to ``stop`` − 1, in order."""
-        places = [(s, m) for s in range(start, stop) for m in range(self.config.train.accumulate)]
-        if not places:
+        places = (
+            (step, micro)
+            for step in range(start, stop)
+            for micro in range(self.config.train.accumulate)
+        )
+        if not self.ahead:
+            for place in places:
+                yield self.prepare(*place)
             return
         with ThreadPoolExecutor(1) as ahead:
-            future = ahead.submit(self.prepare, *places[0])
-            for place in places[1:]:
-                ready = future.result()
-                future = ahead.submit(self.prepare, *place)
-                yield ready
-            yield future.result()
+            waiting: Future[MicroBatch] | None = None
+            for place in places:
+                ready, waiting = waiting, ahead.submit(self.prepare, *place)
+                if ready is not None:
+                    yield ready.result()
+            if waiting is not None:
+                yield waiting.result()
