@@ -95,9 +95,10 @@ def _read_regular(path: Path) -> NDArray[np.uint8] | None:
         return None
     except OSError:
         return np.empty(0, np.uint8)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return np.empty(0, np.uint8)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return np.empty(0, np.uint8)
         return np.fromfile(file, dtype=np.uint8)
 
 

@@ -17,8 +17,8 @@ from noisereg.cli.plugins import print_table
 from noisereg.errors import NoiseregError
 from noisereg.ownership import owned
 from noisereg.plugins.spec import flatten
-from noisereg.reading import read_yaml, short
-from noisereg.runs.config import Config, validate
+from noisereg.reading import short
+from noisereg.runs.config import Config, read_complete
 from noisereg.runs.records import read_status
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def read_run(path: Path) -> Config:
     """
     if not (path / "config.yaml").is_file():
         raise NoiseregError(f"{path} holds no run (no config.yaml); expected a run's folder")
-    return validate(read_yaml(path / "config.yaml"))
+    return read_complete(path / "config.yaml")
 
 
 def last_metrics(path: Path) -> dict[str, float]:

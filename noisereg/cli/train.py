@@ -139,9 +139,9 @@ def train(
     registry = open_registry(no_plugins)
     base = None
     if resume and out is not None and (out / "config.yaml").is_file():
-        from noisereg.runs.config import read_config
+        from noisereg.runs.config import read_complete
 
-        base = read_config(str(out / "config.yaml"))
+        base = read_complete(out / "config.yaml").dump()
     elif parent is not None:
         from noisereg.runs.parentage import base_of
 

@@ -306,8 +306,12 @@ def _plan(
                 f"{run.path} is conditioned on data: expected `reference=train` or heldout"
             )
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
+        reason = diverged.get(run.path, "")
+        untrained = reason.endswith(selection.UNTRAINED)
         each = itertools.product(
-            checkpoints(run, options.checkpoint), options.eta or (None,), options.steps or (None,)
+            checkpoints(run, () if untrained else options.checkpoint),
+            options.eta or (None,),
+            options.steps or (None,),
         )
         for (asked, checkpoint), eta, steps in each:
             sampling = plan(
@@ -317,10 +321,10 @@ def _plan(
                 eta=eta,
                 checkpoint=checkpoint,
                 condition=f"{real.name} {real.identity}" if conditional else "",
+                untrained=untrained,
                 reporter=reporter,
                 **options.sampling(),
             )
-            reason = diverged.get(run.path, "")
             if num and not reason:
                 drawings.append(
                     Drawing(sampling, num, own, (dataset, real) if conditional else None)

@@ -18,6 +18,7 @@ from noisereg.data import NotFinite, as_output
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import Reference, reference_condition
 from noisereg.plugins.spec import Spec
+from noisereg.runs.build import build_parts
 from noisereg.runs.config import SECTION_KIND, SampleConfig
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
@@ -140,10 +141,12 @@ def plan(
     checkpoint: int | None = None,
     ema: bool = True,
     condition: str = "",
+    untrained: bool = False,
     reporter: Reporter | None = None,
 ) -> Sampling:
     """The run's own sampling settings with some replaced; ``seed`` is added to the run's, so that
-    runs that share a seed share latents and runs that do not share none.
+    runs that share a seed share latents and runs that do not share none. Of a run that is
+    ``untrained``, without a checkpoint, they are what they would have been.
 
     Raises:
         NoiseregError: for a value out of range, or a run without a whole checkpoint.
@@ -153,17 +156,30 @@ def plan(
     given["guidance"] = guidance
     settings = override(run.config.sample, run.registry, **given)
     if settings.eta == "auto" or settings.grid.name == "auto":  # what only built parts can say
-        settings = run.model(**given, checkpoint=checkpoint, ema=ema, runtime=runtime).settings
-    weights = run.checkpoint(checkpoint, reporter)
+        settings = (
+            _untrained(run, settings, runtime)
+            if untrained
+            else run.model(**given, checkpoint=checkpoint, ema=ema, runtime=runtime).settings
+        )
+    weights = None if untrained else run.checkpoint(checkpoint, reporter)
+    file = "ema.safetensors" if ema else "model.safetensors"
     return Sampling(
         run=run,
         settings=settings,
         seed=run.config.seed + seed,
-        checkpoint=weights.step,
+        checkpoint=weights.step if weights else 0,
         weights="EMA" if ema else "raw",
-        sha256=weights.sha256["ema.safetensors" if ema else "model.safetensors"],
+        sha256=weights.sha256[file] if weights else "",
         bf16=runtime.bf16,
         condition=condition,
+    )
+
+
+def _untrained(run: Run, settings: SampleConfig, runtime: Runtime) -> SampleConfig:
+    assert run.registry is not None
+    parts = build_parts(run.config, run.registry, runtime, shape=run.shape)
+    return resolve(
+        settings, run.registry, parts.process, parts.noise, parts.task, parts.pairing is not None
     )
 
 

@@ -25,6 +25,8 @@ from noisereg.runs.run import Run
 from noisereg.sweeps.grid import SWEEP_FILE, Sweep
 from noisereg.tables.naming import SECTIONS, declared_strengths
 
+UNTRAINED = "before its first checkpoint"
+
 
 @dataclass(frozen=True)
 class SampleFiles:
@@ -61,9 +63,11 @@ def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
                 f"{path} is not there; expected a run, a sweep, a folder of images or an .npz of "
                 "samples"
             )
-        if (path / "config.yaml").is_file():
+        if (path / "config.yaml").exists() or (path / "checkpoints").is_dir():
             selected.runs.append(Run.open(path, registry))
-        elif (path / SWEEP_FILE).is_file():
+            if selected.runs[-1].status["diverged"] and not steps_in(path / "checkpoints"):
+                selected.diverged[path] = _when(path)
+        elif (path / SWEEP_FILE).exists() or any((path / "cells").glob("*.yaml")):
             _cells(path, registry, selected)
         elif path.is_dir() or path.suffix.lower() in (*array_file.ENDINGS, ".zip"):
             selected.files.append(SampleFiles(path))
@@ -86,9 +90,9 @@ def _cells(path: Path, registry: Registry, selected: Selection) -> None:
         if state == "finished":
             finished += 1
             selected.runs.append(Run.open(run_path, registry))
-        elif state.startswith("diverged") and (reached := steps_in(run_path / "checkpoints")):
+        elif state.startswith("diverged"):
             selected.runs.append(Run.open(run_path, registry))
-            selected.diverged[run_path] = f"in training, after step {reached[-1]:,}"
+            selected.diverged[run_path] = _when(run_path)
         else:
             unfinished.append(cell)
     if not finished:
@@ -102,6 +106,12 @@ def _cells(path: Path, registry: Registry, selected: Selection) -> None:
         selected.notes.append(
             f"{len(unfinished)} of {len(sweep.cells)} cells of {path} are left out: {names}{more}"
         )
+
+
+def _when(path: Path) -> str:
+    """When the training of a run diverged, by its checkpoints."""
+    reached = steps_in(path / "checkpoints")
+    return f"in training, {f'after step {reached[-1]:,}' if reached else UNTRAINED}"
 
 
 # A run's settings, as the table compares them

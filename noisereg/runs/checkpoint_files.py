@@ -21,6 +21,7 @@ from noisereg.inside import inside
 from noisereg.reading import read_json
 
 STATE = "state.json"
+RECORDS = "environment.json"
 CONTENTS = ("model.safetensors", "ema.safetensors", "optimizer.pt")
 
 
@@ -53,7 +54,7 @@ def run_of(folder: Path) -> str:
     Raises:
         NoiseregError: if environment.json cannot be read.
     """
-    records = read_json(folder / "environment.json")
+    records = read_json(folder / RECORDS)
     return str(records.get("run", "")) if isinstance(records, dict) else ""
 
 
@@ -81,24 +82,30 @@ def verify(path: Path) -> Verified:
 
 
 def whole(path: Path) -> bool:
-    """:func:`verify` as a question. What has not been touched since it was asked last is not read
-    again.
+    """Whether :func:`verify` has nothing against a checkpoint."""
+    return not damage(path)
+
+
+def damage(path: Path) -> str:
+    """What :func:`verify` has against a checkpoint, or nothing. What has not been touched since it
+    was asked last is not read again.
     """
+    path = path.absolute()
+    read = [path.parent.parent / RECORDS, path / STATE, *(path / name for name in CONTENTS)]
     try:
-        files = [path / STATE, *(path / name for name in CONTENTS)]
-        touched = tuple((f.stat().st_mtime_ns, f.stat().st_size, f.stat().st_ino) for f in files)
-    except OSError:
-        return False
-    return _whole(path, touched)
+        stats = [file.stat() for file in read]
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return _damage(path, tuple((s.st_mtime_ns, s.st_size, s.st_ino) for s in stats))
 
 
 @functools.lru_cache(maxsize=4096)
-def _whole(path: Path, touched: tuple[tuple[int, ...], ...]) -> bool:
+def _damage(path: Path, touched: tuple[tuple[int, ...], ...]) -> str:
     try:
         verify(path)
-    except NoiseregError:
-        return False
-    return True
+    except NoiseregError as error:
+        return str(error)
+    return ""
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     if name_of(state["step"]) != path.name:
         raise NoiseregError(f"{path} is the checkpoint of step {state['step']} under another name")
     if state["run"] != run_of(path.parent.parent):
-        raise NoiseregError(f"{path} is a checkpoint of another run")
+        raise NoiseregError(f"{path} is a checkpoint of another run than {RECORDS} names")
     return state
 
 

@@ -308,15 +308,19 @@ class Config(Section):
         return self.model_dump(mode="json")
 
 
-def validate(values: Mapping[str, Any]) -> Config:
+def validate(values: Mapping[str, Any], origin: str = "") -> Config:
     """
+    Args:
+        origin: the file that the values come from, where errors are to name it.
+
     Raises:
         NoiseregError: one line that names the key, what was expected and the nearest key there is.
     """
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise NoiseregError(validation_message(error, Config, "")) from None
+        said = validation_message(error, Config, "")
+        raise NoiseregError(f"{origin}: {said}" if origin else said) from None
 
 
 # YAML
@@ -381,7 +385,7 @@ def read_complete(file: Path) -> Config:
             f"{file} has no {', '.join(missing)}: it was cut, or written by hand; expected every "
             "section, as a run writes them: put it back from a copy"
         )
-    return validate(values)
+    return validate(values, str(file))
 
 
 # Overrides

@@ -9,12 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from noisereg.errors import NoiseregError
-from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, checkpoint_files
 from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import Checkpoint
 from noisereg.runs.checkpoint_files import name_of
-from noisereg.runs.config import Config, ParentRecord, read_config, validate
+from noisereg.runs.config import Config, ParentRecord, read_complete
 from noisereg.runs.objective import Objective
 from noisereg.runs.run import shown
 
@@ -58,7 +57,7 @@ def open_parent(
     path = record.path.expanduser()
     if not (path / "config.yaml").is_file():
         raise NoiseregError(f"`parent={path}` holds no run; expected the folder of one")
-    config = validate(read_yaml(path / "config.yaml"))
+    config = read_complete(path / "config.yaml")
     folder = path / "checkpoints"
     if record.step is None:
         weights = checkpoint.latest(folder, note)
@@ -159,7 +158,7 @@ def base_of(parent: str, changed: set[str]) -> dict[str, Any]:
     path = ParentRecord.model_validate(parent).path.expanduser()
     if not (path / "config.yaml").is_file():
         raise NoiseregError(f"`parent={parent}`: {path} holds no run; expected the folder of one")
-    values = read_config(str(path / "config.yaml"))
+    values = read_complete(path / "config.yaml").dump()
     for key in ("init", "parent"):
         values.pop(key, None)
     values.get("optim", {}).pop("horizon", None)

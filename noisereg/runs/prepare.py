@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
 from noisereg.ownership import LOCK, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
-from noisereg.reading import read_yaml
 from noisereg.runs import checkpoint, parentage
 from noisereg.runs.build import Parts, build_dataset, build_parts
-from noisereg.runs.config import Config, resume_difference, validate
+from noisereg.runs.config import Config, read_complete, resume_difference
 from noisereg.runs.pretrained import continued, initialise
 from noisereg.runs.records import read_environment
 from noisereg.runs.reporter import Reporter
@@ -29,7 +29,7 @@ from noisereg.runs.runtime import Runtime
 
 OWN = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples")
 """What training writes in a run's folder."""
-NO_RUN = "{} is not empty and holds no run; expected a new folder for `out`"
+NO_RUN = "{} is not empty and holds no run (no config.yaml); expected a new folder for `out`"
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def prepare(
         raise NoiseregError(
             f"{out} already holds a run; give `resume` to go on with it, or another `out`"
         )
-    if not exists and not vacant(out):
+    if not exists and not _begun(out):
         raise NoiseregError(NO_RUN.format(out))
     for name in OWN:
         if (out / name).is_symlink():
@@ -118,7 +118,7 @@ def prepare(
             )
     old = None
     if exists:
-        old = validate(read_yaml(out / "config.yaml"))
+        old = read_complete(out / "config.yaml")
         config = parentage.continued(continued(config, old), old)
         config = _with_old_horizon(config, old, out)
     with rank_zero_first(runtime):
@@ -159,6 +159,15 @@ def prepare(
         parts.notes += initialise(parts)
         parent = parentage.start(parts, reporter.note)
     return parts, saved, parent
+
+
+def _begun(out: Path) -> bool:
+    """Whether a folder is empty, or holds what a run leaves that was killed before its config.yaml
+    was written.
+    """
+    first = "|".join(map(re.escape, ("environment.json", "metrics.jsonl")))
+    own = rf"{re.escape(LOCK)}|{first}|\.({first}|config\.yaml)\.\d+"
+    return all(re.fullmatch(own, entry.name) for entry in out.iterdir())
 
 
 def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:

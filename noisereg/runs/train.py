@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from noisereg import __version__, draws
 from noisereg.api import Context, Denoiser, Logger, Noise
 from noisereg.data import NotFinite, batches
-from noisereg.diffusion.loss import Weighted
+from noisereg.diffusion.loss import Net, Weighted, loss
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.ownership import clear_leftovers
@@ -33,7 +33,7 @@ from noisereg.reading import write_yaml
 from noisereg.runs import checkpoint, checkpoint_files, parentage
 from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import EMA
-from noisereg.runs.checkpoint_files import run_of
+from noisereg.runs.checkpoint_files import name_of, run_of
 from noisereg.runs.config import Config
 from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.guard import Guard
@@ -49,6 +49,9 @@ from noisereg.runs.schedule import Schedule
 from noisereg.runs.stopping import Interrupted, StopRequest
 from noisereg.runs.validation import PREFIX, Validation
 from noisereg.store import write_atomically
+
+USELESS = 10.0
+"""So many times as wrong as an answer of 0, in mean square, a network is no start for another."""
 
 
 def _varies(regularizer: Weighted) -> bool:
@@ -201,6 +204,8 @@ class _Training:
                 find_unused_parameters=learns,
             )
         self.saved = self.start if found else -1
+        self.batch: MicroBatch | None = None
+        """The last that was trained on."""
         self.validation = (
             Validation(parts, registry, runtime) if self.config.train.eval_every else None
         )
@@ -311,7 +316,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step) * group["scale"]
         for micro in range(train.accumulate):
-            batch = next(micro_batches)
+            batch = self.batch = next(micro_batches)
             with self._no_sync(micro < train.accumulate - 1):
                 loss, parts = self.model(batch.x0, batch.latents, batch.t, batch.cond, step)
                 (loss / train.accumulate).backward()
@@ -421,15 +426,52 @@ class _Training:
             settings.append("--set train.clip=1")
         if runtime.bf16:
             settings.append("--set runtime.precision=float32")
-        if self.saved > 0:
-            kept = f"the checkpoint of step {self.saved} is kept"
-            command = f"noisereg train --from {shown(self.out)}@{self.saved}"
+        sound = self._sound_checkpoint()
+        if sound is not None:
+            kept = f"the checkpoint of step {sound} is kept"
+            command = f"noisereg train --from {shown(self.out)}@{sound}"
         else:
             kept = "there is no checkpoint yet"
+            if self.saved > 0:
+                kept = "no checkpoint is worth going on from"
             command = f"noisereg train --config {shown(self.out / 'config.yaml')}"
         smaller = ", with a smaller regularizer weight if that fails too" * bool(self.config.reg)
         typed = " ".join([command, *settings, "--out NEW"])
         return f"{what}; {kept}. Try: {typed}{smaller}"
+
+    def _sound_checkpoint(self) -> int | None:
+        """The newest checkpoint to start another run from: its weights are finite, and on the last
+        batch the network is no more than :data:`USELESS` times as wrong as one that answers 0, in
+        mean square. Weights that one step has thrown far away are finite, and lead nowhere.
+        """
+        batch, folder = self.batch, self.out / "checkpoints"
+        if batch is None:
+            return None
+
+        def nothing(x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+            return x.new_zeros(len(x), x.shape[1] * self.parts.diffusion.outputs, *x.shape[2:])
+
+        def error(net: Net) -> float:
+            with torch.no_grad():
+                found = loss(
+                    net,
+                    batch.x0,
+                    batch.latents,
+                    batch.t,
+                    process=self.parts.process,
+                    noise=self.parts.noise,
+                    cond=batch.cond,
+                )
+            return float(found.parts["mse"])
+
+        for step in reversed(checkpoint_files.steps_in(folder)):
+            with contextlib.suppress(NoiseregError):
+                weights = checkpoint.Checkpoint.open(folder / name_of(step)).weights(ema=False)
+                if checkpoint.finite(weights.values()):
+                    checkpoint.restore(self.objective, weights)
+                    if error(self.objective.net) <= USELESS * error(nothing):
+                        return step
+        return None
 
     def _announce(self) -> None:
         config, runtime, reporter = self.config, self.runtime, self.reporter

@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml, write_yaml
-from noisereg.runs.checkpoint_files import name_of, whole
+from noisereg.runs.checkpoint_files import damage, name_of
 from noisereg.runs.config import (
     Config,
     apply_set,
@@ -207,6 +208,12 @@ class Sweep:
             raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})")
         check_links(path)
         grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
+        there = {file.stem for file in (path / "cells").glob("[!.]*.yaml")}
+        if forgotten := sorted(there - set(grid.cells)) or ["none"] * (not grid.cells):
+            raise NoiseregError(
+                f"{path / SWEEP_FILE} is damaged: its cells are {len(grid.cells)}, without "
+                f"{forgotten[0]}; give the sweep's command again, which writes it anew"
+            )
         cells = []
         for name in grid.cells:
             config = read_complete(path / "cells" / f"{name}.yaml")
@@ -236,11 +243,13 @@ class Sweep:
         status, steps = self.status(cell), cell.config.train.steps
         if status is None or status.status != "finished" or status.step < steps:
             return False
-        return whole(self.path_of(cell) / "checkpoints" / name_of(status.step))
+        return not damage(self.path_of(cell) / "checkpoints" / name_of(status.step))
 
     def state(self, cell: Cell) -> str:
         """``finished``, or a phrase on how far it is."""
         status = self.status(cell)
+        if status is None and (self.path_of(cell) / "checkpoints").exists():
+            return "its config.yaml is missing"
         if status is None:
             return "not started"
         if self.finished(cell):
@@ -251,7 +260,10 @@ class Sweep:
         if status.diverged:
             return f"diverged, with a checkpoint of step {status.step:,} of {steps:,}"
         if status.status == "finished" and status.step >= steps:
-            return f"its checkpoint of step {status.step:,} is damaged"
+            folder = self.path_of(cell)
+            said = damage(folder / "checkpoints" / name_of(status.step))
+            said = said.replace(f"{folder.absolute()}{os.sep}", "")
+            return f"its checkpoint of step {status.step:,} is damaged: {said}"
         return f"{status.status}, step {status.step:,} of {steps:,}"
 
     def command(self, cell: Cell) -> list[str]:
@@ -273,36 +285,44 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
     Raises:
         NoiseregError: names what differs.
     """
-    if not (path / SWEEP_FILE).is_file():
-        if path.exists() and (not path.is_dir() or not _begun(path)):
-            raise NoiseregError(
-                f"{path} is not empty and holds no sweep; expected a new folder for `out`"
-            )
+    if not path.exists():
         return
-    old = Sweep.open(path)
+    if not path.is_dir() or not _own(path):
+        raise NoiseregError(
+            f"{path} is not empty and holds no sweep; expected a new folder for `out`"
+        )
+    check_links(path)
     new = {cell.name: cell for cell in cells}
-    for cell in old.cells:
-        if cell.name not in new:
+    for file in sorted((path / "cells").glob("[!.]*.yaml")):
+        if not (path / SWEEP_FILE).exists() and not file.with_suffix("").exists():
+            continue  # it was killed before it was defined, and never trained
+        if file.stem not in new:
             raise NoiseregError(
-                f"{path} was started with a cell {cell.name} that this command has not; give all "
+                f"{path} was started with a cell {file.stem} that this command has not; give all "
                 "its cells (more may be "
                 "added), or another `out`"
             )
-        if difference := resume_difference(cell.config, new[cell.name].config):
+        if difference := resume_difference(read_complete(file), new[file.stem].config):
             raise NoiseregError(
-                f"{path} was started otherwise: in {cell.name}, {difference}; give another `out`"
+                f"{path} was started otherwise: in {file.stem}, {difference}; give another `out`"
             )
 
 
-def _begun(path: Path) -> bool:
-    """Whether a folder is empty, or holds no more than a sweep that was killed before it was
-    defined: locks and configurations of cells.
+def _own(path: Path) -> bool:
+    """Whether a folder holds a sweep; or nothing, or what one leaves that was killed before it was
+    defined, or whose sweep.yaml was lost.
     """
+    if (path / SWEEP_FILE).exists():
+        return True
     own = rf"{re.escape(LOCK)}|{re.escape(MEMBERS)}|\.{re.escape(SWEEP_FILE)}\.\d+"
     others = [entry for entry in path.iterdir() if not re.fullmatch(own, entry.name)]
     if others != [path / "cells"] or not others[0].is_dir():
         return not others
-    return all(re.fullmatch(r".+\.yaml(\.\d+)?", entry.name) for entry in others[0].iterdir())
+    return all(
+        re.fullmatch(r".+\.(yaml(\.\d+)?|log|lock)", entry.name)
+        or entry.with_name(f"{entry.name}.yaml").is_file()
+        for entry in others[0].iterdir()
+    )
 
 
 def definition(

@@ -136,6 +136,29 @@ def test_a_cell_whose_training_diverged_is_a_row_without_numbers(
     assert "in training, after step 6" in shown
 
 
+def test_a_run_that_diverged_before_its_first_checkpoint_is_a_row_too(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
+    swept = make_sweep(tmp_path / "S", {"noise": ["white", "blue-tv"]})
+    lost = swept.path_of(swept.cells[1])
+    status = {"status": "failed", "step": 0, "diverged": True}
+    (lost / "status.json").write_text(json.dumps(status))
+    shutil.rmtree(lost / "checkpoints")
+    for asked in ([swept.path], [swept.path, "--checkpoint", "6", "--solver", "heun"]):
+        (table,) = tables(capsys, *asked, "--num", 40)
+        numbers = {row["label"]: len(row.get("metrics", {})) for row in table["rows"]}
+        assert numbers == {"white": 4, "blue-tv": 0}
+        assert (
+            "blue-tv diverged (seed 0): in training, before its first checkpoint"
+            in (table["notes"])
+        )
+        assert not any("left out" in note for note in table["notes"])
+    assert run(["eval", str(lost), "--num", "40"]) == 2
+    assert "has nothing to measure: in training, before its first checkpoint" in (
+        capsys.readouterr().err
+    )
+
+
 # What a metric of the model sees
 
 

@@ -381,26 +381,36 @@ def test_weights_that_are_not_finite_end_a_run(tmp_path: Path) -> None:
 
 
 def test_the_advice_can_be_typed_and_its_rate_is_below_the_failing_one(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = run.config.model_copy(
-        update={"optim": run.config.optim.model_copy(update={"lr": 1e30})}
-    )
-    with pytest.raises(NoiseregError) as error:
-        noisereg.train(
-            config,
-            out=tmp_path / "bad",
-            train={"steps": 60, "checkpoint_every": 1, "clip": None},
-        )
-    said = str(error.value)
-    assert "float32" not in said
-    typed = said.partition("Try: noisereg ")[2].split()
-    assert float(typed[typed.index("--set") + 1].removeprefix("optim.lr=")) < 1e30
-    assert typed[:2] == ["train", "--from"]
-    assert typed[2].startswith(f"{tmp_path / 'bad'}@")
-    typed[typed.index("NEW")] = str(tmp_path / "good")
-    # The kept weights may be too large to go on from: what is typed is a command at least.
-    assert command([*typed, "--steps", "1", "--dry-run"]) == 0
+    """After a step at 1e30 the weights are finite and useless: a fresh run is advised. Of a run
+    that went well until the rate rose, its last good checkpoint.
+    """
+    often = {"checkpoint_every": 1, "keep_last": 3}
+    new = {"optim": {"lr": 1e30}, "train": {**often, "clip": None}}
+    for out, resume in (("bad", False), ("run", True)):
+        with monkeypatch.context() as patch:
+            if resume:
+                patch.setattr("noisereg.runs.train.learning_rate", lambda config, step: 1e30)
+            with pytest.raises(NotFinite) as error:
+                train(tmp_path / out, 60, resume, **({"train": often} if resume else new))
+        said = str(error.value)
+        assert "float32" not in said
+        typed = said.partition("Try: noisereg ")[2].split()
+        lower = float(typed[typed.index("--set") + 1].removeprefix("optim.lr="))
+        if resume:
+            assert "the checkpoint of step 6 is kept" in said
+            assert typed[:3] == ["train", "--from", f"{tmp_path / 'run'}@6"]
+        else:
+            assert lower < 1e30
+            assert "no checkpoint is worth going on from" in said
+            assert typed[:3] == ["train", "--config", str(tmp_path / "bad/config.yaml")]
+        typed[typed.index("NEW")] = str(tmp_path / f"{out}-again")
+        assert command([*typed, "--steps", "2"]) == 0
+        assert noisereg.load(tmp_path / f"{out}-again").status["status"] == "finished"
     capsys.readouterr()
 
 
@@ -422,3 +432,19 @@ def test_samples_that_are_not_finite_are_no_pictures(
     assert command(["sample", str(run.path), "--out", str(tmp_path / "x.npz")]) == 2
     assert "the averaged weights of step 6 are not finite" in capsys.readouterr().err
     assert not (tmp_path / "x.npz").exists()
+
+
+def test_a_run_killed_before_its_configuration_was_written_starts_anew(
+    run: Run, tmp_path: Path
+) -> None:
+    """config.yaml is written last; with checkpoints beside it, it was lost and not yet to come."""
+    out = tmp_path / "killed"
+    out.mkdir()
+    for name in (".lock", "environment.json", "metrics.jsonl", ".config.yaml.4242"):
+        (out / name).touch()
+    assert train(out, 2, resume=True).status["status"] == "finished"
+    assert not (out / ".config.yaml.4242").exists()
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(NoiseregError, match=r"holds no run \(no config\.yaml\)"):
+        train(run.path, 8, resume=True)
+    assert steps_in(run.path / "checkpoints") == [4, 6]

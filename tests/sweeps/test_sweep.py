@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -520,7 +521,10 @@ def test_a_finished_cell_counts_only_while_its_checkpoint_is_whole(
         "another": b"another",
     }
     (folder / name).write_bytes(spoilt[damage])
-    assert sweep.state(sweep.cells[0]) == "its checkpoint of step 4,000 is damaged"
+    assert re.fullmatch(
+        rf"its checkpoint of step 4,000 is damaged: checkpoints/004000: {name} is damaged .*",
+        sweep.state(sweep.cells[0]),
+    )
     assert sweep.state(sweep.cells[1]) == "finished"
 
 
