@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # What must be there for the package to import as installed; a change of pyproject.toml installs anew.
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+BENCH_STAMP := $(VENV)/.installed-bench
 
 .PHONY: demo test fuzz kill lint site clean
 
@@ -16,6 +17,14 @@ demo: $(STAMP)
 
 test: $(TEST_STAMP)
 	$(BIN)/pytest -n 2
+
+# A quarter of an hour on two cores: noisereg beside what people would use instead; writes docs/benchmarks.md.
+BENCHMARKS ?= training sampling fidelity noise pairing startup loading sweep scale
+bench: $(BENCH_STAMP)
+	@for name in $(BENCHMARKS); do \
+		echo "== $$name"; $(BIN)/python -P benchmarks/$$name.py || exit 1; \
+	done
+	$(BIN)/python docs/make_benchmarks.py
 
 # Hours: the fuzzer and the corruption test with many examples; NUMBER and SEED may be given.
 NUMBER ?= 50000
@@ -49,6 +58,10 @@ $(STAMP): $(BIN)/python pyproject.toml
 
 $(TEST_STAMP): $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP) $@
+
+$(BENCH_STAMP): $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	@touch $(STAMP) $@
 
 clean:

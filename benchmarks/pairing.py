@@ -1,26 +1,24 @@
 """Time of a pairing for one batch, beside the training step that it would be part of.
 
-    python benchmarks/pairing.py [--batch 256] [--threads 1] [--repeat 5] [--json]
+    python benchmarks/pairing.py [--batch 256] [--threads 1] [--repeat 5]
 
-Distances and assignment are timed together, as the trainer calls them, on random images and white
-noise (the assignment takes longest where all distances are alike, which noise of many dimensions
-makes them). The step is forward, backward and Adam of the network that ``--denoiser auto`` takes
-for that shape, timed at a smaller batch where it would take minutes.
+Distances and assignment together, as the trainer calls them, on random images and white noise (the
+assignment takes longest where all distances are alike, which noise of many dimensions makes them).
+The step is forward, backward and AdamW of the network that ``--denoiser auto`` takes for that
+shape, of a smaller batch where it would take minutes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-import torch
+sys.path.insert(0, str(Path(__file__).parent))
 
-import noisereg
-from noisereg.diffusion.diffusion import Diffusion
-from noisereg.runs.config import validate
+from measuring import Goal, Result, arguments
 
 SHAPES = ((2,), (1, 8, 8), (3, 32, 32), (3, 64, 64))
 PAIRINGS = ("greedy", "optimal", "greedy:cost=noised", "optimal:cost=noised")
@@ -29,16 +27,21 @@ STEP_BATCH = 8
 
 
 def median_ms(call: Callable[[], object], repeat: int) -> float:
+    """In CPU time."""
     call()
     times = []
     for _ in range(repeat):
-        began = time.perf_counter()
+        began = time.process_time()
         call()
-        times.append(1000 * (time.perf_counter() - began))
+        times.append(1000 * (time.process_time() - began))
     return statistics.median(times)
 
 
 def pairing_ms(name: str, shape: tuple[int, ...], batch: int, repeat: int) -> float:
+    import torch
+
+    import noisereg
+
     generator = torch.Generator().manual_seed(0)
     x0 = torch.rand(batch, *shape, generator=generator) * 2 - 1
     z = torch.randn(batch, *shape, generator=generator)
@@ -49,7 +52,12 @@ def pairing_ms(name: str, shape: tuple[int, ...], batch: int, repeat: int) -> fl
 
 def step_ms(shape: tuple[int, ...], batch: int, repeat: int) -> float:
     """Of one training step of ``batch`` samples."""
+    import torch
+
+    import noisereg
     from noisereg.denoisers import auto_denoiser
+    from noisereg.diffusion.diffusion import Diffusion
+    from noisereg.runs.config import validate
 
     name = auto_denoiser(shape)
     noise = noisereg.build("noise", "white", shape=shape)
@@ -71,27 +79,34 @@ def step_ms(shape: tuple[int, ...], batch: int, repeat: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = arguments(__doc__, batch=256, repeat=5)
+    import torch
+
     torch.set_num_threads(given.threads)
-    rows = []
+    result = Result(
+        "pairing",
+        "Pairing",
+        f"CPU milliseconds for a batch of {given.batch}, white noise, and of the training step it "
+        "is for.",
+    )
+    rows, shares = [], []
     for shape in SHAPES:
-        row: dict[str, object] = {"shape": "×".join(map(str, shape)), "batch": given.batch}
-        row |= {
-            name: round(pairing_ms(name, shape, given.batch, given.repeat), 2) for name in PAIRINGS
-        }
-        row["training step"] = round(step_ms(shape, given.batch, given.repeat), 1)
-        rows.append(row)
-        if not given.json:
-            print(" | ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    if given.json:
-        print(json.dumps({"threads": given.threads, "rows": rows}, indent=1))
+        each = [pairing_ms(name, shape, given.batch, given.repeat) for name in PAIRINGS]
+        step = step_ms(shape, given.batch, given.repeat)
+        rows.append(["×".join(map(str, shape)), *(f"{ms:.1f}" for ms in (*each, step))])
+        if len(shape) == 3 and shape[-1] >= 32:
+            shares.append(max(each) / step)
+    header = ["shape", *PAIRINGS, "training step"]
+    result.tables.append({"title": "", "header": header, "rows": rows})
+    result.goals.append(
+        Goal(
+            "a pairing of images from 32×32 within 3 % of a training step",
+            f"{100 * max(shares):.1f} % at most",
+            max(shares) <= 0.03,
+            "the matrix of distances is a product in float64",
+        )
+    )
+    result.write()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,188 @@
+"""Sampling: evaluations a second beside diffusers and Azula, and quality against evaluations.
+
+    python benchmarks/sampling.py [--threads 2] [--rounds 5] [--num 1797] [--train-steps 4000]
+
+Speed: 16 images of 3×32×32 from the small U-Net (random weights), 10 evaluations of DDIM at
+η = 0 and at η = 1, by diffusers' DDIMPipeline, Azula's DDIMSampler and ``Diffusion.sample``.
+
+Quality: the Fréchet distance on pixels between scikit-learn's digits and as many samples of a
+model trained on them here (white noise, DDPM, the default network), by solver and number of
+evaluations, each with two seeds; ``dpmpp-2m`` against 100 ancestral steps (``ddim:eta=1``).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measuring import Goal, Result, arguments, interleaved_calls, packages, ratio, scratch
+from training import unet
+
+BATCH, STEPS = 16, 10
+SHAPE = (3, 32, 32)
+CONTENDERS = (
+    "diffusers, η = 0",
+    "Azula, η = 0",
+    "noisereg, η = 0",
+    "diffusers, η = 1",
+    "Azula, η = 1",
+    "noisereg, η = 1",
+)
+ANCESTRAL = ("ddim:eta=1", 100)
+CURVES = (
+    ANCESTRAL,
+    ("ddim:eta=1", 25),
+    ("ddim:eta=0", 25),
+    ("ddim:eta=0", 100),
+    ("dpmpp-2m", 10),
+    ("dpmpp-2m", 15),
+    ("dpmpp-2m", 20),
+    ("dpmpp-2m", 25),
+)
+SEEDS = (0, 1)
+
+
+def sampler_of(name: str, net: Any) -> Callable[[], Any]:
+    """16 images by that library."""
+    eta = float(name[-1])
+    if name.startswith("diffusers"):
+        from diffusers import DDIMPipeline, DDIMScheduler
+
+        pipeline = DDIMPipeline(net, DDIMScheduler(clip_sample=False))
+        pipeline.set_progress_bar_config(disable=True)
+
+        def segment() -> Any:
+            return pipeline(BATCH, eta=eta, num_inference_steps=STEPS, output_type="np")
+
+    elif name.startswith("Azula"):
+        from azula.denoise import Denoiser, DiracPosterior
+        from azula.noise import VPSchedule
+        from azula.sample import DDIMSampler
+
+        class Epsilon(Denoiser):
+            """x̂0 from a network that predicts ε, told 1000t − 1."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.backbone, self.schedule = net, VPSchedule()
+
+            def forward(self, x_t: Any, t: Any, **_: Any) -> DiracPosterior:
+                signal, noise = self.schedule(t)
+                eps = self.backbone(x_t, 1000 * t - 1).sample
+                return DiracPosterior(mean=(x_t - noise * eps) / signal)
+
+        sampler = DDIMSampler(Epsilon(), eta=eta, steps=STEPS, silent=True)
+
+        def segment() -> Any:
+            return sampler(sampler.init((BATCH, *SHAPE)))
+
+    else:
+        import torch
+
+        import noisereg
+
+        diffusion = noisereg.Diffusion(shape=SHAPE, time_input="index")
+
+        def segment() -> Any:
+            with torch.inference_mode():
+                return diffusion.sample(
+                    lambda x, t: net(x, t).sample, BATCH, steps=STEPS, solver=f"ddim:eta={eta:g}"
+                )
+
+    return segment
+
+
+def quality(num: int, train_steps: int) -> dict[tuple[str, int], list[float]]:
+    """The Fréchet distance of each solver at each number of steps, a number a seed."""
+    import noisereg
+    from noisereg.metrics.fidelity import frechet_distance
+
+    found: dict[tuple[str, int], list[float]] = {}
+    with scratch() as folder:
+        run = noisereg.train(train={"steps": train_steps}, out=folder / "run")
+        from noisereg.plugins.registry import registry
+        from noisereg.runs.build import build_dataset
+        from noisereg.runs.runtime import Runtime
+
+        split = build_dataset(run.config, registry(), Runtime.start(run.config.runtime)).split(
+            "train"
+        )
+        import torch
+
+        # As images in [0, 1], as the samples are.
+        real = (split.batch(torch.arange(len(split))).x.flatten(1) + 1) / 2
+        for solver, steps in CURVES:
+            for seed in SEEDS:
+                x = run.sample(num, solver=solver, steps=steps, seed=seed)
+                distance = frechet_distance(real, x.flatten(1).float() / 255)
+                found.setdefault((solver, steps), []).append(distance)
+    return found
+
+
+def main() -> None:
+    given = arguments(__doc__, num=1797, train_steps=4000)
+    import torch
+
+    torch.set_num_threads(given.threads)
+    net = unet(SHAPE[-1]).eval()
+    result = Result(
+        "sampling",
+        "Sampling",
+        "16 images of 3×32×32 from the small U-Net, 10 evaluations of DDIM; beside "
+        f"{packages('diffusers', 'azula')}. At η = 1 each step draws as many numbers as pixels.",
+    )
+    found = interleaved_calls({name: sampler_of(name, net) for name in CONTENDERS}, given.rounds)
+    result.add("3×32×32, 10 evaluations", found, given.threads, "images", BATCH)
+    curves = quality(given.num, given.train_steps)
+    result.tables.append(
+        {
+            "title": f"Fréchet distance on pixels, digits, {given.num:,} samples of one model "
+            f"({given.train_steps:,} steps), seeds {', '.join(map(str, SEEDS))}",
+            "header": ["solver", "evaluations", "Fréchet distance", "each seed"],
+            "rows": [
+                [s, str(n), f"{statistics.mean(d):.3f}", ", ".join(f"{v:.3f}" for v in d)]
+                for (s, n), d in curves.items()
+            ],
+        }
+    )
+    ancestral = statistics.mean(curves[ANCESTRAL])
+    enough = [
+        n for (s, n), d in curves.items() if s == "dpmpp-2m" and statistics.mean(d) <= ancestral
+    ]
+    best = min(
+        (statistics.mean(d), n) for (s, n), d in curves.items() if s == "dpmpp-2m" and n <= 25
+    )
+    result.goals += [
+        Goal(
+            "`dpmpp-2m` with at most 25 evaluations is as near to digits as 100 ancestral steps",
+            f"{best[0]:.3f} at {best[1]} evaluations, {ancestral:.3f} for 100 ancestral steps"
+            + (f"; {min(enough)} are enough" if enough else ""),
+            bool(enough),
+            "the distances are of one model and two seeds; the differences between solvers are in "
+            "the table",
+        )
+    ]
+    for eta in "01":
+        share = {
+            peer: ratio(found, f"noisereg, η = {eta}", f"{peer}, η = {eta}")
+            for peer in ("diffusers", "Azula")
+        }
+        result.goals.append(
+            Goal(
+                f"η = {eta}: no more CPU seconds than diffusers and Azula (within 5 %)",
+                ", ".join(f"{r:.2f} of {peer}'s" for peer, r in share.items()),
+                max(share.values()) <= 1.05,
+                "an evaluation of the network is nearly all of a step for each of them; what is "
+                "left is within what rounds differ by on this machine",
+            )
+        )
+    result.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Two ranks beside one, and the memory of what grows.
+
+    python benchmarks/scale.py [--images 200]
+
+Ranks: ``noisereg train`` of the small U-Net at 3×32×32, one thread a rank, the same batch a rank;
+two gloo ranks under torchrun beside one rank alone. Memory: the peak of a process that does the
+thing at 1 ×, 10 × and 100 × the number, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measuring import Goal, Result, arguments, peak_mib, scratch
+
+
+def cells(count: int, folder: Path) -> None:
+    """The cells of a sweep, configured and written."""
+    from noisereg.runs.config import validate
+    from noisereg.sweeps.grid import Grid, make_cells, write
+
+    base, grid = validate({}).dump(), Grid(noise=["white"], seeds=count)
+    made = make_cells(base, grid)
+    write(folder / "sweep", base, grid, made)
+    assert len(made) == count
+
+
+def rows(count: int, folder: Path) -> None:
+    """The lines of a run's metrics.jsonl, read when it is resumed."""
+    from noisereg.runs.prepare import logged_steps
+
+    values = {"loss": 0.123456, "mse": 0.123456, "lr": 0.001, "images_per_second": 1234.56}
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step in range(count):
+            file.write(json.dumps({"step": step, **values}) + "\n")
+    assert len(logged_steps(folder)) == count
+
+
+def images(count: int, folder: Path) -> None:
+    """A folder of images, held in memory."""
+    import numpy as np
+    from PIL import Image
+
+    import noisereg
+
+    (folder / "images").mkdir()
+    first = folder / "first.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(first)
+    for number in range(count):
+        os.link(first, folder / "images" / f"{number:06d}.png")
+    noisereg.build("dataset", f"folder:path={folder / 'images'}")
+
+
+def samples(count: int, folder: Path) -> None:
+    """Samples of a run, drawn, kept and measured by eval."""
+    import noisereg
+
+    noisereg.train(train={"steps": 1}, out=folder / "run")
+    noisereg.evaluate([folder / "run"], ["frechet"], num=count, steps=[2])
+
+
+GROWS: dict[str, tuple[Callable[[int, Path], None], int]] = {
+    "cells of a sweep": (cells, 10),
+    "rows of metrics.jsonl": (rows, 2000),
+    "images of 3×32×32 in a folder": (images, 200),
+    "samples of 1×8×8 in eval": (samples, 100),
+}
+
+
+def peak_of(name: str, count: int) -> float:
+    command = [sys.executable, "-P", __file__, "--contender", name, "--count", str(count)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def images_per_second(ranks: int, folder: Path, batch: int) -> float:
+    """Of all ranks, the median of the lines of metrics.jsonl."""
+    out = folder / f"run-{ranks}"
+    command = [sys.executable, "-P", "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    command += ["noisereg", "train", "--data", str(folder / "images.npz"), "--out", str(out)]
+    command += ["--denoiser", "unet", "--steps", "18", "--batch-size", str(ranks * batch)]
+    command += ["--set", "train.log_every=3"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    lines = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
+    return statistics.median(x["images_per_second"] for x in lines[1:])
+
+
+def main() -> None:
+    given = arguments(__doc__, count=0)
+    if given.contender:
+        with scratch() as folder:
+            GROWS[given.contender][0](given.count, folder)
+        print(peak_mib())
+        return
+    import numpy as np
+
+    result = Result(
+        "scale",
+        "Scale",
+        "Peak memory, MiB, of a process that does the thing at 1 ×, 10 × and 100 × the number, "
+        "torch and all.",
+    )
+    table, worse = [], []
+    for name, (_, unit) in GROWS.items():
+        peaks = [peak_of(name, unit * times) for times in (1, 10, 100)]
+        each = (peaks[2] - peaks[0]) / (99 * unit) * 1024
+        table.append(
+            [f"{name}: {unit:,}, × 10, × 100", *(f"{p:,.0f}" for p in peaks), f"{each:,.2f}"]
+        )
+        # Beyond 20 MiB, what an allocator may round up, and a quarter over proportion.
+        if peaks[2] - peaks[1] > 20 + 1.25 * 10 * max(peaks[1] - peaks[0], 0):
+            worse.append(name)
+    result.tables.append(
+        {
+            "title": "Memory of what grows",
+            "header": ["what", "1 ×", "10 ×", "100 ×", "KiB each"],
+            "rows": table,
+        }
+    )
+    batch = 32
+    with scratch() as folder:
+        pixels = np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), np.uint8)
+        np.savez(folder / "images.npz", images=pixels)
+        rates = {ranks: images_per_second(ranks, folder, batch) for ranks in (1, 2)}
+    share = rates[2] / (2 * rates[1])
+    result.tables.append(
+        {
+            "title": f"Ranks, one thread and a batch of {batch} each",
+            "header": ["ranks", "images a second", "of linear"],
+            "rows": [
+                ["1", f"{rates[1]:.1f}", "1"],
+                ["2 (gloo)", f"{rates[2]:.1f}", f"{share:.2f}"],
+            ],
+        }
+    )
+    result.goals += [
+        Goal(
+            "two gloo ranks on two cores at least 0.9 of linear",
+            f"{share:.2f}",
+            share >= 0.9,
+            "what two ranks lose is gloo's all-reduce of 1.09 M gradients a step, and what both "
+            "cores together lose to one alone: the cache and the memory are shared",
+        ),
+        Goal(
+            "the memory of what grows is linear or better",
+            f"more than linear: {', '.join(worse)}" if worse else "each is",
+            not worse,
+        ),
+    ]
+    result.write()
+
+
+if __name__ == "__main__":
+    main()
