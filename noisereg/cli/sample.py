@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,7 +20,12 @@ from noisereg.errors import NoiseregError
 
 
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN…", help="A run folder; of several the same latents, side by side."
+        ),
+    ],
     num: Annotated[
         int | None, typer.Option(help="How many samples. [the run's sample.num]")
     ] = None,
@@ -64,6 +69,22 @@ def sample(
             help="Small images to enlarge (--task superres), sorted by path.",
         ),
     ] = None,
+    trajectory: Annotated[
+        bool,
+        typer.Option(
+            "--trajectory", help="From noise to data: a strip (.png), or moving (.gif, .webp)."
+        ),
+    ] = False,
+    interpolate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Rows of K samples between two latents, --num of them (η 0)."
+        ),
+    ] = None,
+    nearest: Annotated[
+        bool,
+        typer.Option("--nearest", help="Each sample beside its nearest training images."),
+    ] = False,
     many: Annotated[
         bool, typer.Option("--many", help="More than a million samples are meant.")
     ] = False,
@@ -73,7 +94,8 @@ def sample(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="A .png grid, an .npz, or a folder of PNGs. [RUN/samples/…png]"
+            metavar="PATH",
+            help="A .png grid, an .npz, a folder of PNGs; .gif, .webp. [RUN/samples/…png]",
         ),
     ] = None,
     checkpoint: CheckpointStep = None,
@@ -84,39 +106,77 @@ def sample(
 ) -> None:
     """Draw samples from a run: a picture, an .npz, or a folder of PNGs."""
     registry = open_registry(no_plugins, plugin)
+    kind = _kind(runs, trajectory, interpolate, nearest)
     from noisereg.cli.progress import ConsoleReporter
+    from noisereg.runs import views
     from noisereg.runs.output import check_out, write_samples
     from noisereg.runs.run import Run
+    from noisereg.runs.runtime import rank
+    from noisereg.store import write_atomically
 
-    opened = Run.open(run, registry)
-    target = out or run / "samples" / f"seed{seed}-{num or opened.config.sample.num}.png"
-    check_out(target)
-    if len(opened.shape) != 3 and not target.suffix:
+    opened = [Run.open(run, registry) for run in runs]
+    first = opened[0]
+    named = f"{kind or 'seed'}{seed}-{num or first.config.sample.num}.png"
+    target = out or runs[0] / "samples" / named
+    check_out(target, moving=trajectory)
+    if kind and not trajectory and target.suffix.lower() != ".png":
+        raise NoiseregError(f"`out={target}`: expected a .png, which it is a picture of")
+    if len(runs) > 1 and target.suffix.lower() != ".png":
+        raise NoiseregError(f"`out={target}`: several runs are one picture; expected a .png")
+    if len(first.shape) != 3 and not target.suffix:
         raise NoiseregError(
             f"--out {target}: points have no single pictures; expected a .png (a scatter plot) or "
             "an .npz"
         )
-    samples = opened.sample(
-        num,
-        steps=steps,
-        eta=eta,
-        solver=solver,
-        grid=grid,
-        seed=seed,
-        checkpoint=checkpoint,
-        ema=not raw_weights,
-        guidance=guidance,
-        labels=label or None,
-        inputs=input_,
-        many=many,
-        reporter=ConsoleReporter(),
-    )
-    from noisereg.runs.runtime import rank
-
+    options: dict[str, Any] = {
+        "steps": steps,
+        "eta": eta,
+        "solver": solver,
+        "grid": grid,
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "ema": not raw_weights,
+        "guidance": guidance,
+        "labels": label or None,
+        "inputs": input_,
+        "reporter": ConsoleReporter(),
+    }
+    if not kind and len(opened) == 1:
+        samples = first.sample(num, many=many, **options)
+        drawn, share = len(samples), None
+        if rank() == 0:
+            write_samples(samples, target)
+    else:
+        view = views.draw(opened, kind, num, target.suffix.lower(), between=interpolate, **options)
+        drawn, share = view.num, view.memorised
+        if rank() == 0:
+            write_atomically(target, view.data)
     if rank() == 0:
-        write_samples(samples, target)
-        print(
-            json.dumps({"samples": str(target), "num": len(samples), "seed": seed})
-            if as_json
-            else target
+        said: dict[str, Any] = {"samples": str(target), "num": drawn, "seed": seed}
+        if share is not None:
+            said["memorised"] = share
+        print(json.dumps(said) if as_json else target)
+        if share is not None and not as_json:
+            print(f"{share:.1%} of them are copies of a training image")
+
+
+def _kind(
+    runs: list[Path], trajectory: bool, interpolate: int | None, nearest: bool
+) -> Literal["", "trajectory", "interpolation", "nearest"]:
+    """
+    Raises:
+        NoiseregError: for two of them at once, and fewer than two samples between latents.
+    """
+    asked = {
+        "trajectory": trajectory,
+        "interpolation": interpolate is not None,
+        "nearest": nearest,
+    }
+    given = [name for name, on in asked.items() if on]
+    if len(given) > 1:
+        raise NoiseregError(
+            "`trajectory`, `interpolate` and `nearest` are a picture each; expected one of them"
         )
+    if interpolate is not None and interpolate < 2:
+        raise NoiseregError(f"`interpolate={interpolate}`: expected at least 2")
+    return given[0] if given else ""  # type: ignore[return-value]

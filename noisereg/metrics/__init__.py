@@ -40,6 +40,12 @@ class FrechetParams(Params):
     pass
 
 
+class MemorisationParams(Params):
+    ratio: float = Field(
+        1 / 3, gt=0, le=1, description="of the distances to the nearest and the next, for a copy"
+    )
+
+
 class PsnrParams(Params):
     pass
 
@@ -155,6 +161,13 @@ def noisereg_metrics() -> Iterator[Component]:
         params=NllParams,
         summary="bits a dimension of held-out data, by the variational bound and by the flow",
         cite="Nichol & Dhariwal 2021, arXiv 2102.09672; Song et al. 2021, arXiv 2011.13456",
+    )
+    yield Component(
+        name="memorisation",
+        impl="noisereg.metrics.memorisation:Memorisation",
+        params=MemorisationParams,
+        summary="the share of samples that are copies of a training sample, in any feature space",
+        cite="Yoon et al. 2023; Gu et al. 2023, arXiv 2310.02664",
     )
     yield Component(
         name="psnr",

@@ -13,18 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from torch import Tensor
 
+from noisereg.data import as_output, read_split
 from noisereg.evaluation.evaluate import Evaluation
 from noisereg.evaluation.measure import Candidate
+from noisereg.evaluation.reference import reference_condition
 from noisereg.metrics.prdc import manifolds
 from noisereg.plugins.spec import flatten
 from noisereg.report import pictures
 from noisereg.report.curves import Curves, curves, training_log
-from noisereg.runs.output import picture
+from noisereg.runs.model import RunModel
+from noisereg.runs.output import STRIP, between, picture, strip
 from noisereg.runs.reporter import Reporter
-from noisereg.store import write_atomically
+from noisereg.runs.run import draw, kept_steps
+from noisereg.runs.sampling import override
+from noisereg.runs.views import NEIGHBOURS, beside_nearest
+from noisereg.store import ARRAY, write_atomically
 from noisereg.tables.formats import ARROW, Layout, layout
 from noisereg.tables.naming import spec_label, strengths_of, text_of, varying_params
 from noisereg.tables.table import Row, StoredTable, Table
@@ -37,6 +45,8 @@ GRID = 36
 """Samples in a row's picture."""
 MOST_POINTS = 4000
 """Points in a scatter plot."""
+PATHS, COLUMNS = 4, 8
+"""Rows of trajectories and interpolations, and samples between two latents."""
 NEIGHBOUR = 5
 """k of the manifold pictures, as in Iso-Diffusion's."""
 
@@ -113,6 +123,9 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
     named = {label: candidates[0] for label, candidates in trained.items()}
     makers: list[Callable[[], Picture | None]] = [
         lambda: _samples(rows),
+        lambda: _trajectories(rows),
+        lambda: _interpolations(rows),
+        lambda: _nearest(rows),
         lambda: _manifold(rows),
         lambda: _training(trained),
         lambda: _power(measured),
@@ -162,6 +175,94 @@ def _samples(rows: _Rows) -> Picture | None:
         "samples",
         "Samples",
         f"The first samples of each row's first seed. {latents}",
+        images=shown,
+    )
+
+
+def _drawn_anew(rows: _Rows, candidate: Candidate, kind: str) -> Tensor:
+    """What a picture shows beside a row's samples, kept like them: of ``trajectories`` (T, N, …)
+    from noise to data, of ``interpolations`` (N·columns, …) between latents, η 0.
+    """
+    evaluation, sampling = rows.evaluation, candidate.sampling
+    assert sampling is not None
+
+    def drawn() -> np.ndarray:
+        model = sampling.model(evaluation.runtime)
+        if kind == "trajectories":
+            count = PATHS if len(model.shape) == 3 else MOST_POINTS
+            keep = kept_steps(len(model.times()) - 1, STRIP if len(model.shape) == 3 else 6)
+            start = None
+        else:
+            settings = override(model.settings, model.registry, eta=0.0)
+            model = RunModel(model.parts, settings, model.registry, model.seed)
+            count, keep = PATHS * COLUMNS, None
+            ends = model.latents(range(2 * PATHS), 0)
+            start = {name: between(z, COLUMNS) for name, z in ends.items()}
+        cond = None
+        if sampling.condition:
+            some = torch.arange(count) // (1 if start is None else COLUMNS)
+            cond = reference_condition(model.task, evaluation.dataset, evaluation.reference, some)
+        x = draw(model, range(count), cond, latents=start, keep=keep)
+        frames = x if keep is not None else x[None]
+        return torch.stack([as_output(one, model.parts.decode) for one in frames]).numpy()
+
+    key = {"drawn": kind, "taken": [PATHS, COLUMNS, STRIP, MOST_POINTS], **sampling.key}
+    found = torch.from_numpy(sampling.store.cached(f"pictures/{kind}", key, ARRAY, drawn))
+    return found if kind == "trajectories" else found[0]
+
+
+def _of_runs(rows: _Rows) -> list[tuple[str, Candidate]]:
+    return [(label, found) for label, found in rows.sampled() if found.sampling is not None]
+
+
+def _trajectories(rows: _Rows) -> Picture | None:
+    shown = [
+        (label, strip(_drawn_anew(rows, candidate, "trajectories")))
+        for label, candidate in _of_runs(rows)
+    ]
+    if not shown:
+        return None
+    return Picture(
+        "trajectories",
+        "From noise to data",
+        "The first samples of each row's first seed on their way, at times evenly spaced over the "
+        "steps.",
+        images=shown,
+    )
+
+
+def _interpolations(rows: _Rows) -> Picture | None:
+    runs = [] if rows.evaluation.reference.x.ndim != 4 else _of_runs(rows)
+    shown = [
+        (label, picture(_drawn_anew(rows, candidate, "interpolations"), COLUMNS))
+        for label, candidate in runs
+        if candidate.sampling is not None and candidate.sampling.settings.solver.name == "ddim"
+    ]
+    if not shown:
+        return None
+    return Picture(
+        "interpolations",
+        "Between two latents",
+        "Each row goes from one sample's latents to another's on a great circle, η 0.",
+        images=shown,
+    )
+
+
+def _nearest(rows: _Rows) -> Picture | None:
+    real = rows.evaluation.reference.x
+    if real.ndim != 4 or real.is_floating_point() or not rows.sampled():
+        return None
+    train = read_split(rows.evaluation.dataset, "train")
+    shown = []
+    for label, candidate in rows.sampled():
+        image, share = beside_nearest(candidate.read()[:GRID], train)
+        shown.append((f"{label}: {share:.1%} copies", image))
+    return Picture(
+        "nearest",
+        "Nearest training images",
+        f"The first {GRID} samples of each row's first seed, each with the {NEIGHBOURS} training "
+        "images after it that are nearest in pixels. A copy lies nearer to one of them than a "
+        "third of the distance to the next; the metric memorisation counts all samples.",
         images=shown,
     )
 

@@ -82,12 +82,22 @@ class RunModel:
         built = sampling.build_grid(settings, self.registry)
         return built.times(self.process, steps or settings.steps)
 
-    def trajectory(self, indices: Sequence[int], cond: Tensor | None = None) -> Iterator[Tensor]:
+    def trajectory(
+        self,
+        indices: Sequence[int],
+        cond: Tensor | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """``start`` replaces the latents of step 0."""
+
+        def source(step: int) -> Mapping[str, Tensor]:
+            return start if start is not None and step == 0 else self.latents(indices, step)
+
         guidance = self.settings.guidance
         null = None if cond is None or guidance == 1 else self.task.null(cond)
         return self.parts.diffusion.trajectory(
             self.parts.objective.net,
-            lambda step: self.latents(indices, step),
+            source,
             self.times(),
             sampling.build_solver(self.settings, self.registry),
             cond,

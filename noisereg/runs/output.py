@@ -25,13 +25,13 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def grid_png(samples: Tensor) -> bytes:
-    """uint8 images (N, C, H, W) in a near-square grid, each at least 64 pixels wide (enlarged
-    without smoothing).
+def grid_png(samples: Tensor, columns: int | None = None) -> bytes:
+    """uint8 images (N, C, H, W) in a near-square grid, or one of ``columns``, each at least 64
+    pixels wide (enlarged without smoothing).
     """
     n, channels, height, width = samples.shape
     scale = max(1, math.ceil(64 / max(height, width)))
-    columns = math.ceil(math.sqrt(n))
+    columns = columns or math.ceil(math.sqrt(n))
     rows, pad = math.ceil(n / columns), 2
     images = samples[:, :3] if channels >= 3 else samples[:, :1]
     canvas = np.full(
@@ -71,7 +71,7 @@ def scatter_png(points: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def picture(samples: Tensor) -> bytes:
+def picture(samples: Tensor, columns: int | None = None) -> bytes:
     """The PNG of uint8 images, of float points, or of latents (their first channels, ±3 standard
     deviations).
 
@@ -80,13 +80,101 @@ def picture(samples: Tensor) -> bytes:
     """
     check_finite(samples)
     if samples.ndim == 4 and samples.is_floating_point():
-        return grid_png(to_uint8(samples / (3 * samples.std()).clamp(min=1e-12)))
-    return grid_png(samples) if samples.ndim == 4 else scatter_png(samples)
+        return grid_png(to_uint8(samples / (3 * samples.std()).clamp(min=1e-12)), columns)
+    return grid_png(samples, columns) if samples.ndim == 4 else scatter_png(samples)
 
 
-def npz_bytes(samples: Tensor) -> bytes:
-    """``samples``: uint8 (N, H, W, C); float32 (N, D) for points, (N, C, H, W) for latents."""
+STRIP, ANIMATED = 12, 40
+"""Times in a strip of pictures, and frames of an animation."""
+STRIPS = 8
+"""Samples in a strip."""
+ANIMATIONS = (".gif", ".webp")
+
+
+def strip(frames: Tensor) -> bytes:
+    """Frames (T, N, …) as a PNG: a row for each of N samples, from noise to data; the clouds of
+    points side by side.
+    """
+    if frames.ndim == 5:
+        return picture(frames.transpose(0, 1).flatten(0, 1), columns=len(frames))
+    images = [_read(picture(frame)) for frame in frames]
+    return _png(np.concatenate(images, 1))
+
+
+def animation(frames: Tensor, ending: str, milliseconds: int = 80) -> bytes:
+    """Frames (T, N, …) as a ``.gif`` or ``.webp`` that goes round: a grid of N samples from noise
+    to data, which rests at its end.
+    """
+    from PIL import Image
+
+    images = [Image.fromarray(_read(picture(frame)).squeeze()) for frame in frames]
+    times = [milliseconds] * (len(images) - 1) + [20 * milliseconds]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer,
+        format=ending.removeprefix(".").upper(),
+        save_all=True,
+        append_images=images[1:],
+        duration=times,
+        loop=0,
+        **({"lossless": True} if ending == ".webp" else {}),
+    )
+    return buffer.getvalue()
+
+
+def _read(png: bytes) -> np.ndarray:
+    """(H, W, 1 or 3) uint8."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as image:
+        pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def labelled(rows: Sequence[tuple[str, bytes]]) -> bytes:
+    """Pictures (PNG) below one another, each under its label."""
+    from matplotlib.figure import Figure
+
+    images = [_read(data) for _, data in rows]
+    width = max(image.shape[1] for image in images)
+    heights = [image.shape[0] + 24 for image in images]
+    figure = Figure(figsize=(width / 100, sum(heights) / 100), dpi=100)
+    top = float(sum(heights))
+    for (label, _), image, height in zip(rows, images, heights, strict=True):
+        low = (top - height) / sum(heights)
+        axes = figure.add_axes((0, low, image.shape[1] / width, image.shape[0] / sum(heights)))
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_axis_off()
+        figure.text(0.004, low + (image.shape[0] + 7) / sum(heights), label, fontsize=9)
+        top -= height
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
+def between(latents: Tensor, steps: int) -> Tensor:
+    """Latents (2·N, …) as N rows of ``steps``, (N·steps, …), on the great circle from the first of
+    each pair to the second: every one is N(0, 1) as the ends are, which a straight line is not
+    (White 2016, arXiv 1609.04468).
+    """
+    first, second = latents[0::2].double(), latents[1::2].double()
+    flat = first.flatten(1), second.flatten(1)
+    cosine = torch.cosine_similarity(*flat).clamp(-1, 1)
+    angle = torch.arccos(cosine).reshape(-1, *([1] * (latents.ndim - 1)))
+    sine = torch.sin(angle).clamp(min=1e-12)
+    rows = [
+        (torch.sin((1 - u) * angle) * first + torch.sin(u * angle) * second) / sine
+        for u in torch.linspace(0, 1, steps, dtype=torch.float64)
+    ]
+    return torch.stack(rows, 1).flatten(0, 1).to(latents.dtype)
+
+
+def npz_bytes(samples: Tensor, shape: Sequence[int] = ()) -> bytes:
+    """``samples``: uint8 (N, H, W, C); float32 (N, D) for points, (N, C, H, W) for latents; with
+    ``shape`` in place of N.
+    """
     array = samples.permute(0, 2, 3, 1) if samples.dtype == torch.uint8 else samples
+    array = array.reshape(*(shape or array.shape[:1]), *array.shape[1:])
     buffer = io.BytesIO()
     np.savez(buffer, samples=array.contiguous().cpu().numpy())
     return buffer.getvalue()
@@ -111,12 +199,21 @@ def check_num(num: int, shape: Sequence[int], many: bool = False) -> None:
         )
 
 
-def check_out(path: Path) -> None:
+def check_out(path: Path, moving: bool = False) -> None:
     """
     Raises:
-        NoiseregError: for a path that samples cannot be written to, before anything is drawn.
+        NoiseregError: for a path that samples, or what they are on their way (``moving``), cannot
+            be written to, before anything is drawn.
     """
-    if path.suffix.lower() in (".png", ".npz"):
+    if moving and path.suffix.lower() not in (".png", ".npz", *ANIMATIONS):
+        raise NoiseregError(
+            f"`out={path}`: expected a .gif or .webp, which moves, a .png, a strip, or an .npz"
+        )
+    if not moving and path.suffix.lower() in ANIMATIONS:
+        raise NoiseregError(
+            f"`out={path}`: single samples do not move; give `trajectory=True` too, or a .png"
+        )
+    if path.suffix.lower() in (".png", ".npz", *(ANIMATIONS if moving else ())):
         if path.is_dir():
             raise NoiseregError(f"`out={path}` is a folder; expected a file for {path.suffix}")
     elif path.suffix:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noisereg import draws
 from noisereg.api import Context, Task
 from noisereg.data import NotFinite, as_output
 from noisereg.diffusion.diffusion import Diffusion
+from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_links
 from noisereg.plugins.registry import Registry
@@ -22,7 +24,7 @@ from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
 from noisereg.runs.build import Parts, build_parts
 from noisereg.runs.config import Config, RuntimeConfig, read_complete
 from noisereg.runs.model import RunModel
-from noisereg.runs.output import check_num, picture
+from noisereg.runs.output import STRIP, STRIPS, check_num, picture
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
@@ -58,11 +60,14 @@ def draw(
     cond: Tensor | None = None,
     reporter: Reporter | None = None,
     done: int = 0,
+    latents: Mapping[str, Tensor] | None = None,
+    keep: Sequence[int] | None = None,
 ) -> Tensor:
-    """Samples ``indices``, (len(indices), *shape) in the network's range.
+    """Samples ``indices``, (len(indices), *shape) in the network's range; with ``keep`` what they
+    were after so many steps, (len(keep), len(indices), *shape).
 
     Draws are bit-equal however the indices are cut into batches. ``done`` samples of the
-    reporter's work are behind us.
+    reporter's work are behind us. ``latents``, each (len(indices), …), replace those of the start.
     """
     settings = model.settings
     steps = len(model.times()) - 1
@@ -71,26 +76,36 @@ def draw(
     for start in range(0, len(indices), settings.batch_size):
         some = indices[start : start + settings.batch_size]
         some_cond = None if cond is None else cond[start : start + len(some)].to(model.device)
+        own = {
+            name: z[start : start + len(some)].to(model.device)
+            for name, z in (latents or {}).items()
+        }
+        frames: dict[int, Tensor] = {}
         with torch.inference_mode():
-            for k, x in enumerate(model.trajectory(some, some_cond)):  # noqa: B007
+            for k, x in enumerate(model.trajectory(some, some_cond, own or None)):
+                if k in (keep if keep is not None else (steps,)):
+                    frames[k] = x
                 if reporter:
                     reporter.advance(done + start + len(some) * k // steps)
-        drawn.append(x.clone())
-    return torch.cat(drawn)
+        # outside of inference mode, so that what is returned is an ordinary tensor
+        drawn.append(torch.stack([frames[k].clone() for k in keep or (steps,)]))
+    whole = torch.cat(drawn, 1)
+    return whole[0] if keep is None else whole
 
 
-def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) -> None:
-    """The picture of a training run's samples, with the run's own sampling settings."""
+def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) -> Tensor:
+    """The picture of a training run's samples, with the run's own sampling settings; how the first
+    of them came about, (times, N, …), for loggers.
+    """
     model = RunModel(parts, parts.config.sample, registry, parts.config.seed)
     count = GRID if len(parts.shape) == 3 else 2000
     assert parts.dataset is not None
     cond = conditions.heldout(parts.task, parts.dataset, count).of(range(count))
     reporter.begin("sample", count)
+    keep = kept_steps(len(model.times()) - 1, STRIP if len(parts.shape) == 3 else STRIP // 2)
     try:
-        x = as_output(
-            draw(model, range(count), cond, reporter),
-            parts.decode,
-        )
+        drawn = draw(model, range(count), cond, reporter, keep=keep)
+        x = as_output(drawn[-1], parts.decode)
     finally:
         reporter.end()
     write_atomically(path, picture(x))
@@ -98,6 +113,8 @@ def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) 
         from noisereg.runs.output import npz_bytes
 
         write_atomically(path.with_suffix(".npz"), npz_bytes(x))
+    some = STRIPS if x.ndim == 4 else count
+    return torch.stack([as_output(frame[:some], parts.decode) for frame in drawn])
 
 
 @dataclass
@@ -282,6 +299,8 @@ class Run:
         labels: Sequence[int | str] | None = None,
         inputs: str | Path | None = None,
         many: bool = False,
+        latents: Tensor | Mapping[str, Tensor] | None = None,
+        trajectory: bool | int = False,
         reporter: Reporter | None = None,
     ) -> Tensor:
         """``num`` samples: uint8 images (num, C, H, W), float32 points (num, D) or latents (num,
@@ -291,6 +310,10 @@ class Run:
         or is made of the i-th image of the folder ``inputs``, which wrap around. What is left out
         is as the run's configuration says. Under torchrun each rank draws its part, and all get
         the whole. More than a million are drawn with ``many`` alone.
+
+        ``latents``, as ``run.latents(num)`` gives them (num, …), are what sampling starts from in
+        place of its own. ``trajectory`` gives what the samples are on their way, from noise to
+        data: at every step, (steps + 1, num, …), or at so many times evenly spaced over them.
 
         Raises:
             NoiseregError: for a setting that would sample wrongly, and for a condition that the
@@ -311,19 +334,69 @@ class Run:
             reporter=reporter,
         )
         told = conditions.given(model.task, labels, inputs, self.class_names)
+        start = None if latents is None else _checked_latents(model, latents, num)
         if num is None:
             num = model.settings.num if inputs is None else len(told)
+            num = num if start is None else len(next(iter(start.values())))
         check_num(num, self.shape, many)
+        keep = kept_steps(len(model.times()) - 1, trajectory) if trajectory else None
         share = runtime.share(num)
+        if start is not None:
+            start = {name: z[share.start : share.stop] for name, z in start.items()}
         reporter.begin("sample", len(share))
+        own: Tensor | None = None
         try:
-            drawn = draw(model, share, told.of(share), reporter) if len(share) else None
-            own = None if drawn is None else as_output(drawn, model.parts.decode)
+            if len(share):
+                drawn = draw(model, share, told.of(share), reporter, latents=start, keep=keep)
+                frames = drawn[None] if keep is None else drawn
+                own = torch.stack([as_output(x, model.parts.decode) for x in frames])
         finally:
             reporter.end()
         if runtime.world == 1:
-            assert own is not None
-            return own
-        gathered: list[Any] = [None] * runtime.world
-        torch.distributed.all_gather_object(gathered, own)
-        return torch.cat([part for part in gathered if part is not None])
+            gathered: list[Any] = [own]
+        else:
+            gathered = [None] * runtime.world
+            torch.distributed.all_gather_object(gathered, own)
+        whole = torch.cat([part for part in gathered if part is not None], 1)
+        return whole[0] if keep is None else whole
+
+    def latents(self, num: int, seed: int = 0) -> dict[str, Tensor]:
+        """The latents that :meth:`sample` starts from, by name, each (num, …) on the CPU: equal
+        for runs whose noises take the same ones.
+        """
+        noise = self.load().noise
+        return draws.latents(noise, self.shape, seed, Stream.SAMPLE_LATENTS, range(num), 0)
+
+
+def kept_steps(steps: int, trajectory: bool | int) -> list[int]:
+    """Which of 0 … ``steps`` a trajectory shows: all, or so many, evenly spaced.
+
+    Raises:
+        NoiseregError: for fewer than 2.
+    """
+    if trajectory is True or trajectory > steps:
+        return list(range(steps + 1))
+    if trajectory < 2:
+        raise NoiseregError(f"`trajectory={trajectory}`: expected at least 2 times")
+    return [round(k * steps / (trajectory - 1)) for k in range(trajectory)]
+
+
+def _checked_latents(
+    model: RunModel, latents: Tensor | Mapping[str, Tensor], num: int | None
+) -> dict[str, Tensor]:
+    """
+    Raises:
+        NoiseregError: for latents of other names, shapes or numbers than the noise takes.
+    """
+    named = dict(model.noise.named(latents, model.shape))
+    expected = model.noise.latents(model.shape)
+    counts = {len(z) for z in named.values()}
+    fits = set(named) == set(expected) and len(counts) == 1 and counts <= {num or max(counts)}
+    if not fits or any(tuple(named[n].shape[1:]) != size for n, size in expected.items()):
+        wanted = ", ".join(
+            f"{name} ({num or 'num'}, {', '.join(map(str, size))})"
+            for name, size in expected.items()
+        )
+        given = ", ".join(f"{name} {tuple(z.shape)}" for name, z in named.items())
+        raise NoiseregError(f"`latents`: expected {wanted}, not {given}")
+    return {name: z.float() for name, z in named.items()}

@@ -39,6 +39,7 @@ from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.guard import Guard
 from noisereg.runs.meter import Meter
 from noisereg.runs.optimizer import learners, learning_rate, make_optimizer
+from noisereg.runs.output import strip
 from noisereg.runs.prepare import OWN, logged_steps, prepare, run_folder
 from noisereg.runs.records import status_of
 from noisereg.runs.reporter import Reporter
@@ -595,8 +596,10 @@ class _Training:
             try:
                 with self.ema.applied():
                     path = self.out / "samples" / f"{step:06d}.png"
-                    draw_grid(self.parts, path, self.registry, self.reporter)
+                    frames = draw_grid(self.parts, path, self.registry, self.reporter)
                 self.loggers.call("pictured", step, "samples", path.read_bytes())
+                if self.config.log:
+                    self.loggers.call("pictured", step, "trajectory", strip(frames))
             except NotFinite as error:
                 if step == self.config.train.steps:
                     raise NotFinite(self._not_finite(str(error).partition(":")[0])) from None

@@ -52,9 +52,10 @@ def test_a_logger_that_fails_is_said_once_and_the_run_goes_on(listening, tmp_pat
         out=tmp_path / "run", log=["listening"], train=TRAIN, reporter=Reading(), **RUN
     )
     assert run.status["status"] == "finished"
-    assert [event[0] for event in told] == ["started", "logged", "logged", "pictured", "ended"]
+    assert [event[0] for event in told] == ["started", *["logged"] * 2, *["pictured"] * 2, "ended"]
     assert told[1][2] == ["images_per_second", "loss", "lr", "mse"]
     assert sum("the network is down" in text for text in said) == 1
+    assert [event[2] for event in told[3:5]] == ["samples", "trajectory"]
     assert told[3][1:] == (4, "samples", (run.path / "samples/000004.png").read_bytes())
 
 
