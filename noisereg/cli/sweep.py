@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from noisereg.sweeps.grid import Cell
     from noisereg.sweeps.launcher import Launcher
     from noisereg.sweeps.resolve import Resolved
+    from noisereg.sweeps.together import Together
 
 
 def sweep(
@@ -78,6 +79,14 @@ def sweep(
     config: ConfigFile = None,
     sets: Set = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once; each sees one GPU.")] = 1,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="Train up to N cells at once in this process, as one network: for small ones.",
+        ),
+    ] = None,
     cell: Annotated[
         int | None,
         typer.Option(metavar="K", help="Train the K-th cell alone, from 0: for array jobs."),
@@ -105,6 +114,11 @@ def sweep(
     from noisereg.runs.config import apply_set, layer, load_plugins, read_config, validate
     from noisereg.sweeps.grid import COMPONENT_AXES, make_cells, parse_axes, read_grid
 
+    if together is not None and (jobs > 1 or print_commands):
+        raise NoiseregError(
+            "--together trains in this process, so it goes without --jobs and --print-commands; "
+            "to use another core, start the same command once more beside it"
+        )
     if out is None and not dry_run:
         raise NoiseregError("no --out; expected the sweep's folder, such as --out sweeps/a")
     registry = open_registry(no_plugins)
@@ -144,6 +158,7 @@ def sweep(
     from noisereg.sweeps.grid import check_continues, taking_part
     from noisereg.sweeps.launcher import Launcher, visible_gpus
     from noisereg.sweeps.resolve import resolve
+    from noisereg.sweeps.together import Together, check_together, groups
 
     resolved = resolve(
         cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run
@@ -151,10 +166,12 @@ def sweep(
     reporter = ConsoleReporter()
     for note in resolved.notes:
         reporter.note(note)
+    if together is not None:
+        check_together(resolved.cells)
     if out is None or dry_run:
         if out is not None:
             check_continues(out, resolved.cells)
-        _list(resolved, out, jobs, as_json)
+        _list(resolved, out, jobs, groups(resolved, together) if together else [], as_json)
         return
     # The definition has one writer at a time, and is fixed while anybody trains; the cells may be
     # trained by several (array jobs), each of which holds the locks of its own.
@@ -169,7 +186,12 @@ def sweep(
                 print(shlex.join(["noisereg", *written.command(each), *extra]))
             return
         chosen = [written.cells[cell]] if cell is not None else written.cells
-        launcher = Launcher(written, jobs, visible_gpus(), reporter, extra, lock)
+        launcher: Launcher | Together
+        if together is not None:
+            grouped = groups(resolved, together)
+            launcher = Together(written, grouped, registry, reporter)
+        else:
+            launcher = Launcher(written, jobs, visible_gpus(), reporter, extra, lock)
         _train(launcher, chosen, reporter, as_json)
 
 
@@ -190,7 +212,13 @@ def _axes(
     return {key: values for key, values in file.items() if key not in flags} | typed
 
 
-def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> None:
+def _list(
+    resolved: Resolved,
+    out: Path | None,
+    jobs: int,
+    groups: list[list[Cell]],
+    as_json: bool,
+) -> None:
     from noisereg.cli.progress import duration
     from noisereg.sweeps.grid import Sweep
 
@@ -208,7 +236,10 @@ def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> Non
             }
             for k, c in enumerate(resolved.cells)
         ]
-        print(json.dumps({"cells": listed, "seconds": seconds, "jobs": jobs}))
+        found: dict[str, Any] = {"cells": listed, "seconds": seconds, "jobs": jobs}
+        if groups:
+            found["together"] = [[c.name for c in group] for group in groups]
+        print(json.dumps(found))
         return
     width = max(len(c.name) for c in resolved.cells)
     for k, c in enumerate(resolved.cells):
@@ -216,7 +247,10 @@ def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> Non
             f"{k:>4}  {c.name:<{width}}  about {duration(resolved.seconds[c.combination])}  "
             f"{states[c.name]}"
         )
-    at_once = f" with {jobs} at once" if jobs > 1 else ""
+    for group in groups:
+        names = ", ".join(c.name for c in group)
+        print(f"together: {len(group)}: {names}" if len(group) > 1 else f"alone: {names}")
+    at_once = f" with {jobs} at once" if jobs > 1 else " one after another" if groups else ""
     print(
         f"{len(resolved.cells)} cells, {len(left)} to train: about "
         f"{duration(seconds / min(jobs, max(1, len(left))))} of "
@@ -224,7 +258,7 @@ def _list(resolved: Resolved, out: Path | None, jobs: int, as_json: bool) -> Non
     )
 
 
-def _train(launcher: Launcher, cells: list[Cell], reporter: Any, as_json: bool) -> None:
+def _train(launcher: Launcher | Together, cells: list[Cell], reporter: Any, as_json: bool) -> None:
     from noisereg.sweeps.launcher import Stopped
 
     sweep = launcher.sweep

@@ -22,9 +22,11 @@ from noisereg.diffusion import compatible
 from noisereg.diffusion.grids import own
 from noisereg.diffusion.law import add_noise, network_time, times_of
 from noisereg.diffusion.loss import (
+    WHOLE,
     Loss,
     Net,
     Weighted,
+    Whole,
     guided,
     loss,
     mean_over_ranks,
@@ -104,13 +106,15 @@ class Diffusion(nn.Module):
         latents: Tensor | Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
         step: int = 0,
+        batch: Whole = WHOLE,
     ) -> Loss:
         """(loss, parts) of x0 (B, *shape), images in [−1, 1]: a scalar to differentiate, and what
         it is made of, detached.
 
         What is not given is drawn: ``t``, (B,) in [0, 1] or integer steps, and the noise's
         ``latents``, one tensor (B, …) or several by name. ``cond``, (B, …), goes to the network
-        and the noise. ``step`` is the optimiser's, for weights that change over training.
+        and the noise. ``step`` is the optimiser's, for weights that change over training;
+        ``batch`` is how the samples are summed, where they are several runs'.
 
         Raises:
             NoiseregError: for samples, latents or a network's output of another shape, and times
@@ -138,6 +142,7 @@ class Diffusion(nn.Module):
                 cond=cond,
                 step=step,
                 mean=self.mean,
+                batch=batch,
             )
 
     def draw_times(

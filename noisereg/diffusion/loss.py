@@ -145,6 +145,31 @@ class Weighted:
         return self.weight * (self.schedule(step) if self.schedule is not None else 1.0)
 
 
+class Whole:
+    """A batch as one run has it: sums are over all of it. (Several runs at once, each with its
+    part of the batch, are :class:`noisereg.runs.stack.Parted`.)
+    """
+
+    def mean(self, v: Tensor) -> Tensor:
+        """Of v, (B,)."""
+        return v.mean()
+
+    def order(
+        self, pairing: Pairing, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor, t: Tensor
+    ) -> Tensor:
+        """The pairing's permutation, (B,)."""
+        return pairing(x0, latents, eps, t)
+
+    def terms(
+        self, regularizers: Sequence[Weighted], seen: TrainStep
+    ) -> list[tuple[float | Tensor, Tensor, dict[str, Tensor]]]:
+        """Of each regularizer its weight, its value and its logs."""
+        return [(r.at(seen.step), r.term(seen), r.term.logs()) for r in regularizers]
+
+
+WHOLE = Whole()
+
+
 def loss(
     net: Net,
     x0: Tensor,
@@ -158,6 +183,7 @@ def loss(
     cond: Tensor | None = None,
     step: int = 0,
     mean: Callable[[Tensor], Tensor] = mean_over_ranks,
+    batch: Whole = WHOLE,
 ) -> Loss:
     """The loss of x0 (B, *shape) with the given latents, by name (B, …), and times (B,), in [0,
     1].
@@ -165,12 +191,12 @@ def loss(
     mean(w(t)·‖e₁‖²/n) + mean(w_h(t)·‖e_h‖²/n) + mean(the process's own) + Σ weight·regularizer: e₁
     and e_h are the errors of the network's first block and of the noise's heads; means are over
     dimensions and batch. ``cond``, (B, …), is what the network is told beside x_t and t; ``step``,
-    from 0, is what schedules of weights go by.
+    from 0, is what schedules of weights go by; ``batch`` is how the batch is summed.
     """
     eps = noise.color(latents, t)
     if pairing is not None:
         with torch.no_grad():
-            order = pairing(x0, latents, eps, t)
+            order = batch.order(pairing, x0, latents, eps, t)
         latents = {name: values[order] for name, values in latents.items()}
         t = t[order] if pairing.moves_time else t
         eps = noise.color(latents, t)
@@ -178,12 +204,13 @@ def loss(
 
     first, own, heads = blocks(output_of(net, process, x_t, t, cond), process, noise, x0.shape[1])
     error = (first - process.target(x0, eps, t)).flatten(1).square().mean(1)
-    total = (process.weight(t).to(error) * error).mean()
-    parts = {"mse": error.detach().mean()}
+    total = batch.mean(process.weight(t).to(error) * error)
+    parts = {"mse": batch.mean(error.detach())}
     if heads is not None:
         head_error = (heads - noise.basis(latents)).flatten(1).square().mean(1)
-        total = total + (noise.head_weight(t, process).detach().to(head_error) * head_error).mean()
-        parts["mse_heads"] = head_error.detach().mean()
+        head_weight = noise.head_weight(t, process).detach().to(head_error)
+        total = total + batch.mean(head_weight * head_error)
+        parts["mse_heads"] = batch.mean(head_error.detach())
 
     if regularizers or own is not None:
         x0_hat, eps_hat = process.split(first, x_t, t)
@@ -211,12 +238,12 @@ def loss(
             ranks=ranks(),
         )
         if own is not None:
-            own_loss = process.head_loss(seen).mean()
+            own_loss = batch.mean(process.head_loss(seen))
             total = total + own_loss
             parts["process_heads"] = own_loss.detach()
-        for regularizer in regularizers:
-            value = regularizer.term(seen)
-            total = total + regularizer.at(step) * value
+        terms = batch.terms(regularizers, seen)
+        for regularizer, (weight, value, logs) in zip(regularizers, terms, strict=True):
+            total = total + weight * value
             parts[regularizer.name] = value.detach()
-            parts |= {name: v.detach() for name, v in regularizer.term.logs().items()}
+            parts |= {name: v.detach() for name, v in logs.items()}
     return Loss(total, {"loss": total.detach(), **parts, **noise.logs()})

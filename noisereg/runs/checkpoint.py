@@ -85,10 +85,14 @@ class EMA:
         self._live = dict(objective.named_parameters())
         self.shadow = {name: p.detach().clone() for name, p in self._live.items()}
 
+    def decay_at(self, count: int) -> float:
+        """Of the ``count``-th update, from 1."""
+        return min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay
+
     @torch.no_grad()
     def update(self, count: int) -> None:
         """After the ``count``-th optimiser step, from 1."""
-        decay = min(self.decay, (1 + count) / (10 + count)) if self.warmup else self.decay
+        decay = self.decay_at(count)
         torch._foreach_lerp_(list(self.shadow.values()), list(self._live.values()), 1 - decay)
 
     def tensors(self, objective: Objective) -> dict[str, Tensor]:

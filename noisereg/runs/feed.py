@@ -4,9 +4,10 @@ network.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,8 +51,11 @@ class Feed:
         and on a CPU the network's own threads would wait for the one that it takes a core from.
         """
 
-    def prepare(self, step: int, micro: int) -> MicroBatch:
-        """This rank's part of the ``micro``-th micro-batch of ``step``."""
+    def prepare(self, step: int, micro: int, drawn: dict[Any, Any] | None = None) -> MicroBatch:
+        """This rank's part of the ``micro``-th micro-batch of ``step``. ``drawn``: what runs that
+        differ in their data or in numbers alone draw alike is drawn once for all of them.
+        """
+        drawn = {} if drawn is None else drawn
         train, seed, device = self.config.train, self.config.seed, self.runtime.device
         size = train.batch_size // train.accumulate
         share = self.runtime.share(size)
@@ -62,18 +66,21 @@ class Feed:
             mirrored = draws.flips(seed, step, train.batch_size)[first:last].to(batch.x.device)
             flipped = torch.where(mirrored.reshape(-1, 1, 1, 1), batch.x.flip(-1), batch.x)
             batch = type(batch)(flipped, batch.labels)
-        times = draws.times(
-            seed, step, train.batch_size, self.process, train.antithetic, train.times
-        )[first:last]
-        latents = draws.latents(
-            self.noise,
-            self.shape,
-            seed,
-            Stream.TRAIN_LATENTS,
-            range(first, last),
-            step,
-            self.runtime.device,
-        )
+        key = seed, train.times
+        if key not in drawn:
+            drawn[key] = draws.times(
+                seed, step, train.batch_size, self.process, train.antithetic, train.times
+            )[first:last].to(device)
+        if seed not in drawn:
+            drawn[seed] = draws.latents(
+                self.noise,
+                self.shape,
+                seed,
+                Stream.TRAIN_LATENTS,
+                range(first, last),
+                step,
+                device,
+            )
         cond = self.task.cond(batch)
         if cond is not None:
             u = draws.uniforms(seed, Stream.TASK, step, train.batch_size)[first:last]
@@ -81,24 +88,33 @@ class Feed:
         x0 = batch.x.to(device)
         if self.runtime.channels_last and x0.ndim == 4:
             x0 = x0.to(memory_format=torch.channels_last)
-        return MicroBatch(x0, None if cond is None else cond.to(device), times.to(device), latents)
+        told = None if cond is None else cond.to(device)
+        return MicroBatch(x0, told, drawn[key], drawn[seed])
 
     def run(self, start: int, stop: int) -> Generator[MicroBatch, None, None]:
         """All micro-batches of steps ``start`` to ``stop`` − 1, in order."""
-        places = (
-            (step, micro)
-            for step in range(start, stop)
-            for micro in range(self.config.train.accumulate)
-        )
-        if not self.ahead:
-            for place in places:
-                yield self.prepare(*place)
-            return
-        with ThreadPoolExecutor(1) as ahead:
-            waiting: Future[MicroBatch] | None = None
-            for place in places:
-                ready, waiting = waiting, ahead.submit(self.prepare, *place)
-                if ready is not None:
-                    yield ready.result()
-            if waiting is not None:
-                yield waiting.result()
+        return in_order(self.prepare, start, stop, self.config.train.accumulate, self.ahead)
+
+
+Made = TypeVar("Made")
+
+
+def in_order(
+    prepare: Callable[[int, int], Made], start: int, stop: int, accumulate: int, ahead: bool
+) -> Generator[Made, None, None]:
+    """``prepare(step, micro)`` of steps ``start`` to ``stop`` − 1; with ``ahead`` each is made in a
+    thread while the one before it is used.
+    """
+    places = ((step, micro) for step in range(start, stop) for micro in range(accumulate))
+    if not ahead:
+        for place in places:
+            yield prepare(*place)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        waiting: Future[Made] | None = None
+        for place in places:
+            ready, waiting = waiting, thread.submit(prepare, *place)
+            if ready is not None:
+                yield ready.result()
+        if waiting is not None:
+            yield waiting.result()

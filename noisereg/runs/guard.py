@@ -29,11 +29,11 @@ class Guard:
     class's place: it stays the same object, whoever else holds it.
     """
 
-    def __init__(self, parts: Parts, compiled: bool = False) -> None:
+    def __init__(self, parts: Parts, compiled: bool = False, stacked: bool = False) -> None:
         self.step = 0
         """The optimiser step, from 0, that errors name."""
         self._own: list[tuple[Any, type]] = []
-        self._parts, self._compiled = parts, compiled
+        self._parts, self._compiled, self._stacked = parts, compiled, stacked
 
     def __enter__(self) -> Guard:
         parts, config = self._parts, self._parts.config
@@ -86,12 +86,13 @@ class Guard:
             self.watch(
                 one.term,
                 f"regularizer {spec.name}",
-                {"__call__": _scalar, "logs": None, "after_step": None},
+                # Under vmap no value can be looked at; a stack compares it with the cell's own.
+                {"__call__": None if self._stacked else _scalar, "logs": None, "after_step": None},
             )
         if parts.pairing is not None:
             self.watch(parts.pairing, f"pairing {config.pairing.name}", {"__call__": _permutation})
         self.watch(parts.task, f"task {config.task.name}", {"cond": _condition, "withhold": None})
-        if not self._compiled:
+        if not (self._compiled or self._stacked):
             self.watch(parts.denoiser, f"denoiser {config.denoiser.name}", {"forward": output})
         return self
 

@@ -27,6 +27,16 @@ class Meter:
         here = torch.where(torch.isfinite(loss), torch.inf, float(step))
         self.bad_step = here if self.bad_step is None else torch.minimum(self.bad_step, here)
 
+    def take(self, other: Meter, row: int) -> None:
+        """Add what ``other``, whose parts are (cells,), holds of one of its cells."""
+        for name, values in other.total.items():
+            value = values[row]
+            self.total[name] = self.total[name] + value if name in self.total else value.clone()
+        self.count += other.count
+        if other.bad_step is not None:
+            bad = other.bad_step[row]
+            self.bad_step = bad if self.bad_step is None else torch.minimum(self.bad_step, bad)
+
     def first_bad_step(self, runtime: Runtime) -> int | None:
         """The first step with a loss that is not finite, on any rank."""
         value = torch.inf if self.bad_step is None else float(self.bad_step)

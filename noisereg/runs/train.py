@@ -147,10 +147,10 @@ def train(
         parts, saved, parent = prepare(
             config, folder, resume, registry, reporter, runtime, accept_data
         )
-        return _Training(parts, folder, saved, parent, registry, reporter, runtime).go()
+        return Training(parts, folder, saved, parent, registry, reporter, runtime).go()
 
 
-class _Training:
+class Training:
     """One process's share of one run."""
 
     def __init__(
@@ -172,7 +172,8 @@ class _Training:
         )
         self.config = parts.config
         self.objective = parts.objective
-        self.start = found.step if found else 0
+        self.start = self.at = found.step if found else 0
+        """The step that it goes on from, and the one that it is at."""
         self.run = ""
         self.known: set[int] = set()
         """Steps whose checkpoints have been verified."""
@@ -205,6 +206,7 @@ class _Training:
                 find_unused_parameters=learns,
             )
         self.saved = self.start if found else -1
+        self.meter = Meter()
         self.batch: MicroBatch | None = None
         """The last that was trained on."""
         self.validation = (
@@ -215,38 +217,49 @@ class _Training:
         self.loggers = Loggers([], reporter)
 
     def go(self) -> Run:
-        config, runtime, reporter = self.config, self.runtime, self.reporter
-        steps = config.train.steps
-        context = Context(shape=self.parts.shape)
-        named = config.log if runtime.main else []
-        self.loggers = loggers = Loggers(
-            [self.registry.build("logger", s.name, s.params, context) for s in named], reporter
-        )
-        self._announce()
-        step = self.start
-        error: BaseException | None = None
-        with StopRequest() as stop, draws.seeded(config.seed, runtime.device):
-            if runtime.main:
-                self._write_folder()
-            loggers.call("run_started", self.out, config.dump())
-            self._status("running", self.start)
-            reporter.begin("train", steps, self.start)
-            try:
-                with Guard(self.parts, runtime.compile) as guard:
-                    step = self._loop(stop, guard)
-            except BaseException as caught:
-                error = caught
-                self._failed(caught)
-                raise
-            finally:
-                reporter.end()
-                loggers.call("run_ended", error)
-            self._status("finished", step)
+        with (
+            StopRequest() as stop,
+            draws.seeded(self.config.seed, self.runtime.device),
+            self.opened(),
+            Guard(self.parts, self.runtime.compile) as guard,
+        ):
+            self._loop(stop, guard)
         return (
             Run.open(self.out, self.registry)
-            if runtime.main
-            else Run(self.out, config, self.parts.shape)
+            if self.runtime.main
+            else Run(self.out, self.config, self.parts.shape)
         )
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """All that surrounds the steps: the folder, its status, the loggers."""
+        context = Context(shape=self.parts.shape)
+        named = self.config.log if self.runtime.main else []
+        self.loggers = Loggers(
+            [self.registry.build("logger", s.name, s.params, context) for s in named],
+            self.reporter,
+        )
+        self._announce()
+        error: BaseException | None = None
+        if self.runtime.main:
+            self._write_folder()
+        self.loggers.call("run_started", self.out, self.config.dump())
+        self._status("running", self.start)
+        self.reporter.begin("train", self.config.train.steps, self.start)
+        try:
+            self.clock, self.reported = time.monotonic(), self.start
+            if self.start and self._grid_due(self.start) and self._picture(self.start) is None:
+                self._grid(self.start)  # a kill came between the checkpoint and its picture
+            self.objective.train()
+            yield
+        except BaseException as caught:
+            error = caught
+            self._failed(caught)
+            raise
+        finally:
+            self.reporter.end()
+            self.loggers.call("run_ended", error)
+        self._status("finished", self.config.train.steps)
 
     def _failed(self, error: BaseException) -> None:
         """What status.json says of a run that was stopped, or could not go on."""
@@ -259,61 +272,83 @@ class _Training:
                 isinstance(error, NotFinite),
             )
 
-    def _loop(self, stop: StopRequest, guard: Guard) -> int:
-        config, runtime = self.config, self.runtime
-        train, steps = config.train, config.train.steps
+    def feed(self, guard: Guard) -> Feed:
+        """What each step sees."""
         assert self.parts.dataset is not None
-        feed = Feed(
-            config,
+        return Feed(
+            self.config,
             guard.watch_split(self.parts.dataset.split("train")),
             self.parts.shape,
             self.parts.dataset.flip,
             self.parts.task,
             self.parts.noise,
             self.parts.process,
-            runtime,
+            self.runtime,
         )
-        micro_batches = feed.run(self.start, steps)
-        meter = Meter()
-        self.clock, self.reported = time.monotonic(), self.start
+
+    def _loop(self, stop: StopRequest, guard: Guard) -> None:
+        runtime, train = self.runtime, self.config.train
+        micro_batches = self.feed(guard).run(self.start, train.steps)
         every = 1 if runtime.world == 1 else min(10, train.log_every)
         hooks = [component.after_step for component in learners(self.parts)]
-        if self.start and self._grid_due(self.start) and self._picture(self.start) is None:
-            self._grid(self.start)  # a kill came between the checkpoint and its picture
-        self.objective.train()
-        for step in range(self.start, steps):
+        for step in range(self.start, train.steps):
             guard.step = step
-            self._step(step, micro_batches, meter)
+            self._step(step, micro_batches, self.meter)
             for after_step in hooks:
                 after_step()
             self.ema.update(self.updates + step + 1)
             done = step + 1
-            due = done % train.checkpoint_every == 0 or done == steps
             asked = done % every == 0 and runtime.any(bool(stop.signum) or self.reporter.gone)
-            measured = self.validation is not None and self._eval_due(done)
-            if done % train.log_every == 0 or due or asked or measured:
-                self._check_finite(done, meter)
-                numbers = self._evaluate(done) if measured else {}
-                self._report(done, meter, numbers)
-                due |= self._improved(done, numbers)
-            if due or asked:
-                self._save(done)
-            if asked and done < steps:
+            if asked or self.due(done):
+                self.book(done, asked)
+            if asked and done < train.steps:
                 micro_batches.close()
-                signum = stop.signum or (signal.SIGPIPE if self.reporter.gone else signal.SIGTERM)
-                raise Interrupted(signum, done, self.out)
-            if self._grid_due(done):
-                self._grid(done)
-                self.clock = time.monotonic()
-        return steps
+                raise self.interrupted(stop, done)
+
+    def interrupted(self, stop: StopRequest, done: int) -> Interrupted:
+        """Why it stopped after step ``done``."""
+        signum = stop.signum or (signal.SIGPIPE if self.reporter.gone else signal.SIGTERM)
+        return Interrupted(signum, done, self.out)
+
+    def due(self, done: int) -> bool:
+        """Whether anything is measured or written after step ``done``."""
+        return self._line_due(done) or self._grid_due(done)
+
+    def _save_due(self, done: int) -> bool:
+        train = self.config.train
+        return done % train.checkpoint_every == 0 or done == train.steps
+
+    def _line_due(self, done: int) -> bool:
+        return (
+            done % self.config.train.log_every == 0
+            or self._save_due(done)
+            or (self.validation is not None and self._eval_due(done))
+        )
+
+    def book(self, done: int, asked: bool = False) -> None:
+        """Measure and write what is due after step ``done``: a line, a checkpoint, a picture. One
+        that is asked to stop writes a checkpoint, and no picture before its last step.
+
+        Raises:
+            NotFinite: for a loss or weights that are not finite.
+        """
+        save = asked or self._save_due(done)
+        if asked or self._line_due(done):
+            self._check_finite(done, self.meter)
+            measured = self.validation is not None and self._eval_due(done)
+            numbers = self._evaluate(done) if measured else {}
+            self._report(done, self.meter, numbers)
+            save |= self._improved(done, numbers)
+        if save:
+            self._save(done)
+        if self._grid_due(done) and not (asked and done < self.config.train.steps):
+            self._grid(done)
+            self.clock = time.monotonic()
 
     def _step(self, step: int, micro_batches: Iterator[MicroBatch], meter: Meter) -> None:
         """One step of the optimiser, over all its micro-batches."""
         train = self.config.train
-        # Dropout is a function of (seed, step, rank), so that a resumed run repeats it.
-        torch.manual_seed(
-            draws.torch_seed(self.config.seed, Stream.DROPOUT, self.runtime.rank, step)
-        )
+        self.seed_torch(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step) * group["scale"]
         for micro in range(train.accumulate):
@@ -326,6 +361,12 @@ class _Training:
             nn.utils.clip_grad_norm_(self.objective.parameters(), train.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def seed_torch(self, step: int) -> None:
+        """Dropout is a function of (seed, step, rank), so that a resumed run repeats it."""
+        torch.manual_seed(
+            draws.torch_seed(self.config.seed, Stream.DROPOUT, self.runtime.rank, step)
+        )
 
     def _check_finite(self, done: int, meter: Meter) -> None:
         """

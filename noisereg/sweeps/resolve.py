@@ -28,6 +28,8 @@ class Resolved:
     """What an ``auto`` became where cells by themselves would differ."""
     seconds: dict[str, float]
     """Estimated training time of one run of each combination; empty unless asked for."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of a sample, by combination."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class _Built:
     """With every ``auto`` resolved for this cell by itself."""
     power_floor: float
     seconds: float
+    shape: tuple[int, ...]
 
 
 def resolve(
@@ -87,7 +90,12 @@ def resolve(
             }
         )
         resolved.append(replace(cell, config=config))
-    return Resolved(resolved, notes, {c: b.seconds for c, b in built.items()} if estimate else {})
+    return Resolved(
+        resolved,
+        notes,
+        {c: b.seconds for c, b in built.items()} if estimate else {},
+        {c: b.shape for c, b in built.items()},
+    )
 
 
 def _build(
@@ -110,7 +118,7 @@ def _build(
         if speed not in timed:
             timed[speed] = seconds_per_step(parts, runtime)
         seconds = timed[speed] * train.steps
-    return _Built(config, parts.config, parts.noise.power_floor, seconds)
+    return _Built(config, parts.config, parts.noise.power_floor, seconds, parts.shape)
 
 
 def _processes(built: Sequence[_Built]) -> dict[str, Spec]:
