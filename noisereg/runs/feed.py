@@ -102,8 +102,8 @@ Made = TypeVar("Made")
 def in_order(
     prepare: Callable[[int, int], Made], start: int, stop: int, accumulate: int, ahead: bool
 ) -> Generator[Made, None, None]:
-    """``prepare(step, micro)`` of steps ``start`` to ``stop`` − 1; with ``ahead`` each is made in a
-    thread while the one before it is used.
+    """``prepare(step, micro)`` of steps ``start`` to ``stop`` − 1; with ``ahead`` each is made in
+    a thread while the one before it is used.
     """
     places = ((step, micro) for step in range(start, stop) for micro in range(accumulate))
     if not ahead:
