@@ -31,6 +31,7 @@ PROTOCOLS = {
     "metric": ("Metric", "Model"),
     "features": ("Features",),
     "logger": ("Logger",),
+    "launcher": ("Launcher", "Job", "Started"),
 }
 """The classes of noisereg.api that make up each kind's protocol."""
 

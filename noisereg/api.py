@@ -4,10 +4,10 @@ Importing this module imports no torch, so a plugin's descriptors cost nothing u
 built.
 
 A *component* is anything that a run names: a noise, a regularizer, a pairing, a process, a solver,
-a grid, a denoiser, a data set, a task, a metric, a feature extractor, a logger. A plugin yields
-:class:`Component` descriptors from the hooks in :mod:`noisereg.plugins.hookspecs`; the one that
-was asked for is built as ``Class(params, ctx)``. The base classes below are the protocols: they
-hold the defaults, and their docstrings are the reference.
+a grid, a denoiser, a data set, a task, a metric, a feature extractor, a logger, a launcher. A
+plugin yields :class:`Component` descriptors from the hooks in :mod:`noisereg.plugins.hookspecs`;
+the one that was asked for is built as ``Class(params, ctx)``. The base classes below are the protocols:
+they hold the defaults, and their docstrings are the reference.
 
 Shapes: ``B`` samples of ``shape`` (``(C, H, W)`` for images, ``(D,)`` for points), so a batch is
 ``(B, *shape)``. Times: ``t`` in [0, 1], 0 = data, 1 = noise, a float64 tensor of shape ``(B,)``.
@@ -20,7 +20,9 @@ numbers.
 from __future__ import annotations
 
 import functools
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,8 @@ __all__ = [
     "Features",
     "Field",
     "Grid",
+    "Job",
+    "Launcher",
     "Logger",
     "Metric",
     "Model",
@@ -61,6 +65,7 @@ __all__ = [
     "SampleStep",
     "Solver",
     "Split",
+    "Started",
     "Task",
     "TimeInput",
     "TrainStep",
@@ -1021,3 +1026,116 @@ class Logger(_Built):
         """
 
     def run_ended(self, error: BaseException | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that trains one cell of a sweep, or goes on with it. It can be pickled, and run
+    again after it was killed: what was saved is kept.
+    """
+
+    name: str
+    """The cell's."""
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    """Variables over those of the process that runs it."""
+    folder: Path
+    """The working directory, an absolute path that every machine of the launcher's sees."""
+    log: Path
+    """What the command says is added at its end, an absolute path."""
+    inherited: tuple[int, ...] = ()
+    """Descriptors of locks that a child of this process inherits; none where the launcher is not
+    :attr:`~Launcher.here`."""
+
+    def begin(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start the command as a child of this process, in a session of its own: a Ctrl-C in the
+        terminal reaches the sweep, which passes it on once. ``environment`` goes over the job's.
+
+        Raises:
+            OSError: if it cannot be started.
+        """
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                list(self.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, **self.environment, **(environment or {})},
+                pass_fds=self.inherited,
+                start_new_session=True,
+            )
+
+    def run(self) -> int:
+        """Run the command here to its end, and give its exit code: what a worker of another
+        machine does. An exception that a signal raises meanwhile (KeyboardInterrupt, SystemExit)
+        is passed on as SIGTERM, and goes on once the command has saved and ended.
+        """
+        process = self.begin()
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+
+
+class Started:
+    """A job that a launcher was given: waiting, running or ended."""
+
+    reason: str = ""
+    """Why it was lost, in a line, where the command itself could not say it (its machine is
+    gone)."""
+
+    def poll(self) -> int | None:
+        """The exit code; None while the job waits or runs. A job that was lost or cancelled has
+        one that is not 0. Once there is one it stays."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Ask the job to end, and return at once: SIGTERM for a command that runs, which saves
+        (:meth:`poll` gives None until it has); a job that waits is never started.
+        """
+        raise NotImplementedError
+
+
+class Launcher(_Built):
+    """Where the cells of a sweep are trained. The sweep knows which are left, keeps them from
+    being trained twice and reads what came of them in its folder; a launcher runs commands, and
+    says when they end.
+
+    Commands may be killed, and are then started again by whoever runs the sweep next. A launcher
+    that tries again by itself runs the same job once more.
+    """
+
+    kind: ClassVar[str] = "launcher"
+
+    here: ClassVar[bool] = False
+    """Whether every job is a child of this process. Then it inherits the cell's lock from the
+    sweep; elsewhere the command takes it itself, on a file system that all machines share."""
+    jobs: int | None = None
+    """How many jobs it is given at once, where ``--jobs`` does not say; None: all, and it queues
+    them."""
+    poll_every: ClassVar[float] = 1.0
+    """Seconds between two looks at what was started."""
+
+    def open(self, folder: Path, jobs: int | None) -> None:
+        """Called once before anything is started, with the sweep's folder, which may not be there
+        yet (nothing may be written), and how many jobs will be given at once.
+
+        Raises:
+            NoiseregError: if the engine is not installed or cannot be reached, with what to do.
+        """
+
+    def start(self, jobs: Sequence[Job]) -> Sequence[Started]:
+        """Start these, or queue them; one :class:`Started` a job, in their order. Several are
+        given where several can be started, so that they can be one array.
+
+        Raises:
+            NoiseregError: if they cannot be.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Called at the end, also after an error; every job has ended by then, or the sweep was
+        killed."""

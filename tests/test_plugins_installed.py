@@ -123,7 +123,9 @@ def test_every_package_of_plugins_is_listed_and_in_order(environment, installed)
         ("noisereg-mlflow", "logger", "mlflow"): "ok",
         ("noisereg-offset", "noise", "offset"): "ok",
         ("noisereg-offset", "noise", "pyramid"): "ok",
+        ("noisereg-ray", "launcher", "ray"): "ok",
         ("noisereg-spectral", "regularizer", "spectral"): "ok",
+        ("noisereg-submitit", "launcher", "submitit"): "ok",
         ("noisereg-wandb", "logger", "wandb"): "ok",
     }
     assert {d for d, _, _ in found} == {p.name for p in PACKAGES}

@@ -35,10 +35,13 @@ USE: dict[Kind, str] = {
     "regularizer": "noisereg train --reg {}",
     "pairing": "noisereg train --pairing {}",
     "process": "noisereg train --process {}",
+    "solver": "noisereg sample RUN --solver {}",
+    "grid": "noisereg sample RUN --grid {}",
     "denoiser": "noisereg train --denoiser {}",
     "dataset": "noisereg train --data {}",
     "task": "noisereg train --task {}",
     "logger": "noisereg train --log {}",
+    "launcher": "noisereg sweep --launcher {}",
     "metric": "noisereg eval RUN --metric {}",
     "features": "noisereg eval RUN --features {}",
 }

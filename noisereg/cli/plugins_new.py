@@ -20,7 +20,7 @@ from noisereg.plugins.registry import BUILTIN, CALLED, HOOKS, Policy, Registry
 
 KINDS = (
     *("noise", "regularizer", "pairing", "denoiser", "dataset", "metric"),
-    *("process", "solver", "grid"),
+    *("process", "solver", "grid", "launcher"),
 )
 SAMPLED = ("solver", "grid")
 """Kinds that a run is sampled with: nothing is trained by them."""
@@ -159,9 +159,7 @@ def _fill(template: str, name: str, kind: str, module: str, target: Path) -> str
         names += ["Component", "Field", base, "hookimpl"]
         imports = [line for line in imports if line]
         abc = "from collections.abc import "
-        imports = [
-            f"{abc}Iterator, Mapping" if line == f"{abc}Mapping" else line for line in imports
-        ]
+        imports = [line.replace(abc, f"{abc}Iterator, ") for line in imports]
         imports += [] if any(abc in line for line in imports) else [f"{abc}Iterator"]
         if [line for line in imports if "torch" in line] == [
             TENSOR
@@ -222,6 +220,8 @@ def _use(name: str, kind: str) -> str:
         return f"noisereg eval RUN --metric {name}"
     if kind in SAMPLED:
         return f"noisereg sample RUN --{kind} {name}"
+    if kind == "launcher":
+        return f"noisereg sweep --launcher {name}"
     flag = {"dataset": "data", "regularizer": "reg"}.get(kind, kind)
     return f"noisereg train --{flag} {name}"
 
@@ -230,7 +230,10 @@ def _next(name: str, kind: str, target: Path, single_file: bool) -> list[str]:
     """What to type now."""
     use = _use(name, kind)
     of_a_run = kind == "metric" or kind in SAMPLED
-    short = use if of_a_run else f"{use} --steps 50 --out {RUN.format(name)}"
+    out = f"--steps 50 --out {RUN.format(name)}"
+    if kind == "launcher":
+        out = f"--noise white --noise blue-tv --steps 50 --out sweeps/{name}"
+    short = use if of_a_run else f"{use} {out}"
     if single_file:
         return [f"noisereg plugins check {target}", f"{short} --plugin {target}"]
     place = target if target.is_absolute() else f"./{target}"

@@ -20,16 +20,18 @@ from noisereg.cli.options import (
     open_registry,
 )
 from noisereg.errors import NoiseregError
+from noisereg.plugins.spec import Spec
 from noisereg.terminal import printable
 
 DEFINING = 60.0
 """Seconds that another process's writing of the same sweep's definition is waited for."""
 
 if TYPE_CHECKING:
+    from noisereg.api import Launcher
     from noisereg.sweeps.grid import Cell
-    from noisereg.sweeps.launcher import Launcher
     from noisereg.sweeps.resolve import Resolved
     from noisereg.sweeps.together import Together
+    from noisereg.sweeps.training import Training
 
 
 def sweep(
@@ -78,7 +80,12 @@ def sweep(
     ] = None,
     config: ConfigFile = None,
     sets: Set = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once; each sees one GPU.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs at once. [local: 1, each with a GPU; a cluster: all, it queues them]"
+        ),
+    ] = None,
     together: Annotated[
         int | None,
         typer.Option(
@@ -87,6 +94,14 @@ def sweep(
             help="Train up to N cells at once in this process, as one network: for small ones.",
         ),
     ] = None,
+    launcher: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="Where cells are trained: local, or a plugin's: ray:address=auto,gpus=1, "
+            "submitit:partition=gpu.",
+        ),
+    ] = "local",
     cell: Annotated[
         int | None,
         typer.Option(metavar="K", help="Train the K-th cell alone, from 0: for array jobs."),
@@ -114,9 +129,10 @@ def sweep(
     from noisereg.runs.config import apply_set, layer, load_plugins, read_config, validate
     from noisereg.sweeps.grid import COMPONENT_AXES, make_cells, parse_axes, read_grid
 
-    if together is not None and (jobs > 1 or print_commands):
+    if together is not None and ((jobs or 1) > 1 or print_commands or launcher != "local"):
         raise NoiseregError(
-            "--together trains in this process, so it goes without --jobs and --print-commands; "
+            "--together trains in this process, so it goes without --jobs, --launcher and "
+            "--print-commands; "
             "to use another core, start the same command once more beside it"
         )
     if out is None and not dry_run:
@@ -150,16 +166,20 @@ def sweep(
     if cell is not None and not 0 <= cell < len(cells):
         raise NoiseregError(f"--cell {cell}: the sweep has cells 0 to {len(cells) - 1}")
 
+    from noisereg.api import Context
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.inside import check_links
     from noisereg.ownership import owned
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
     from noisereg.sweeps.grid import check_continues, taking_part
-    from noisereg.sweeps.launcher import Launcher, visible_gpus
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.together import Together, check_together, groups
+    from noisereg.sweeps.training import Training
 
+    spec = Spec.parse(launcher)
+    engine: Launcher = registry.build("launcher", spec.name, spec.params, Context())
+    at_once = jobs or engine.jobs
     resolved = resolve(
         cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run
     )
@@ -171,12 +191,15 @@ def sweep(
     if out is None or dry_run:
         if out is not None:
             check_continues(out, resolved.cells)
-        _list(resolved, out, jobs, groups(resolved, together) if together else [], as_json)
+        _list(resolved, out, at_once, groups(resolved, together) if together else [], as_json)
         return
     # The definition has one writer at a time, and is fixed while anybody trains; the cells may be
     # trained by several (array jobs), each of which holds the locks of its own.
     check_links(out)  # before the lock, which could be one
     with contextlib.ExitStack() as held:
+        if not (print_commands or together):
+            engine.open(out.absolute(), at_once)
+            held.callback(engine.close)
         with owned(out, note=reporter.note, wait=DEFINING):
             check_continues(out, resolved.cells)
             written, lock = held.enter_context(taking_part(out, base, grid, resolved.cells))
@@ -186,13 +209,12 @@ def sweep(
                 print(shlex.join(["noisereg", *written.command(each), *extra]))
             return
         chosen = [written.cells[cell]] if cell is not None else written.cells
-        launcher: Launcher | Together
+        training: Training | Together
         if together is not None:
-            grouped = groups(resolved, together)
-            launcher = Together(written, grouped, registry, reporter)
+            training = Together(written, groups(resolved, together), registry, reporter)
         else:
-            launcher = Launcher(written, jobs, visible_gpus(), reporter, extra, lock)
-        _train(launcher, chosen, reporter, as_json)
+            training = Training(written, engine, reporter, extra, lock, at_once)
+        _train(training, chosen, reporter, as_json)
 
 
 def _axes(
@@ -215,7 +237,7 @@ def _axes(
 def _list(
     resolved: Resolved,
     out: Path | None,
-    jobs: int,
+    jobs: int | None,
     groups: list[list[Cell]],
     as_json: bool,
 ) -> None:
@@ -250,20 +272,23 @@ def _list(
     for group in groups:
         names = ", ".join(c.name for c in group)
         print(f"together: {len(group)}: {names}" if len(group) > 1 else f"alone: {names}")
-    at_once = f" with {jobs} at once" if jobs > 1 else " one after another" if groups else ""
+    if jobs is None:
+        at_once, seconds_left = " in all, on as many workers as there are", seconds
+    else:
+        at_once = f" with {jobs} at once" if jobs > 1 else " one after another" if groups else ""
+        seconds_left = seconds / min(jobs, max(1, len(left)))
     print(
-        f"{len(resolved.cells)} cells, {len(left)} to train: about "
-        f"{duration(seconds / min(jobs, max(1, len(left))))} of "
+        f"{len(resolved.cells)} cells, {len(left)} to train: about {duration(seconds_left)} of "
         f"training{at_once}, and some seconds a cell to start · nothing written"
     )
 
 
-def _train(launcher: Launcher | Together, cells: list[Cell], reporter: Any, as_json: bool) -> None:
-    from noisereg.sweeps.launcher import Stopped
+def _train(training: Training | Together, cells: list[Cell], reporter: Any, as_json: bool) -> None:
+    from noisereg.sweeps.training import Stopped
 
-    sweep = launcher.sweep
+    sweep = training.sweep
     try:
-        tally = launcher.run(cells)
+        tally = training.run(cells)
     except Stopped as stopped:
         reporter.note("stopped; the cells in training have saved. The same command goes on.")
         raise typer.Exit(128 + stopped.signum) from None

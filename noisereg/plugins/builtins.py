@@ -15,4 +15,5 @@ MODULES = (
     "noisereg.metrics",
     "noisereg.features",
     "noisereg.loggers",
+    "noisereg.launchers",
 )

@@ -261,3 +261,31 @@ def noisereg_loggers() -> Iterable[Component]:
             yield Component(name="lines", impl=Lines, summary=summary, api=1)
     """
     return []
+
+
+@hookspec
+def noisereg_launchers() -> Iterable[Component]:
+    """Where ``noisereg sweep --launcher`` trains its cells: :class:`noisereg.api.Launcher`.
+
+    Example:
+
+        from noisereg.api import Started
+
+        class Child(Started):
+            def __init__(self, process):
+                self.poll, self.stop = process.poll, process.terminate
+
+        class OneByOne(Launcher):
+            here = True
+            jobs = 1
+            poll_every = 0.1
+
+            def start(self, jobs):
+                return [Child(job.begin()) for job in jobs]
+
+        @hookimpl
+        def noisereg_launchers():
+            summary = "one after another, on this machine"
+            yield Component(name="one-by-one", impl=OneByOne, summary=summary, api=1)
+    """
+    return []

@@ -51,6 +51,7 @@ Kind = Literal[
     "metric",
     "features",
     "logger",
+    "launcher",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HOOKS: dict[Kind, str] = {
@@ -66,6 +67,7 @@ HOOKS: dict[Kind, str] = {
     "metric": "noisereg_metrics",
     "features": "noisereg_features",
     "logger": "noisereg_loggers",
+    "launcher": "noisereg_launchers",
 }
 BASES: dict[Kind, type] = {
     cast(Kind, base.kind): base
@@ -82,6 +84,7 @@ BASES: dict[Kind, type] = {
         api.Metric,
         api.Features,
         api.Logger,
+        api.Launcher,
     )
 }
 """What a component of each kind extends, in :mod:`noisereg.api`."""
@@ -99,6 +102,8 @@ FILE, MODULE, SESSION = "file", "module", "session"
 COMES_WITH = {
     "wandb": "noisereg-wandb",
     "mlflow": "noisereg-mlflow",
+    "ray": "noisereg-ray",
+    "submitit": "noisereg-submitit",
     "student-t": "noisereg-heavy-tail",
     "offset": "noisereg-offset",
     "pyramid": "noisereg-offset",

@@ -16,7 +16,7 @@ class Interrupted(Exception):
         self.signum, self.step, self.out = signum, step, out
 
 
-STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
+STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 """What terminals and schedulers send before they kill."""
 
 

@@ -14,8 +14,11 @@ from noisereg.runs.reporter import Reporter
 from noisereg.runs.stopping import Interrupted
 from noisereg.runs.together import Asked, kind_of, refuse_runtime, train_together
 from noisereg.sweeps.grid import Cell, Sweep
-from noisereg.sweeps.launcher import POLL_SECONDS, Stopped, Tally
 from noisereg.sweeps.resolve import Resolved
+from noisereg.sweeps.training import Stopped, Tally
+
+
+POLL_SECONDS = 0.1
 
 
 def check_together(cells: Sequence[Cell]) -> None:

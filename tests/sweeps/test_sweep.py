@@ -22,6 +22,7 @@ import noisereg
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.errors import NoiseregError
+from noisereg.launchers.local import Local, visible_gpus
 from noisereg.ownership import lock_of_children
 from noisereg.plugins.registry import registry
 from noisereg.reading import read_yaml
@@ -29,7 +30,6 @@ from noisereg.runs.checkpoint_files import CONTENTS, make_state, name_of
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
-from noisereg.sweeps import launcher
 from noisereg.sweeps.grid import (
     MEMBERS,
     Grid,
@@ -42,6 +42,7 @@ from noisereg.sweeps.grid import (
     write,
 )
 from noisereg.sweeps.resolve import resolve
+from noisereg.sweeps.training import Training
 
 Capture = pytest.CaptureFixture[str]
 FAST = [
@@ -577,7 +578,7 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
     timer = threading.Timer(0.5, let_go)
     timer.start()
-    tally = launcher.Launcher(sweep, 1, [], ConsoleReporter()).run(cells)
+    tally = Training(sweep, Local(), ConsoleReporter(), jobs=1).run(cells)
     timer.join()
     assert (tally.finished, tally.failed) == (cells, {})
     assert (
@@ -626,7 +627,7 @@ def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Pa
         def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
             raise AssertionError("nothing was trained")
 
-    launcher.Launcher(sweep, 1, [], Recorder()).run(sweep.cells)
+    Training(sweep, Local(), Recorder(), jobs=1).run(sweep.cells)
     assert begun == [("sweep", 2, 2)]
 
 
@@ -653,11 +654,14 @@ def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.Monke
             return 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)
-    outcome = launcher.Launcher(sweep, 3, ["4", "7"], ConsoleReporter()).run(sweep.cells)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    local = Local()
+    local.open(tmp_path, 3)
+    outcome = Training(sweep, local, ConsoleReporter(), jobs=3).run(sweep.cells)
     assert len(outcome.finished) == 3
     assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8f")
-    assert launcher.visible_gpus() == ["2", "GPU-8f"]
+    assert visible_gpus() == ["2", "GPU-8f"]
 
 
 def test_a_signal_stops_the_cells_with_their_checkpoints_written(
@@ -726,7 +730,7 @@ def test_a_cell_keeps_the_definition_though_its_sweep_is_killed(
     monkeypatch.setattr(subprocess, "Popen", Process)
     grid = Grid(noise=["white"])
     with taking_part(tmp_path, {}, grid, make_cells({}, grid)) as (sweep, lock):
-        launcher.Launcher(sweep, 1, [], ConsoleReporter(), membership=lock).run(sweep.cells)
+        Training(sweep, Local(), ConsoleReporter(), membership=lock, jobs=1).run(sweep.cells)
     assert inherited == [".white_s0.lock", MEMBERS]
 
 

@@ -1,0 +1,203 @@
+"""Training a sweep's cells through a launcher: several at once, past failures, and again after a
+kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from noisereg.api import Job, Launcher, Started
+from noisereg.ownership import lock_of_children
+from noisereg.plugins import trust
+from noisereg.runs.reporter import Reporter
+from noisereg.sweeps.grid import MEMBERS, Cell, Sweep
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+"""As in training; the cells are told by SIGTERM."""
+PASSED_ON = ("NOISEREG_", "PYTHONPATH")
+"""How the names of variables begin that a job has from here, wherever it runs."""
+
+
+class Stopped(Exception):
+    """SIGTERM or Ctrl-C: every cell in training has saved and stopped."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum
+
+
+@dataclass
+class Tally:
+    finished: list[Cell] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """By cell: the last thing it said."""
+    diverged: list[str] = field(default_factory=list)
+    """Of those that failed: the cells in which a number was not finite."""
+
+
+@dataclass
+class _InTraining:
+    cell: Cell
+    started: Started
+    began: float
+    said: int
+    """Bytes of its log from before."""
+
+
+class Training:
+    """Trains cells by a launcher, which has been opened, at most ``jobs`` at once (None: all)."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        launcher: Launcher,
+        reporter: Reporter,
+        arguments: Sequence[str] = (),
+        membership: IO[Any] | None = None,
+        jobs: int | None = None,
+    ) -> None:
+        self.sweep, self.launcher, self.reporter = sweep, launcher, reporter
+        self.arguments = list(arguments)
+        self.membership = membership
+        """The lock of :func:`noisereg.sweeps.grid.taking_part`, which the cells' processes
+        inherit."""
+        self.jobs = jobs
+        self._signum = 0
+
+    def run(self, cells: Sequence[Cell]) -> Tally:
+        """
+        Raises:
+            Stopped: once every cell in training has stopped after a signal.
+            NoiseregError: if the launcher cannot start one; those in training have stopped then.
+        """
+        tally = Tally(finished=[cell for cell in cells if self.sweep.finished(cell)])
+        waiting = [cell for cell in cells if cell not in tally.finished]
+        training: list[_InTraining] = []
+        elsewhere: set[str] = set()
+        self.reporter.begin("sweep", len(cells), len(tally.finished))
+        handlers = {
+            s: signal.signal(s, self._ask)
+            for s in STOPPING
+            if signal.getsignal(s) != signal.SIG_IGN
+        }
+        try:
+            while waiting or training:
+                self._look(training, tally)
+                if self._signum:
+                    raise Stopped(self._signum)
+                for cell in [cell for cell in waiting if self.sweep.finished(cell)]:
+                    waiting.remove(cell)
+                    tally.finished.append(cell)
+                    self.reporter.advance(len(tally.finished) + len(tally.failed))
+                self._start(waiting, training, elsewhere)
+                time.sleep(self.launcher.poll_every)
+        finally:
+            self._stop(training)
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
+            self.reporter.end()
+        return tally
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+
+    def _look(self, training: list[_InTraining], tally: Tally) -> None:
+        for each in list(training):
+            if (code := each.started.poll()) is not None:
+                training.remove(each)
+                self._ended(each, code, tally)
+                self.reporter.advance(len(tally.finished) + len(tally.failed))
+
+    def _start(
+        self, waiting: list[Cell], training: list[_InTraining], elsewhere: set[str]
+    ) -> None:
+        """Give the launcher as many of the cells that nobody trains as it takes."""
+        room = len(waiting) if self.jobs is None else self.jobs - len(training)
+        chosen: list[tuple[Cell, IO[Any]]] = []
+        for cell in waiting:
+            if len(chosen) == room:
+                break
+            if lock := lock_of_children(self.sweep.lock_of(cell)):
+                chosen.append((cell, lock))
+            elif cell.name not in elsewhere:
+                elsewhere.add(cell.name)
+                self.reporter.note(
+                    f"{cell.name} is being trained by another process; waiting for it"
+                )
+        if not chosen:
+            return
+        logs = [self.sweep.log_of(cell) for cell, _ in chosen]
+        said = [log.stat().st_size if log.exists() else 0 for log in logs]
+        jobs = [self._job(cell, lock) for cell, lock in chosen]
+        if not self.launcher.here:  # their processes take the locks themselves
+            for _, lock in chosen:
+                lock.close()
+        try:
+            started = self.launcher.start(jobs)
+        finally:
+            for _, lock in chosen:
+                lock.close()
+        for (cell, _), each, size in zip(chosen, started, said, strict=True):
+            waiting.remove(cell)
+            training.append(_InTraining(cell, each, time.monotonic(), size))
+
+    def _job(self, cell: Cell, lock: IO[Any]) -> Job:
+        python = trust.interpreter()
+        command = [*python, "-m", "noisereg", *self.sweep.command(cell), *self.arguments]
+        environment = trust.passed_on()
+        inherited = [lock.fileno(), *([self.membership.fileno()] if self.membership else [])]
+        if not self.launcher.here:
+            locks = (self.sweep.lock_of(cell), self.sweep.path / MEMBERS)
+            worker = [*python, "-m", "noisereg.sweeps.worker", *(str(p.absolute()) for p in locks)]
+            command = [*worker, *command]
+            passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
+            environment, inherited = {**passed, **environment}, []
+        return Job(
+            cell.name,
+            tuple(command),
+            environment,
+            Path.cwd(),
+            self.sweep.log_of(cell).absolute(),
+            tuple(inherited),
+        )
+
+    def _ended(self, each: _InTraining, code: int, tally: Tally) -> None:
+        seconds = time.monotonic() - each.began
+        cell = each.cell
+        if code == 0 and self.sweep.finished(cell):
+            tally.finished.append(cell)
+            self.reporter.note(f"{cell.name} finished in {seconds:,.0f} s")
+        elif not self._signum:
+            said = each.started.reason or self._last_words(each) or f"exit code {code}"
+            tally.failed[cell.name] = said
+            status = self.sweep.status(cell)
+            what = "failed"
+            if status is not None and status.diverged:
+                what = "diverged"
+                tally.diverged.append(cell.name)
+            self.reporter.note(f"{cell.name} {what} after {seconds:,.0f} s: {said}")
+
+    def _last_words(self, each: _InTraining) -> str:
+        try:
+            with self.sweep.log_of(each.cell).open("rb") as log:
+                log.seek(each.said)
+                lines = log.read().decode("utf-8", "replace").split("\n")
+        except OSError:
+            return ""
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1].removeprefix("noisereg: error: ")[:300] if said else ""
+
+    def _stop(self, training: Sequence[_InTraining]) -> None:
+        """Ask every cell in training to save and stop, and wait until it has."""
+        for each in training:
+            each.started.stop()
+        for each in training:
+            while each.started.poll() is None:
+                time.sleep(self.launcher.poll_every)
