@@ -6,8 +6,8 @@ built.
 A *component* is anything that a run names: a noise, a regularizer, a pairing, a process, a solver,
 a grid, a denoiser, a data set, a task, a metric, a feature extractor, a logger, a launcher. A
 plugin yields :class:`Component` descriptors from the hooks in :mod:`noisereg.plugins.hookspecs`;
-the one that was asked for is built as ``Class(params, ctx)``. The base classes below are the protocols:
-they hold the defaults, and their docstrings are the reference.
+the one that was asked for is built as ``Class(params, ctx)``. The base classes below are the
+protocols: they hold the defaults, and their docstrings are the reference.
 
 Shapes: ``B`` samples of ``shape`` (``(C, H, W)`` for images, ``(D,)`` for points), so a batch is
 ``(B, *shape)``. Times: ``t`` in [0, 1], 0 = data, 1 = noise, a float64 tensor of shape ``(B,)``.
@@ -19,6 +19,7 @@ numbers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -1073,7 +1074,10 @@ class Job:
         """
         process = self.begin()
         try:
-            return process.wait()
+            while True:
+                # Waking up at times lets an interrupt through that is no signal (Ray's).
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=1)
         except BaseException:
             process.terminate()
             process.wait()
@@ -1093,8 +1097,9 @@ class Started:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Ask the job to end, and return at once: SIGTERM for a command that runs, which saves
-        (:meth:`poll` gives None until it has); a job that waits is never started.
+        """Ask the job to end, and return at once: SIGTERM for a command that runs, which saves; a
+        job that waits is never started. :meth:`poll` may give a code before the command has saved:
+        the sweep also waits for the cell's lock.
         """
         raise NotImplementedError
 

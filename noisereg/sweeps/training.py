@@ -21,6 +21,8 @@ from noisereg.sweeps.grid import MEMBERS, Cell, Sweep
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 """As in training; the cells are told by SIGTERM."""
+SAVING = 60.0
+"""Seconds that are waited for cells to save where their launcher cannot tell."""
 PASSED_ON = ("NOISEREG_", "PYTHONPATH")
 """How the names of variables begin that a job has from here, wherever it runs."""
 
@@ -195,9 +197,18 @@ class Training:
         return said[-1].removeprefix("noisereg: error: ")[:300] if said else ""
 
     def _stop(self, training: Sequence[_InTraining]) -> None:
-        """Ask every cell in training to save and stop, and wait until it has."""
+        """Ask every cell in training to save and stop, and wait until it has: until its lock is
+        free. (Not forever: another sweep command may hold that by now.)
+        """
         for each in training:
             each.started.stop()
         for each in training:
             while each.started.poll() is None:
                 time.sleep(self.launcher.poll_every)
+        deadline = time.monotonic() + SAVING
+        for each in training:
+            while (lock := lock_of_children(self.sweep.lock_of(each.cell))) is None:
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(self.launcher.poll_every)
+            lock.close()

@@ -65,8 +65,8 @@ class Hopeful(Right):
         return started
 
 
-class Impatient(Right):
-    """What was asked to stop counts as stopped."""
+class Unreached(Right):
+    """What was asked to stop counts as stopped, and is not told."""
 
     def start(self, jobs):
         started = super().start(jobs)
@@ -108,9 +108,9 @@ WRONG = {
         (LosesOne, "gives 2 for 3 jobs"),
     ],
     "tells_which_job_failed": [(Hopeful, "codes [0, 0, 0]"), (Shifted, "codes")],
-    "stopping_waits_for_what_is_saved": [
-        (Impatient, "before the command has saved"),
-        (Kills, "outright"),
+    "stopping_lets_a_command_save": [
+        (Unreached, "does not reach it"),
+        (Kills, "stop kills it"),
     ],
     "leaves_this_process_alone": [(Moves, "working directory"), (Deaf, "signal handlers")],
 }
@@ -119,6 +119,7 @@ WRONG = {
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("noisereg.testing.kinds.launcher.SAVING", 1.0)
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
