@@ -20,9 +20,9 @@ from typing import Any, TextIO
 
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.options import Options
+from noisereg.launchers.local import visible_gpus
 from noisereg.plugins import trust
 from noisereg.runs.reporter import Reporter
-from noisereg.sweeps.launcher import visible_gpus
 
 OF_ROWS = ("baseline", "labels", "columns", "where", "by", "pick", "pick_on", "effects", "jobs")
 """What a part of the runs need not have, and the part of the work that is not shared."""

@@ -17,7 +17,6 @@ from noisereg.sweeps.grid import Cell, Sweep
 from noisereg.sweeps.resolve import Resolved
 from noisereg.sweeps.training import Stopped, Tally
 
-
 POLL_SECONDS = 0.1
 
 

@@ -22,9 +22,9 @@ from noisereg.runs.stopping import Interrupted
 from noisereg.runs.together import Asked, train_together
 from noisereg.runs.train import train
 from noisereg.sweeps.grid import Cell, Sweep, make_cells, read_grid
-from noisereg.sweeps.launcher import Tally
 from noisereg.sweeps.resolve import Resolved, resolve
 from noisereg.sweeps.together import Together, groups
+from noisereg.sweeps.training import Tally
 
 Capture = pytest.CaptureFixture[str]
 BASE: dict[str, Any] = {
