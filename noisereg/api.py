@@ -47,6 +47,7 @@ __all__ = [
     "Context",
     "Dataset",
     "Denoiser",
+    "EpsScale",
     "Features",
     "Field",
     "Grid",
@@ -70,6 +71,7 @@ __all__ = [
     "Task",
     "TimeInput",
     "TrainStep",
+    "TrainedPower",
     "check_times",
     "hookimpl",
     "per_sample",
@@ -592,6 +594,26 @@ class TrainStep:
     """How many ranks there are, each with a micro-batch of this size."""
 
 
+EpsScale = Callable[["Tensor", "Tensor"], "Tensor"]
+"""(ε̂_t (B, *shape), t (B,)) → s (B,) float64: what ε̂_t is multiplied by in sampling."""
+
+
+@dataclass(frozen=True)
+class TrainedPower:
+    """The power of the noise that a network predicts, at K times that training draws, equally
+    often each, in ascending order. Tensors are (K,) float64.
+    """
+
+    process: Process
+    t: Tensor
+    power: Tensor
+    """E‖ε̂_t‖²/n over the data."""
+    level: Tensor
+    """E‖ε_t‖²/n."""
+    together: bool = False
+    """Whether training draws one t for a whole minibatch."""
+
+
 class Regularizer(_Built):
     """A term of the loss. Built once; called with every micro-batch."""
 
@@ -611,6 +633,19 @@ class Regularizer(_Built):
         checks it.
         """
         return None
+
+    def eps_scale(self, weight: float, trained: TrainedPower) -> EpsScale:
+        """s such that s·ε̂ is about what a network trained with this term too would predict, ε̂
+        being that of one trained without: the row "no term, ε̂ rescaled" of a table, which costs no
+        training.
+
+        Raises:
+            NoiseregError: where the term does more than scale ε̂, or nobody has said.
+        """
+        raise NoiseregError(
+            f"{type(self).__name__} has no `eps_scale`: expected a regularizer that says how it "
+            "scales ε̂, such as isotropy, or a number"
+        )
 
     def logs(self) -> dict[str, Tensor]:
         """What else of the last call is worth a column in metrics.jsonl, as scalars on the

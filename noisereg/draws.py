@@ -36,6 +36,7 @@ class Stream(IntEnum):
     BOUND = 9
     DEQUANTISATION = 10
     PROBES = 11
+    POWER = 12
 
 
 def generator(seed: int, stream: Stream, index: int = 0, step: int = 0) -> np.random.Generator:

@@ -23,6 +23,7 @@ from noisereg.api import (
     TimeInput,
 )
 from noisereg.diffusion import compatible, diffusion
+from noisereg.diffusion.adjust import Clip
 from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.plugins.registry import Kind, registry
@@ -30,6 +31,7 @@ from noisereg.plugins.spec import Spec
 from noisereg.runs.config import Config, layer, load_plugins, validate
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
+from noisereg.runs.sampling import build_clip
 from noisereg.runs.schedule import Schedule
 from noisereg.store import cache_dir
 
@@ -158,10 +160,11 @@ class Diffusion(diffusion.Diffusion):
         steps: int = 100,
         solver: str | Solver | None = None,
         grid: str | Grid | None = None,
+        clip: str | Clip | None = None,
         **options: Any,
     ) -> Tensor:
-        """As in the class this extends, ``solver`` and ``grid`` by spec (``"ddim:eta=0"``,
-        ``"edm:rho=7"``) or built.
+        """As in the class this extends, ``solver``, ``grid`` and ``clip`` by spec
+        (``"ddim:eta=0"``, ``"edm:rho=7"``, ``"static"``) or built.
         """
         made: Solver | None = None if solver is None else _built("solver", solver, Context())
         grid = grid or compatible.default_grid(self.process, self.noise, made or DDIM())
@@ -171,6 +174,7 @@ class Diffusion(diffusion.Diffusion):
             steps=steps,
             solver=made,
             grid=_built("grid", grid, Context()),
+            clip=build_clip(Spec.parse(clip)) if isinstance(clip, str) else clip,
             **options,
         )
 

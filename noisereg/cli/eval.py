@@ -92,16 +92,38 @@ class Sampling:
         typer.Option(metavar="SPEC", help="ddim, heun, dpmpp-2m or a plugin's. [the runs']"),
     ] = None
     grid: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5. [the "
-            "runs']",
+            help="Of the steps: uniform, chebyshev, logsnr, edm:rho=7, times:values=1,0.5; "
+            "several make a table each: repeat. [the runs']",
         ),
     ] = None
     guidance: Annotated[
         float | None,
         typer.Option(help="Classifier-free guidance of --task class runs; 1: off. [the runs']"),
+    ] = None
+    eps_scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|SPEC",
+            help="A factor of ε̂, or as training with isotropy:weight=0.1 would scale it. [the "
+            "runs']",
+        ),
+    ] = None
+    rescaled: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X|SPEC",
+            help="Beside each run without a regularizer a row that is sampled with this "
+            "--eps-scale; repeat.",
+        ),
+    ] = None
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Of x̂0: none, static, dynamic:percentile=0.995. [the runs']"
+        ),
     ] = None
     seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0
     checkpoint: Annotated[
@@ -287,8 +309,11 @@ def _measure(
         "steps": _steps(sampling.steps),
         "eta": _numbers("--eta", sampling.eta, float, "numbers from 0 to 1, such as 0,1"),
         "solver": sampling.solver,
-        "grid": sampling.grid,
+        "grid": tuple(sampling.grid or ()),
         "guidance": sampling.guidance,
+        "eps_scale": sampling.eps_scale,
+        "rescaled": tuple(sampling.rescaled or ()),
+        "clip": sampling.clip,
         "seed": sampling.seed,
         "checkpoint": _keys(sampling.checkpoint),
         "ema": not sampling.raw_weights,

@@ -54,6 +54,20 @@ def sample(
         float | None,
         typer.Option(help="Classifier-free guidance of a --task class run; 1: off. [the run's]"),
     ] = None,
+    eps_scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|SPEC",
+            help="A factor of ε̂, or as training with isotropy:weight=0.1 would scale it. [the "
+            "run's]",
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Of x̂0: none, static, dynamic:percentile=0.995. [the run's]"
+        ),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,6 +151,8 @@ def sample(
         "checkpoint": checkpoint,
         "ema": not raw_weights,
         "guidance": guidance,
+        "eps_scale": eps_scale,
+        "clip": clip,
         "labels": label or None,
         "inputs": input_,
         "reporter": ConsoleReporter(),

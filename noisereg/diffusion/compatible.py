@@ -19,6 +19,12 @@ weakest, if the data have the noise's power there. DDPM's linear schedule has 4e
 noise, and 4e-2 under blue noise of jitter 1e-3, whose sampled covariance is 10 % off for any
 number of steps (theory, §5)."""
 
+CLIP_NOTE = (
+    "clip under coloured noise: what x̂0 loses goes into ε̂ with the images' colour, which the "
+    "noise has not; samples follow another law than the noise's (docs/theory.md, §12)"
+)
+"""Where x̂0 is clipped and the noise's numbers are correlated."""
+
 
 def is_weak(noise: Noise | None) -> bool:
     """Whether there are directions in which the noise has almost no power at t = 1."""
@@ -55,10 +61,18 @@ def check_path(process: Process, noise: Noise) -> None:
 
 def notes(process: Process, noise: Noise) -> tuple[str, ...]:
     """What the user should know about the two together, a line each."""
-    if not is_weak(noise) or signal_left(process, noise) < 1e-12:
-        return ()
     one = torch.ones(1, dtype=torch.float64)
+    unweighted: tuple[str, ...] = ()
+    if float(process.weight(one)) < 1e-12:
+        unweighted = (
+            "the loss has weight 0 at t = 1, where sampling starts: it weighs the error of ε̂, to "
+            "which the network's output adds nothing there; process.weighting=none trains t = 1 "
+            "too (docs/theory.md, §11)",
+        )
+    if not is_weak(noise) or signal_left(process, noise) < 1e-12:
+        return unweighted
     return (
+        *unweighted,
         f"the process leaves a signal of {float(process.signal_scale(one)):.1e} at t = 1, and "
         f"this noise's weakest direction has amplitude {max(noise.power_floor, 0) ** 0.5:.1e}: "
         "the covariance of sampled Gaussian data keeps an error of under 0.2 % at jitter 1e-3, "

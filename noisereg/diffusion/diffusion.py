@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import (
+    EpsScale,
     Grid,
     Noise,
     NoiseregError,
@@ -19,6 +20,7 @@ from noisereg.api import (
     TimeInput,
 )
 from noisereg.diffusion import compatible
+from noisereg.diffusion.adjust import Clip, adjusted, constant
 from noisereg.diffusion.grids import own
 from noisereg.diffusion.law import add_noise, network_time, times_of
 from noisereg.diffusion.loss import (
@@ -202,9 +204,12 @@ class Diffusion(nn.Module):
         guidance: float = 1.0,
         null: Tensor | None = None,
         start: Tensor | None = None,
+        eps_scale: EpsScale | None = None,
+        clip: Clip | None = None,
     ) -> Iterator[Tensor]:
         """x at each of ``times``, 1 to 0: (B, *shape). ``source(k)`` gives the latents of step k,
-        0 being the start.
+        0 being the start. ``eps_scale`` and ``clip``:
+        :func:`noisereg.diffusion.adjust.adjusted`.
 
         Raises:
             NoiseregError: for a solver under which a step would be wrong, and guidance without a
@@ -221,7 +226,8 @@ class Diffusion(nn.Module):
         def predict(x: Tensor, t: Tensor) -> Prediction:
             return self.predict(net, x, t, cond, guidance, null)
 
-        return trajectory(predict, self.process, noise, source, times, solver, start)
+        predicted = adjusted(predict, self.process, eps_scale, clip)
+        return trajectory(predicted, self.process, noise, source, times, solver, start)
 
     def sample(
         self,
@@ -234,16 +240,19 @@ class Diffusion(nn.Module):
         cond: Tensor | None = None,
         guidance: float = 1.0,
         null: Tensor | None = None,
+        eps_scale: float | EpsScale = 1.0,
+        clip: Clip | None = None,
         latents: Tensor | Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """``num`` samples, (num, *shape), images in [−1, 1] (not clipped).
+        """``num`` samples, (num, *shape), images in [−1, 1] (not clipped, but with ``clip``).
 
         ``solver`` and ``grid``: the noise's and process's own where None (DDIM with their η).
         ``latents`` replace the draw of the start. ``device``: the latents', else the network's
-        where it is a module, else the generator's.
+        where it is a module, else the generator's. ``eps_scale``: a factor of ε̂
+        (:func:`noisereg.diffusion.adjust.constant`), or a function.
 
         Raises:
             NoiseregError: as :meth:`trajectory`, and for fewer than one sample or step.
@@ -263,13 +272,18 @@ class Diffusion(nn.Module):
         def source(k: int) -> Mapping[str, Tensor]:
             return self._latents(latents if k == 0 else None, num, generator, device, dtype)
 
+        scale = eps_scale if callable(eps_scale) else None
+        if not callable(eps_scale) and eps_scale != 1:
+            scale = constant(self.process, eps_scale)
         module = net if isinstance(net, nn.Module) and net.training else None
         if module is not None:
             module.eval()
         try:
             with torch.no_grad():
                 times = grid.times(self.process, steps)
-                *_, x = self.trajectory(net, source, times, solver, cond, guidance, null)
+                *_, x = self.trajectory(
+                    net, source, times, solver, cond, guidance, null, None, scale, clip
+                )
         finally:
             if module is not None:
                 module.train()

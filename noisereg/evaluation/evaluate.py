@@ -45,6 +45,20 @@ CHECKPOINT = "checkpoint"
 DRAWN = 10_000
 """Samples drawn of a run where ``num`` is not given and the reference has more."""
 
+SAMPLED = (
+    "eta",
+    "solver",
+    "grid",
+    "guidance",
+    "eps_scale",
+    "clip",
+    "weights",
+    "checkpoint",
+    "bf16",
+    "condition",
+)
+"""What a table's rows keep of how they were sampled, beside the steps."""
+
 
 @dataclass
 class Evaluation:
@@ -97,6 +111,11 @@ def run_evaluation(
     if options.where is not None:
         selected = dataclasses.replace(selected, runs=_where(selected.runs, options.where))
     _check_keys(selected.runs, options)
+    if options.rescaled and not any(not run.config.reg for run in selected.runs):
+        raise NoiseregError(
+            "`rescaled` adds a row beside each run without a regularizer, and there is none; give "
+            "such a run too"
+        )
     runtime = Runtime.start(RuntimeConfig())
     if not runtime.main:
         reporter = Reporter()
@@ -205,7 +224,7 @@ def _parts_of_table(
 ) -> list[tuple[list[str], list[Candidate]]]:
     """The candidates of each table, with what its context says that the others' do not."""
     runs = [c for c in candidates if c.run is not None]
-    if not runs or (not options.by and len(options.eta) < 2):
+    if not runs or not (options.by or len(options.eta) > 1 or len(options.grid) > 1):
         return [([], list(candidates))]
     measurements = [_measurement(c) for c in runs]
     words = Words(measurements)
@@ -214,6 +233,8 @@ def _parts_of_table(
         phrases = [words.of(m, key) for key in options.by]
         if len(options.eta) > 1:
             phrases.append(f"η {m.sampling['eta']:g}")
+        if len(options.grid) > 1:
+            phrases.append(f"{m.sampling['grid']} grid")
         parts.setdefault(tuple(phrases), []).append(candidate)
     folders = [c for c in candidates if c.run is None]  # beside the runs of every table
     return [(list(phrases), [*some, *folders]) for phrases, some in parts.items()]
@@ -308,17 +329,23 @@ def _plan(
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
         reason = diverged.get(run.path, "")
         untrained = reason.endswith(selection.UNTRAINED)
+        # without a regularizer, and sampled as one would have it
+        controls = options.rescaled if not run.config.reg else ()
         each = itertools.product(
             checkpoints(run, () if untrained else options.checkpoint),
+            (None, *controls),
+            options.grid or (None,),
             options.eta or (None,),
             options.steps or (None,),
         )
-        for (asked, checkpoint), eta, steps in each:
+        for (asked, checkpoint), scale, grid, eta, steps in each:
             sampling = plan(
                 run,
                 own,
                 steps=steps,
                 eta=eta,
+                grid=grid,
+                eps_scale=options.eps_scale if scale is None else scale,
                 checkpoint=checkpoint,
                 condition=f"{real.name} {real.identity}" if conditional else "",
                 untrained=untrained,
@@ -330,9 +357,12 @@ def _plan(
                     Drawing(sampling, num, own, (dataset, real) if conditional else None)
                 )
             read = functools.partial(read_samples, sampling, num)
+            source = str(run.path)
+            if scale is not None:
+                source += f" with eps_scale {scale}"
             group.candidates.append(
                 Candidate(
-                    str(run.path),
+                    source,
                     run,
                     sampling,
                     num,
@@ -341,6 +371,7 @@ def _plan(
                     sampling.store,
                     diverged=reason,
                     checkpoint=asked,
+                    control=scale is not None,
                 )
             )
     for files in group.files:
@@ -399,31 +430,28 @@ def _measurement(candidate: Candidate) -> Measurement:
             source=candidate.source, numbers=candidate.numbers, name=candidate.source
         )
     record = candidate.sampling.record()
+    components = selection.components(candidate.run)
+    strengths = selection.strengths(candidate.run)
+    if candidate.control:
+        spec = selection.control(candidate.sampling.settings.eps_scale)
+        components["reg"] = [spec]
+        del record["eps_scale"]  # what the row is called
+        if "factor" in spec.params:
+            strengths[spec.name] = ("factor",)
     named = {CHECKPOINT: candidate.checkpoint} if candidate.checkpoint else {}
     return Measurement(
         source=candidate.source,
         numbers=candidate.numbers,
-        components=selection.components(candidate.run),
+        components=components,
         values=selection.values(candidate.run) | named,
         seed=candidate.run.config.seed,
         steps=record["steps"],
         sampling={
-            k: record[k]
-            for k in (
-                "eta",
-                "solver",
-                "grid",
-                "guidance",
-                "weights",
-                "checkpoint",
-                "bf16",
-                "condition",
-            )
-            if not (k == CHECKPOINT and named)
+            k: record[k] for k in SAMPLED if k in record and not (k == CHECKPOINT and named)
         },
         environment=selection.environment(candidate.run),
         diverged=candidate.diverged,
-        strengths=selection.strengths(candidate.run),
+        strengths=strengths,
     )
 
 
@@ -446,7 +474,8 @@ def _context(
     phrases = [data]
     if process := _one([c.run.config.process.name for c in runs if c.run]):
         phrases.append(process)
-    phrases += [phrase for phrase in apart if phrase != process and not phrase.startswith("η ")]
+    said = [phrase for phrase in apart if phrase.startswith("η ") or phrase.endswith(" grid")]
+    phrases += [phrase for phrase in apart if phrase != process and phrase not in said]
     if seeds := sorted({c.run.config.seed for c in runs if c.run}):
         phrases.append(f"{len(seeds)} seed{'s' * (len(seeds) > 1)}")
     counts = sorted({c.n for c in candidates})
@@ -469,7 +498,8 @@ def _context(
         words += [r["solver"] for r in records[:1] if r["solver"] != "ddim"]
         words += (
             [f"{grid} grid"]
-            if (grid := _one([r["grid"] for r in records])) not in (None, "uniform")
+            if (grid := _one([r["grid"] for r in records])) is not None
+            and (grid != "uniform" or f"{grid} grid" in said)
             else []
         )
         words += [str(weights)] if weights else []

@@ -51,6 +51,8 @@ class Candidate:
     """Why it has no numbers, where training or sampling gave what is not finite."""
     checkpoint: str = ""
     """What names its checkpoint, where several of a run are measured."""
+    control: bool = False
+    """Whether it is a run without a regularizer whose ε̂ is scaled as one would have it."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,13 @@ class Options:
     steps: tuple[int, ...] = ()
     eta: tuple[float, ...] = ()
     solver: str | None = None
-    grid: str | None = None
+    grid: tuple[str, ...] = ()
     guidance: float | None = None
+    eps_scale: float | str | None = None
+    rescaled: tuple[str, ...] = ()
+    """Each a further row beside every run without a regularizer: that run sampled with this
+    ``eps_scale``."""
+    clip: str | None = None
     seed: int = 0
     checkpoint: tuple[int | str, ...] = ()
     """Steps, ``best`` or ``all``; none: the newest of each run."""
@@ -74,11 +79,11 @@ class Options:
         }
 
     def sampling(self) -> dict[str, Any]:
-        """The part that every run is sampled with, beside its steps and η."""
+        """The part that every run is sampled with, beside its steps, η and grid."""
         return {
             "solver": self.solver,
-            "grid": self.grid,
             "guidance": self.guidance,
+            "clip": self.clip,
             "seed": self.seed,
             "ema": self.ema,
         }

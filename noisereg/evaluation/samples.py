@@ -24,7 +24,7 @@ from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, draw, shown
 from noisereg.runs.runtime import Runtime
-from noisereg.runs.sampling import build_solver, override, resolve
+from noisereg.runs.sampling import build_solver, override, resolve, scale_label
 from noisereg.store import ARRAY, JSON, Store, cache_dir, say_once
 
 SHARD = 500
@@ -58,6 +58,8 @@ class Sampling:
             "steps": s.steps,
             "eta": s.eta,
             "guidance": s.guidance,
+            "eps_scale": scale_label(s.eps_scale),
+            "clip": s.clip.label(),
             "seed": self.seed,
             "bf16": self.bf16,
             "condition": self.condition,
@@ -71,9 +73,14 @@ class Sampling:
         """
         parts = self.run.load(self.checkpoint, self.weights == "EMA", runtime, reporter)
         assert self.run.registry is not None
-        paired = parts.pairing is not None
         settings = resolve(
-            self.settings, self.run.registry, parts.process, parts.noise, parts.task, paired
+            self.settings,
+            self.run.registry,
+            parts.process,
+            parts.noise,
+            parts.task,
+            parts.pairing is not None,
+            parts.images,
         )
         return RunModel(parts, settings, self.run.registry, self.seed)
 
@@ -137,6 +144,8 @@ def plan(
     solver: str | None = None,
     grid: str | None = None,
     guidance: float | None = None,
+    eps_scale: float | str | Spec | None = None,
+    clip: str | None = None,
     seed: int = 0,
     checkpoint: int | None = None,
     ema: bool = True,
@@ -153,9 +162,11 @@ def plan(
     """
     assert run.registry is not None
     given: dict[str, Any] = {"steps": steps, "eta": eta, "solver": solver, "grid": grid}
-    given["guidance"] = guidance
+    given |= {"guidance": guidance, "eps_scale": eps_scale, "clip": clip}
     settings = override(run.config.sample, run.registry, **given)
-    if settings.eta == "auto" or settings.grid.name == "auto":  # what only built parts can say
+    built = settings.eta == "auto" or settings.grid.name == "auto"
+    if built or settings.eps_scale != 1 or settings.clip.name != "none":
+        # what only built parts can say, or refuse
         settings = (
             _untrained(run, settings, runtime)
             if untrained
@@ -179,7 +190,13 @@ def _untrained(run: Run, settings: SampleConfig, runtime: Runtime) -> SampleConf
     assert run.registry is not None
     parts = build_parts(run.config, run.registry, runtime, shape=run.shape)
     return resolve(
-        settings, run.registry, parts.process, parts.noise, parts.task, parts.pairing is not None
+        settings,
+        run.registry,
+        parts.process,
+        parts.noise,
+        parts.task,
+        parts.pairing is not None,
+        parts.images,
     )
 
 

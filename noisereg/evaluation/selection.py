@@ -134,6 +134,16 @@ def _where_aside(spec: Spec) -> Spec:
     return Spec(name=spec.name, params={k: v for k, v in spec.params.items() if k not in places})
 
 
+def control(scale: float | Spec) -> Spec:
+    """A scale of ε̂ as what stands in a regularizer's place: ``rescaled-isotropy`` with its
+    parameters, or ``rescaled`` by a ``factor``.
+    """
+    if isinstance(scale, Spec):
+        name = scale.name.rpartition("/")[2]
+        return Spec(name=f"rescaled-{name}", params=scale.params)
+    return Spec(name="rescaled", params={"factor": scale})
+
+
 def values(run: Run) -> dict[str, Any]:
     """The rest of the configuration that can change the numbers, dotted."""
     free = tuple(key for key in MAY_DIFFER if key != "train.steps")

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from noisereg.api import (
     Context,
+    EpsScale,
     Noise,
     NoiseregError,
     Regularizer,
+    TrainedPower,
     TrainStep,
     check_times,
     per_sample,
@@ -22,6 +24,7 @@ from noisereg.diffusion import compatible
 from noisereg.diffusion.law import MAX_GAIN
 from noisereg.diffusion.loss import mean_over_ranks
 from noisereg.regularizers import IsotropyParams
+from noisereg.regularizers.temperature import temperature
 
 
 @contextmanager
@@ -144,6 +147,19 @@ class Isotropy(Regularizer):
         """Every sample's ε̂ scaled to its level."""
         power, level = self._power(s)
         return s.eps_hat * per_sample((level / power).sqrt(), s.eps_hat)
+
+    def eps_scale(self, weight: float, trained: TrainedPower) -> EpsScale:
+        """The temperature of docs/theory.md, §6, at its fixed point.
+
+        Raises:
+            NoiseregError: for ``space=whitened``, which scales each direction otherwise.
+        """
+        if self.params.space == "whitened":
+            raise NoiseregError(
+                "isotropy:space=whitened scales each direction of ε̂ by another factor (theory, "
+                "§6); expected space=plain"
+            )
+        return temperature(weight, trained, self.params.mean, self.params.bins, self.params.level)
 
     def logs(self) -> dict[str, Tensor]:
         return self._logs

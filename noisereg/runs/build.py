@@ -54,6 +54,11 @@ class Parts:
     """The fingerprint of the data that the run is trained on, for environment.json."""
 
     @property
+    def images(self) -> bool:
+        """Whether samples are images in [−1, 1], and not points or latents."""
+        return self.decode is None and len(self.shape) == 3
+
+    @property
     def denoiser(self) -> nn.Module:
         return self.objective.denoiser
 
@@ -112,14 +117,16 @@ def build_parts(
     objective = Objective(denoiser, diffusion, runtime.bf16).to(runtime.device)
     if runtime.channels_last and len(shape) == 3:
         objective.denoiser.to(memory_format=torch.channels_last)
-    config = resolve(config, registry, dataset, task, diffusion, spec, denoiser)
+    decode = _decoder(config, registry, dataset, shape, runtime)
+    images = decode is None and len(shape) == 3
+    config = resolve(config, registry, dataset, task, diffusion, spec, denoiser, images)
     return Parts(
         config=config,
         dataset=dataset,
         shape=shape,
         task=task,
         objective=objective,
-        decode=_decoder(config, registry, dataset, shape, runtime),
+        decode=decode,
         lines=describe(asked, config, dataset, task, diffusion, denoiser),
         notes=notes_of(dataset, diffusion),
     )

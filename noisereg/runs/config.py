@@ -6,10 +6,11 @@ the whole list; ``--set noise.gamma.tau=0.2`` changes one key of the result.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.resources
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -239,9 +240,29 @@ class SampleConfig(Section):
         description="classifier-free guidance: unconditional + guidance·(conditional − "
         "unconditional); 1 is off",
     )
+    eps_scale: float | Spec = Field(
+        1.0,
+        description="a factor of ε̂; or a regularizer, isotropy:weight=0.1: as training with it "
+        "too would scale ε̂, measured on the run's own data",
+    )
+    clip: Spec = Field(
+        Spec(name="none"),
+        description="of x̂0, for images: none, static (to [−1, 1]), or "
+        "dynamic:percentile=0.995 (Imagen's thresholding)",
+    )
     batch_size: int = Field(
         500, ge=1, description="samples at once; it changes nothing but memory and speed"
     )
+
+    @field_validator("eps_scale", mode="before")
+    @classmethod
+    def _factor_or_term(cls, value: Any) -> Any:
+        """A number as text is a factor, and no component of that name."""
+        with contextlib.suppress(TypeError, ValueError):
+            value = float(value)
+        if isinstance(value, float) and not 0 < value < float("inf"):
+            raise ValueError("expected a factor above 0, such as 1.02, or a regularizer")
+        return value if isinstance(value, float | Spec) else Spec.model_validate(value)
 
     @field_validator("eta")
     @classmethod
@@ -573,6 +594,7 @@ def complete(config: Config, registry: Registry) -> Config:
         update={
             "solver": fill("solver", config.sample.solver),
             "grid": fill("grid", config.sample.grid),
+            "eps_scale": _filled_scale(config.sample.eps_scale, fill),
         }
     )
     if config.train.eval_every is not None:
@@ -589,6 +611,10 @@ def complete(config: Config, registry: Registry) -> Config:
     ]
     filled["optim"] = _with_horizon(config, filled["reg"])
     return config.model_copy(update=filled)
+
+
+def _filled_scale(scale: float | Spec, fill: Callable[[Kind, Spec], Spec]) -> float | Spec:
+    return fill("regularizer", scale) if isinstance(scale, Spec) else scale
 
 
 def _with_horizon(config: Config, regularizers: list[Spec]) -> OptimConfig:

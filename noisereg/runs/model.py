@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from noisereg import draws
-from noisereg.api import Noise, Prediction, Process, Task
+from noisereg.api import EpsScale, Noise, Prediction, Process, Task
+from noisereg.diffusion.adjust import Clip, adjusted
 from noisereg.draws import Stream
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
-from noisereg.runs import sampling
+from noisereg.runs import rescaling, sampling
 from noisereg.runs.build import Parts
 from noisereg.runs.config import SampleConfig
 
@@ -63,12 +65,29 @@ class RunModel:
             "solver": s.solver.label(),
             "grid": s.grid.label(),
             "guidance": s.guidance,
+            "eps_scale": sampling.scale_label(s.eps_scale),
+            "clip": s.clip.label(),
             "seed": self.seed,
         }
 
+    @functools.cached_property
+    def eps_scale(self) -> EpsScale | None:
+        """What ε̂ is multiplied by; measured on the run's own data where a regularizer says."""
+        return rescaling.build(self.settings.eps_scale, self.parts, self.registry)
+
+    @functools.cached_property
+    def clip(self) -> Clip | None:
+        return sampling.build_clip(self.settings.clip)
+
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        """Under ``cond`` as it is: unguided, and in float32 whatever the run samples in."""
-        return self.parts.diffusion.predict(self.parts.denoiser, x, t, cond)
+        """As sampling takes it, ε̂ scaled and x̂0 clipped; but under ``cond`` as it is, unguided,
+        and in float32 whatever the run samples in.
+        """
+
+        def raw(x: Tensor, t: Tensor) -> Prediction:
+            return self.parts.diffusion.predict(self.parts.denoiser, x, t, cond)
+
+        return adjusted(raw, self.process, self.eps_scale, self.clip)(x, t)
 
     def latents(self, indices: Sequence[int], step: int) -> dict[str, Tensor]:
         return draws.latents(
@@ -103,4 +122,6 @@ class RunModel:
             cond,
             guidance,
             null,
+            eps_scale=self.eps_scale,
+            clip=self.clip,
         )

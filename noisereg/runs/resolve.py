@@ -34,6 +34,7 @@ def resolve(
     diffusion: Diffusion,
     denoiser_spec: Spec,
     denoiser: Denoiser,
+    images: bool = True,
 ) -> Config:
     """``config`` with what the built components resolved, and the sampling that goes with them.
 
@@ -54,6 +55,7 @@ def resolve(
         diffusion.noise,
         task,
         diffusion.pairing is not None,
+        images,
     )
     if config.optim.lr == "auto":
         rate = float(denoiser.default_lr)

@@ -241,6 +241,8 @@ class Run:
         solver: str | None = None,
         grid: str | None = None,
         guidance: float | None = None,
+        eps_scale: float | str | None = None,
+        clip: str | None = None,
         batch_size: int | None = None,
         seed: int = 0,
         checkpoint: int | str | None = None,
@@ -264,6 +266,8 @@ class Run:
                 solver=solver,
                 grid=grid,
                 guidance=guidance,
+                eps_scale=eps_scale,
+                clip=clip,
                 batch_size=batch_size,
             ),
             self.registry,
@@ -271,6 +275,7 @@ class Run:
             parts.noise,
             parts.task,
             parts.pairing is not None,
+            parts.images,
         )
         return RunModel(parts, settings, self.registry, seed)
 
@@ -296,6 +301,8 @@ class Run:
         checkpoint: int | str | None = None,
         ema: bool = True,
         guidance: float | None = None,
+        eps_scale: float | str | None = None,
+        clip: str | None = None,
         labels: Sequence[int | str] | None = None,
         inputs: str | Path | None = None,
         many: bool = False,
@@ -327,12 +334,16 @@ class Run:
             solver=solver,
             grid=grid,
             guidance=guidance,
+            eps_scale=eps_scale,
+            clip=clip,
             seed=seed,
             checkpoint=checkpoint,
             ema=ema,
             runtime=runtime,
             reporter=reporter,
         )
+        for note in sampling.notes(model.settings, model.noise):
+            reporter.note(note)
         told = conditions.given(model.task, labels, inputs, self.class_names)
         start = None if latents is None else _checked_latents(model, latents, num)
         if num is None:

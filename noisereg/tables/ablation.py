@@ -315,6 +315,15 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
                 }
             )
         best.picked_on = tuple(some)
+        others = [row for row in finite if row is not best]
+        if others:
+            second = max(others, key=lambda row: sign * means[row.label])
+            own, other = (
+                {str(m.seed): m.numbers[metric] for m in row.measurements if m.seed in some}
+                for row in (best, second)
+            )
+            t = difference_test(own, other)
+            best.like = "" if t.p is not None and t.p < ALPHA else second.label
         best.measurements = [m for m in best.measurements if m.seed in rest]
         dropped += [row for row in rows if row is not best]
     if not table.candidates:
@@ -394,6 +403,12 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
                 f"{row.label} was picked on seeds {', '.join(map(str, row.picked_on))} and is "
                 "reported on "
                 f"{', '.join(map(str, row.seeds))}"
+                + (
+                    f"; {len(row.picked_on)} seed{'s' * (len(row.picked_on) > 1)} do"
+                    f"{'es' * (len(row.picked_on) == 1)} not tell it from {row.like}"
+                    if row.like
+                    else ""
+                )
             )
     comparisons = [
         (row, name, found.comparison)

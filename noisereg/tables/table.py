@@ -120,6 +120,8 @@ class Row:
     baseline: bool = False
     picked_on: tuple[int, ...] = ()
     """The seeds on which this row was picked among others; it is reported on the rest."""
+    like: str = ""
+    """The row that came next, where those seeds do not tell the two apart."""
     estimates: dict[str, Estimate] = field(default_factory=dict)
 
     @property
@@ -286,7 +288,11 @@ class StoredRow(_Stored):
                 )
             )
         return Row(
-            self.label, measurements, self.baseline, tuple(self.picked_on), dict(self.metrics)
+            self.label,
+            measurements,
+            self.baseline,
+            tuple(self.picked_on),
+            estimates=dict(self.metrics),
         )
 
 

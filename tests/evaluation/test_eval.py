@@ -852,3 +852,74 @@ def test_paired_outputs_are_measured_against_their_own_answers(
         "--num 181: psnr compares each sample with its own right answer, and heldout has 180"
         in mistake(capsys, *arguments, "--num", 181)
     )
+
+
+# Controls and grids
+
+
+def test_a_rescaled_row_stands_where_a_regularizer_would_and_costs_no_training(
+    capsys: Capture, sweep: Sweep
+) -> None:
+    asked = [*sweep.path.glob("cells/*_s0"), "--num", 60, "--steps", "2", "--format", "json"]
+    asked += ["--rescaled", "isotropy:weight=0.1", "--rescaled", "1.1", "--metric", "fd"]
+    table = table_of(call(capsys, *asked))
+    rows = {row["label"]: row for row in table["rows"]}
+    assert sorted(rows) == [
+        "blue-tv",
+        "blue-tv · isotropy(weight=0.1)",
+        "blue-tv · rescaled(factor=1.1)",
+        "blue-tv · rescaled-isotropy(weight=0.1)",
+        "white",
+        "white · isotropy(weight=0.1)",
+        "white · rescaled(factor=1.1)",
+        "white · rescaled-isotropy(weight=0.1)",
+    ]
+    means = [row["metrics"]["fd-pixels"]["mean"] for row in rows.values()]
+    assert len(set(means)) == len(means)
+    effects = table_of(call(capsys, *asked, "--effects", "noise,reg"))
+    labels = [row["label"] for row in effects["rows"]]
+    assert "rescaled-isotropy(weight=0.1), with white" in labels
+    assert "blue-tv × rescaled(factor=1.1)" in labels
+
+
+def test_the_run_itself_is_measured_for_its_scale_and_one_with_a_term_is_refused(
+    capsys: Capture, sweep: Sweep
+) -> None:
+    plain, with_term = (
+        noisereg.load(next(sweep.path.glob(f"cells/white_{reg}*_s0")))
+        for reg in ("none", "isotropy")
+    )
+    model = plain.model(eps_scale="isotropy:weight=0.1")
+    assert model.eps_scale is not None
+    t = torch.tensor([0.3, 0.9], dtype=torch.float64)
+    s = model.eps_scale(torch.ones(2, 1, 8, 8), t)
+    raw = plain.model()
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        eps, own = model.predict(x, t).eps_hat, raw.predict(x, t).eps_hat
+    assert torch.allclose(eps, s[:, None, None, None].float() * own, rtol=1e-5)
+    said = mistake(capsys, with_term.path, "--num", 60, "--eps-scale", "isotropy")
+    assert "this run was trained with isotropy" in said
+    said = mistake(capsys, with_term.path, "--num", 60, "--rescaled", "isotropy")
+    assert "beside each run without a regularizer, and there is none" in said
+
+
+def test_each_of_several_grids_makes_a_table_that_names_it(capsys: Capture, sweep: Sweep) -> None:
+    run_path = next(sweep.path.glob("cells/white_none*_s0"))
+    asked = [run_path, "--num", 60, "--steps", "3", "--metric", "fd", "--format", "json"]
+    tables = json.loads(call(capsys, *asked, "--grid", "uniform", "--grid", "logsnr"))["tables"]
+    assert [table["context"][-1] for table in tables] == [
+        f"3 steps, η 1, {grid} grid, EMA" for grid in ("uniform", "logsnr")
+    ]
+    first, second = (table["rows"][0]["metrics"]["fd-pixels"]["mean"] for table in tables)
+    assert first != second
+
+
+def test_clipping_changes_what_is_drawn_and_is_kept_apart(capsys: Capture, sweep: Sweep) -> None:
+    run_path = next(sweep.path.glob("cells/white_none*_s0"))
+    asked = [run_path, "--num", 60, "--steps", "3", "--metric", "fd", "--format", "json"]
+    found = {
+        clip: table_of(call(capsys, *asked, "--clip", clip))["rows"][0]
+        for clip in ("none", "static", "dynamic:percentile=0.5")
+    }
+    assert len({row["metrics"]["fd-pixels"]["mean"] for row in found.values()}) == 3

@@ -10,6 +10,7 @@ from stepping import time_grid, trajectory
 
 from noisereg.api import Context, Noise, Prediction
 from noisereg.diffusion import compatible, sample
+from noisereg.diffusion.adjust import Clip, adjusted
 from noisereg.diffusion.solvers import DPMSolver2M
 from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
@@ -48,6 +49,14 @@ def ours(process, latents, steps, eta):
         return Prediction(*process.split(network(x, float(t[0]) * process.T - 1), x, t))
 
     return list(trajectory(model, process, White(), latents, time_grid(process, steps), eta))
+
+
+def ours_clipped(process, latents, steps, eta, clip):
+    def model(x, t):
+        return Prediction(*process.split(network(x, float(t[0]) * process.T - 1), x, t))
+
+    held = adjusted(model, process, None, clip)
+    return list(trajectory(held, process, White(), latents, time_grid(process, steps), eta))
 
 
 def theirs(scheduler, latents, steps, start_scale, step):
@@ -333,3 +342,55 @@ def test_dpmpp_2m_is_diffusers_multistep_solver_for_white_noise(schedule, target
             x = scheduler.multistep_dpm_solver_second_order_update(known[-2:], sample=x)
         other.append(x)
     assert_equal_paths(mine, other, 1e-8)
+
+
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+@pytest.mark.parametrize(
+    ("clip", "asked"),
+    [
+        (Clip("static"), {"clip_sample": True}),
+        (
+            Clip("dynamic", 0.8),
+            {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1e9},
+        ),
+    ],
+    ids=["static", "dynamic"],
+)
+def test_a_clipped_x0_moves_the_ancestral_step_as_in_diffusers(target, clip, asked, monkeypatch):
+    quiet = network
+    monkeypatch.setitem(globals(), "network", lambda x, index: 3 * quiet(x, index))
+    process = ddpm(schedule="linear", target=target)
+    scheduler = DDPMScheduler(**common("linear", target) | asked, variance_type="fixed_small")
+    float64_tables(scheduler, process)
+    latents = source(0)
+
+    def step(out, index, x, fresh):
+        fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh
+        )
+        return scheduler.step(out, index, x)
+
+    b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
+    unclipped = ours(process, latents, 20, 1.0)
+    mine = ours_clipped(process, latents, 20, 1.0, clip)
+    other = theirs(scheduler, latents, 20, b_T, step)
+    assert max(float((x - y).abs().max()) for x, y in zip(mine, unclipped, strict=True)) > 0.01
+    assert_equal_paths(mine, other, BOUND[True])
+
+
+@pytest.mark.parametrize("target", ["eps", "v"])
+def test_a_clipped_x0_moves_the_deterministic_step_as_diffusers_with_the_eps_it_leaves(target):
+    process = ddpm(schedule="linear", target=target)
+    scheduler = DDIMScheduler(
+        **common("linear", target) | {"clip_sample": True}, set_alpha_to_one=True
+    )
+    float64_tables(scheduler, process)
+    latents = source(0)
+
+    def step(out, index, x, fresh):
+        return scheduler.step(out, index, x, eta=0.0, use_clipped_model_output=True)
+
+    b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
+    mine = ours_clipped(process, latents, 20, 0.0, Clip("static"))
+    assert_equal_paths(mine, theirs(scheduler, latents, 20, b_T, step), BOUND[True])

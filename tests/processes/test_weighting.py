@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from noisereg.api import Context
+from noisereg.api import Context, Noise
+from noisereg.diffusion import compatible
 from noisereg.processes import DDPMParams, IADBParams
 from noisereg.processes.ddpm import DDPM
 from noisereg.processes.iadb import IADB
@@ -89,3 +90,20 @@ def test_a_parameter_that_would_be_ignored_is_refused(values, says):
 def test_a_written_configuration_is_read_back():
     params = DDPMParams(weighting="p2", p2_gamma=0.5, variance="learned", bound_weight=0.01)
     assert DDPMParams.model_validate(params.model_dump(mode="json")) == params
+
+
+def test_a_weight_of_zero_at_the_time_where_sampling_starts_is_said():
+    white = Noise()
+    for process in (
+        ddpm(target="v", zero_terminal_snr=True, weighting="min-snr"),
+        ddpm(target="x0", zero_terminal_snr=True, weighting="p2"),
+        IADB(IADBParams(weighting="min-snr"), Context(shape=SHAPE)),
+    ):
+        (said,) = compatible.notes(process, white)
+        assert "weight 0 at t = 1, where sampling starts" in said
+    for process in (
+        ddpm(target="v", zero_terminal_snr=True),
+        ddpm(weighting="min-snr"),
+        IADB(IADBParams(), Context(shape=SHAPE)),
+    ):
+        assert compatible.notes(process, white) == ()

@@ -7,15 +7,16 @@ from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.python import build
 from noisereg.runs.config import SampleConfig
-from noisereg.runs.sampling import override, resolve
+from noisereg.runs.sampling import notes, override, resolve
 
 OWN = SampleConfig(eta=1.0, grid=Spec(name="uniform"))
 
 
-def resolved(settings, noise="white"):
+def resolved(settings, noise="white", **options):
     made = build("noise", noise, shape=(1, 8, 8))
     process = build("process", "ddpm", shape=(1, 8, 8), noise=made)
-    return resolve(settings, registry(), process, made, build("task", "unconditional"))
+    task = build("task", "unconditional")
+    return resolve(settings, registry(), process, made, task, **options)
 
 
 def test_another_solver_takes_its_own_eta_and_grid_unless_they_are_given():
@@ -35,3 +36,39 @@ def test_the_solvers_eta_is_the_runs_eta():
         resolved(override(OWN, registry(), solver="ddim:eta=0.5", eta=0.25))
     with pytest.raises(NoiseregError, match="deterministic path"):
         resolved(override(OWN, registry(), solver="heun", eta=1.0))
+
+
+def test_a_factor_of_eps_is_a_number_and_anything_else_a_regularizer_with_all_its_parameters():
+    assert resolved(override(OWN, registry(), eps_scale="1.02")).eps_scale == 1.02
+    assert resolved(OWN).eps_scale == 1.0
+    term = resolved(override(OWN, registry(), eps_scale="isotropy:weight=0.3")).eps_scale
+    assert (term.name, term.params["weight"], term.params["mean"]) == ("isotropy", 0.3, "batch")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("eps_scale", -1, "expected a factor above 0"),
+        ("eps_scale", "isotopy", "did you mean 'isotropy'"),
+        ("eps_scale", "isotropy:space=whitened", "expected space=plain"),
+        ("eps_scale", "isotropy:schedule=cosine", "expected a constant weight"),
+        ("clip", "statik", "did you mean 'static'"),
+        ("clip", "static:percentile=0.9", "static takes no parameters"),
+        ("clip", "dynamic:percentile=1.5", "above 0 and at most 1"),
+        ("clip", "dynamic:percentile=most", "expected a share"),
+    ],
+)
+def test_what_is_no_scale_and_no_clip_is_refused_in_one_line(setting, value, said):
+    with pytest.raises(NoiseregError, match=said) as error:
+        resolved(override(OWN, registry(), **{setting: value}))
+    assert "\n" not in str(error.value)
+
+
+def test_only_images_have_a_range_to_clip_to_and_coloured_noise_is_told_of():
+    clipped = override(OWN, registry(), clip="dynamic:percentile=0.99")
+    assert resolved(clipped).clip.params == {"percentile": "0.99"}
+    with pytest.raises(NoiseregError, match="points or latents"):
+        resolved(clipped, images=False)
+    assert notes(clipped, build("noise", "white", shape=(1, 8, 8))) == []
+    (said,) = notes(clipped, build("noise", "blue", shape=(1, 8, 8)))
+    assert "the images' colour" in said

@@ -620,3 +620,13 @@ def test_all_conditions_hold(match: str, expected: list[str]) -> None:
         for reg in ("none", "isotropy:weight=0.1", "isotropy:weight=0.3")
     ]
     assert [m.components["reg"][0].label() for m in where(runs, match)] == expected
+
+
+def test_a_pick_says_where_its_seeds_do_not_tell_it_from_the_next_best() -> None:
+    (said,) = (
+        n for n in lambdas(np.random.default_rng(0), 7, (0, 9, 0, 0)).notes if "picked" in n
+    )
+    assert "not tell it" not in said  # nine standard deviations on three seeds
+    close = lambdas(np.random.default_rng(1), 4, (0, 0, 0, 0))
+    (said,) = (note for note in close.notes if "picked" in note)
+    assert "2 seeds do not tell it from white · isotropy(weight=" in said
