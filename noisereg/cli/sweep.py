@@ -186,12 +186,12 @@ def sweep(
     reporter = ConsoleReporter()
     for note in resolved.notes:
         reporter.note(note)
-    if together is not None:
-        check_together(resolved.cells)
+    grouped = groups(resolved, together) if together is not None else []
+    check_together(resolved, grouped, registry)
     if out is None or dry_run:
         if out is not None:
             check_continues(out, resolved.cells)
-        _list(resolved, out, at_once, groups(resolved, together) if together else [], as_json)
+        _list(resolved, out, at_once, grouped, as_json)
         return
     # The definition has one writer at a time, and is fixed while anybody trains; the cells may be
     # trained by several (array jobs), each of which holds the locks of its own.
@@ -211,7 +211,7 @@ def sweep(
         chosen = [written.cells[cell]] if cell is not None else written.cells
         training: Training | Together
         if together is not None:
-            training = Together(written, groups(resolved, together), registry, reporter)
+            training = Together(written, grouped, registry, reporter)
         else:
             training = Training(written, engine, reporter, extra, lock, at_once)
         _train(training, chosen, reporter, as_json)

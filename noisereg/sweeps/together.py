@@ -10,7 +10,9 @@ from pathlib import Path
 from noisereg.errors import NoiseregError
 from noisereg.ownership import lock_of_children
 from noisereg.plugins.registry import Registry
+from noisereg.runs.build import build_parts
 from noisereg.runs.reporter import Reporter
+from noisereg.runs.stack import refuse_what_cannot
 from noisereg.runs.stopping import Interrupted
 from noisereg.runs.together import Asked, kind_of, refuse_runtime, train_together
 from noisereg.sweeps.grid import Cell, Sweep
@@ -20,17 +22,22 @@ from noisereg.sweeps.training import Stopped, Tally
 POLL_SECONDS = 0.1
 
 
-def check_together(cells: Sequence[Cell]) -> None:
-    """
+def check_together(
+    resolved: Resolved, grouped: Sequence[Sequence[Cell]], registry: Registry
+) -> None:
+    """Before anything is written.
+
     Raises:
-        NoiseregError: where no cell could be trained beside another: under torchrun, with a
-            compiled network.
+        NoiseregError: names a cell that cannot be trained beside others, and says why.
     """
-    for cell in cells:
+    for group in grouped:
+        first = group[0]
         try:
-            refuse_runtime(cell.config.runtime)
+            runtime = refuse_runtime(first.config.runtime)
+            shape = resolved.shapes[first.combination]
+            refuse_what_cannot([build_parts(first.config, registry, runtime, shape=shape)])
         except NoiseregError as error:
-            raise NoiseregError(f"cell {cell.name}: {error}") from None
+            raise NoiseregError(f"--together: cell {first.name}: {error}") from None
 
 
 def groups(resolved: Resolved, size: int) -> list[list[Cell]]:

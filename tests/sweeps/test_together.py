@@ -309,3 +309,13 @@ def test_the_command_gives_the_table_of_separate_runs(capsys: Capture, tmp_path:
     assert tables[0] == pytest.approx(tables[1], rel=1e-4)
     assert run([*arguments, "--together", "4", "--jobs", "2"]) == 2
     assert "goes without --jobs" in capsys.readouterr().err
+
+
+def test_a_mistake_is_one_line_before_anything_is_trained(capsys: Capture, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "S"), "--together", "4"]
+    arguments = ["sweep", "--denoiser", "mlp:width=8,dropout=0.5", "--seeds", "2", *out]
+    for more in ([], ["--dry-run"]):
+        assert run([*arguments, "--set", "runtime.device=cpu", *more]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("noisereg: error: --together: cell run_s0: denoiser mlp drops")
+    assert not (tmp_path / "S").exists()
