@@ -21,10 +21,11 @@ test: $(TEST_STAMP)
 # A quarter of an hour on two cores: noisereg beside what people would use instead; writes docs/benchmarks.md.
 BENCHMARKS ?= training sampling fidelity noise pairing startup loading sweep scale
 bench: $(BENCH_STAMP)
-	@for name in $(BENCHMARKS); do \
-		echo "== $$name"; $(BIN)/python -P benchmarks/$$name.py || exit 1; \
-	done
-	$(BIN)/python docs/make_benchmarks.py
+	@failed=; for name in $(BENCHMARKS); do \
+		echo "== $$name"; $(BIN)/python -P benchmarks/$$name.py || failed="$$failed $$name"; \
+	done; \
+	$(BIN)/python docs/make_benchmarks.py; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 # Hours: the fuzzer and the corruption test with many examples; NUMBER and SEED may be given.
 NUMBER ?= 50000

@@ -1,6 +1,6 @@
 """Data loading: batches of small images from a folder of PNGs.
 
-    python benchmarks/loading.py [--threads 2] [--images 10000] [--rounds 5]
+    python benchmarks/loading.py [--threads 2] [--images 4000] [--rounds 4]
 
 Shuffled batches of 128 images of 3×32×32, without a network:
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import Gate, Goal, Result, arguments, interleaved, packages, scratch
 
-BATCH, BATCHES = 128, 20
+BATCH, BATCHES = 128, 10
 CONTENDERS = ("noisereg", "noisereg, streamed", "torchvision", "WebDataset")
 
 
@@ -94,7 +94,7 @@ def batches(name: str, folder: Path, threads: int) -> Any:
 
 
 def main() -> None:
-    given = arguments(__doc__, images=10_000, folder="")
+    given = arguments(__doc__, images=4000, folder="")
     if given.contender:
         import torch
 

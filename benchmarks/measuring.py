@@ -267,7 +267,7 @@ def arguments(doc: str, **defaults: Any) -> argparse.Namespace:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=5, help="segments of each contender")
+    parser.add_argument("--rounds", type=int, default=4, help="segments of each contender")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     for name, default in defaults.items():
         option = "--" + name.replace("_", "-")

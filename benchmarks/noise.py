@@ -1,6 +1,6 @@
 """A batch of noise: draws by counter, both factors, the plain product; their share of a step.
 
-    python benchmarks/noise.py [--threads 2] [--rounds 5]
+    python benchmarks/noise.py [--threads 2] [--rounds 4]
 
 128×3×64×64 in float32. ``dense L`` is the plain product with all of L, as BNDM's code makes it;
 ``cholesky`` is ours, which skips the zeros above the diagonal. The step is forward, backward and

@@ -1,6 +1,6 @@
 """Sampling: evaluations a second beside diffusers and Azula, and quality against evaluations.
 
-    python benchmarks/sampling.py [--threads 2] [--rounds 5] [--num 1797] [--train-steps 4000]
+    python benchmarks/sampling.py [--threads 2] [--rounds 4] [--num 1797] [--train-steps 4000]
 
 Speed: 16 images of 3×32×32 from the small U-Net (random weights), 10 evaluations of DDIM at
 η = 0 and at η = 1, by diffusers' DDIMPipeline, Azula's DDIMSampler and ``Diffusion.sample``.

@@ -1,6 +1,6 @@
 """Start-up: CPU seconds until the first training step is done, beside the bare script.
 
-    python benchmarks/startup.py [--rounds 3]
+    python benchmarks/startup.py [--rounds 2]
 
 The bare script imports torch and diffusers' UNet2DModel, loads scikit-learn's digits and makes one
 step. ``noisereg train`` is the command, on the same data with the same network, up to its first
@@ -62,7 +62,7 @@ def main() -> None:
         "bare script is torch, diffusers' UNet2DModel, scikit-learn's digits and one step.",
     )
     python = [sys.executable, "-P"]
-    rounds = min(3, given.rounds)
+    rounds = min(2, given.rounds)
     with scratch() as folder:
         (folder / "first.py").write_text(PLUGIN)
         (folder / "bare.py").write_text(BARE)

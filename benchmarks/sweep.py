@@ -1,6 +1,6 @@
 """A sweep's cells an hour, beside one command a cell.
 
-    python benchmarks/sweep.py [--threads 2] [--cells 4] [--steps 200]
+    python benchmarks/sweep.py [--threads 2] [--cells 3] [--steps 100]
 
 White noise on digits with the default network, a seed a cell. Each row is one start of the
 program, or one a cell: what so short a cell costs is mostly start-up, which a sweep can save.
@@ -20,7 +20,7 @@ from measuring import Goal, Result, Row, arguments, cpu_seconds, scratch
 
 
 def main() -> None:
-    given = arguments(__doc__, cells=4, steps=200)
+    given = arguments(__doc__, cells=3, steps=100)
     noisereg = [sys.executable, "-P", "-m", "noisereg"]
     steps = ["--steps", str(given.steps)]
     result = Result(

@@ -78,7 +78,15 @@ def section(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def page(records: list[dict[str, Any]]) -> str:
+def page() -> str:
+    results = ROOT / "benchmarks" / "results"
+    records = [
+        json.loads((results / f"{name}.json").read_text("utf-8"))
+        for name in ORDER
+        if (results / f"{name}.json").is_file()
+    ]
+    if not records:
+        sys.exit("benchmarks/results holds nothing: run `make bench`")
     goals = [(record["title"], goal) for record in records for goal in record["goals"]]
     rows = [
         [title, goal["aim"], "met" if goal["met"] else "**missed**", goal["measured"]]
@@ -99,16 +107,8 @@ def page(records: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    results = ROOT / "benchmarks" / "results"
-    records = [
-        json.loads((results / f"{name}.json").read_text("utf-8"))
-        for name in ORDER
-        if (results / f"{name}.json").is_file()
-    ]
-    if not records:
-        sys.exit("benchmarks/results holds nothing: run `make bench`")
     path = ROOT / "docs" / "benchmarks.md"
-    path.write_text(page(records), "utf-8")
+    path.write_text(page(), "utf-8")
     print(path)
 
 

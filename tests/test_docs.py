@@ -34,6 +34,11 @@ def test_the_page_of_configurations_is_up_to_date():
     assert written == generator("make_configs").page(), "run python docs/make_configs.py"
 
 
+def test_the_page_of_benchmarks_is_what_was_measured_last() -> None:
+    written = (DOCS / "benchmarks.md").read_text("utf-8")
+    assert written == generator("make_benchmarks").page(), "run python docs/make_benchmarks.py"
+
+
 def test_every_error_is_on_the_page_of_troubles():
     written = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     script = generator("make_troubleshooting")
