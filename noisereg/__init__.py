@@ -28,26 +28,27 @@ __all__ = [
     "isotropy",
     "load",
     "register",
+    "sweep",
     "train",
 ]
 
 if TYPE_CHECKING:
     from noisereg.errors import NoiseregError
-    from noisereg.python import Diffusion, build, evaluate, load, register, train
+    from noisereg.python import Diffusion, Run, build, evaluate, load, register, sweep, train
     from noisereg.regularizers.isotropy import isotropy
     from noisereg.runs.config import Config
-    from noisereg.runs.run import Run
 
 _HOMES = {
     "Config": "noisereg.runs.config",
     "Diffusion": "noisereg.python",
     "NoiseregError": "noisereg.errors",
-    "Run": "noisereg.runs.run",
+    "Run": "noisereg.python",
     "build": "noisereg.python",
     "isotropy": "noisereg.regularizers.isotropy",
     "evaluate": "noisereg.python",
     "load": "noisereg.python",
     "register": "noisereg.python",
+    "sweep": "noisereg.python",
     "train": "noisereg.python",
 }
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisereg.api import (
     Component,
@@ -28,12 +32,17 @@ from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.plugins.registry import Kind, registry
 from noisereg.plugins.spec import Spec
+from noisereg.runs import run as runs
 from noisereg.runs.config import Config, layer, load_plugins, validate
-from noisereg.runs.reporter import Reporter
-from noisereg.runs.run import Run
+from noisereg.runs.given import named, register_denoiser
+from noisereg.runs.prepare import logged_steps
+from noisereg.runs.reporter import Calling, Reporter, usual_reporter
 from noisereg.runs.sampling import build_clip
 from noisereg.runs.schedule import Schedule
+from noisereg.runs.stopping import Interrupted
 from noisereg.store import cache_dir
+from noisereg.tables.formats import layout, notes_of
+from noisereg.tables.table import Table
 
 
 def train(
@@ -43,9 +52,10 @@ def train(
     resume: bool = False,
     accept_data: bool = False,
     reporter: Reporter | None = None,
+    callback: Callable[[int, Mapping[str, float]], Any] | None = None,
     **sections: Any,
 ) -> Run:
-    """Train a run and return it.
+    """Train a run and return it; in a notebook with a bar of progress.
 
     ``sections`` are those of a configuration file (``noise="blue-tv"``,
     ``reg=["isotropy:weight=0.1"]``, ``train={"steps": 300}``, ``plugins=["./mine.py"]``), over
@@ -53,46 +63,236 @@ def train(
     ``resume`` goes on with the run that is there, on the data it was started on, or, with
     ``accept_data``, on what they are now.
 
+    ``data`` may be a tensor (N, C, H, W) or (N, D), a pair of it and labels, or a torch
+    ``Dataset``; ``denoiser`` an ``nn.Module``, called with (x_t, t in [0, 1]), with a copy of
+    whose weights the run begins (:mod:`noisereg.runs.given`).
+
+    ``callback`` is called with the step and the metrics at every line of metrics.jsonl; what it
+    returns that is true asks the run to save and stop, to be resumed.
+
     Raises:
         NoiseregError: for a mistake; nothing is written then.
     """
     from noisereg.runs.train import train as engine_train
 
     given = sections.pop("plugins", [])
-    values = layer(config.dump() if config else {}, sections)
+    values = layer(config.dump() if config else {}, named(sections, registry()))
     for section in ("reg", "log"):  # what is given by name may be one spec
         if isinstance(values.get(section), str):
             values[section] = [values[section]]
     references = [given] if isinstance(given, str) else given
     complete = validate(load_plugins(registry(), values, map(str, references)))
-    return engine_train(
-        complete,
-        Path(out) if out else None,
-        resume,
-        registry(),
-        reporter or Reporter(),
-        accept_data,
+    told = reporter or usual_reporter()
+    calling = Calling(told, callback) if callback else None
+    place = Path(out) if out else None
+    try:
+        run = engine_train(complete, place, resume, registry(), calling or told, accept_data)
+    except Interrupted as stopped:
+        if calling is None or not calling.asked:
+            raise
+        return load(stopped.out)
+    return Run(run.path, run.config, run.shape, run.registry)
+
+
+def sweep(
+    config: Config | None = None,
+    *,
+    out: str | Path,
+    noise: Sequence[str] = (),
+    reg: Sequence[str] = (),
+    pairing: Sequence[str] = (),
+    process: Sequence[str] = (),
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    seeds: int = 1,
+    jobs: int = 1,
+    reporter: Reporter | None = None,
+    **sections: Any,
+) -> Path:
+    """Train the grid noise × reg × pairing × process × axes × seeds, as ``noisereg sweep`` does,
+    and return its folder, which :func:`evaluate` makes a table of. The same call goes on with what
+    was interrupted.
+
+    With ``jobs=1`` the cells are trained in this process, one after another, with what was
+    registered in it; with more in processes of their own.
+
+    Raises:
+        NoiseregError: for a mistake (nothing is written then), and for cells that failed, once all
+            others are trained.
+    """
+    from noisereg.inside import check_links
+    from noisereg.ownership import owned
+    from noisereg.runs.config import RuntimeConfig
+    from noisereg.runs.runtime import Runtime
+    from noisereg.runs.train import train as engine_train
+    from noisereg.sweeps.grid import check_continues, make_cells, read_grid, taking_part
+    from noisereg.sweeps.launcher import Launcher, visible_gpus
+    from noisereg.sweeps.resolve import resolve
+
+    told, folder = reporter or usual_reporter(), Path(out)
+    given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
+    chosen = {k: [v] if isinstance(v, str) else list(v) for k, v in given.items() if v}
+    varied = {k: list(v) for k, v in (axes or {}).items()}
+    grid = read_grid({**chosen, "axes": varied, "seeds": seeds})
+    base = layer(config.dump() if config else {}, named(sections, registry()))
+    base = load_plugins(registry(), base, map(str, base.pop("plugins", [])))
+    validate(base)
+    runtime = Runtime.start(RuntimeConfig(**base.get("runtime", {})))
+    resolved = resolve(make_cells(base, grid), registry(), runtime)
+    for note in resolved.notes:
+        told.note(note)
+    check_links(folder)
+    failed: dict[str, str] = {}
+    with contextlib.ExitStack() as held:
+        with owned(folder, note=told.note):
+            check_continues(folder, resolved.cells)
+            written, lock = held.enter_context(taking_part(folder, base, grid, resolved.cells))
+        if jobs > 1:
+            failed = (
+                Launcher(written, jobs, visible_gpus(), told, (), lock).run(written.cells).failed
+            )
+        else:
+            told.begin("sweep", len(written.cells))
+            for k, cell in enumerate(written.cells):
+                try:
+                    if not written.finished(cell):
+                        place = written.path_of(cell)
+                        engine_train(cell.config, place, True, registry(), Reporter())
+                except NoiseregError as error:
+                    failed[cell.name] = str(error)
+                told.advance(k + 1)
+            told.end()
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise NoiseregError(
+            f"{len(failed)} of {len(written.cells)} cells failed; {name}: {reason}"
+        )
+    return folder
+
+
+class Run(runs.Run):
+    """A trained, or training, run: what :func:`train` and :func:`load` give. A notebook shows it
+    by its last picture of samples.
+    """
+
+    def history(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl, one mapping a step: ``pandas.DataFrame(run.history())``."""
+        lines = logged_steps(self.path)
+        return [json.loads(lines[step]) for step in sorted(lines)]
+
+    def export(
+        self,
+        out: str | Path,
+        to: str = "diffusers",
+        checkpoint: int | str | None = None,
+        ema: bool = True,
+    ) -> Path:
+        """Write the run as a folder that diffusers' pipelines load and sample from.
+
+        Raises:
+            NoiseregError: for another format, a folder that is not new, and a run that diffusers
+                cannot sample.
+        """
+        from noisereg.exchange.to_diffusers import export
+
+        if to != "diffusers":
+            raise NoiseregError(f"`to={to}`: expected diffusers")
+        step = self.checkpoint_step(checkpoint) if isinstance(checkpoint, str) else checkpoint
+        export(self, Path(out).expanduser(), step, ema)
+        return Path(out)
+
+    def evaluate(self, metrics: Sequence[str] = ("prdc",), **options: Any) -> Rows:
+        """:func:`evaluate` of this run alone."""
+        return evaluate([self.path], metrics, **options)
+
+    def _picture(self) -> Path | None:
+        found = sorted((self.path / "samples").glob("[0-9]*.png"))
+        return found[-1] if found else None
+
+    def _repr_png_(self) -> bytes | None:
+        path = self._picture()
+        return None if path is None else path.read_bytes()
+
+    def _repr_html_(self) -> str:
+        status = self.status
+        parts = [self.config.noise, *self.config.reg, self.config.process, self.config.data]
+        last = (self.history() or [{}])[-1]
+        numbers = {k: v for k, v in last.items() if k == "loss" or k.startswith("eval/")}
+        lines = [
+            f"<b>{escape(runs.shown(self.path))}</b>",
+            escape(" · ".join(spec.name for spec in parts)),
+            f"{status['status']} at step {status['step']:,} of {self.config.train.steps:,}"
+            + "".join(f" · {escape(k)} {v:.4g}" for k, v in numbers.items()),
+        ]
+        if png := self._repr_png_():
+            data = base64.b64encode(png).decode()
+            lines.append(f'<img alt="samples" src="data:image/png;base64,{data}">')
+        return "<br>".join(lines)
+
+
+class Rows(list[dict[str, Any]]):
+    """The rows of one or several tables; a notebook shows the tables."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        super().__init__(row for table in tables for row in table.as_rows())
+        self.tables = list(tables)
+
+    def _repr_html_(self) -> str:
+        return "".join(_table_html(table) for table in self.tables)
+
+
+def _table_html(table: Table) -> str:
+    shape = layout(table)
+    head = "".join(f"<th>{escape(h)}</th>" for h in ["", *shape.headers])
+    body = []
+    for line in shape.lines:
+        if line.heading:
+            span = len(shape.headers) + 1
+            body.append(f'<tr><th colspan="{span}">{escape(line.heading)}</th></tr>')
+        cells = "".join(
+            f"<td>{escape(cell.value)}{f' ({escape(cell.change)})' if cell.change else ''}</td>"
+            for cell in line.cells
+        )
+        body.append(f'<tr><th style="text-align:left">{escape(line.label)}</th>{cells}</tr>')
+    notes = "".join(f"<li>{escape(note)}</li>" for note in notes_of(table))
+    caption = escape(" · ".join(table.head))
+    return (
+        f'<table><caption style="text-align:left">{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table><ul>{notes}</ul>"
     )
 
 
-def load(path: str | Path) -> Run:
-    """The run in a folder.
+def load(path: str | Path, denoiser: nn.Module | None = None) -> Run:
+    """The run in a folder; ``denoiser`` is the network that a run of another session was given.
 
     Raises:
         NoiseregError: if there is none.
     """
-    return Run.open(path, registry())
+    if denoiser is not None:
+        register_denoiser(denoiser, registry())
+    opened = Run.open(path, registry())
+    assert isinstance(opened, Run)
+    return opened
 
 
 def evaluate(
     paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any
-) -> list[dict[str, Any]]:
+) -> Rows:
     """The rows of the ablation table of runs, sweeps and image folders, as ``noisereg eval`` makes
-    it.
-    """
-    from noisereg.evaluation.evaluate import evaluate as run_evaluation
+    it, those of several tables one after another.
 
-    return run_evaluation(paths, metrics, **options)
+    Raises:
+        NoiseregError: for a mistake, in one line.
+    """
+    from noisereg.evaluation.evaluate import run_evaluation
+    from noisereg.evaluation.options import Options
+    from noisereg.tables.effects import effects
+
+    given = Options.of(options)
+    places = [paths] if isinstance(paths, str | Path) else paths
+    names = [metrics] if isinstance(metrics, str) else metrics
+    found = run_evaluation(places, names, given, registry(), usual_reporter())
+    tables = [each.table for each in found]
+    return Rows([effects(t, given.effects) for t in tables] if given.effects else tables)
 
 
 def build(kind: Kind, spec: str, *, shape: Sequence[int] = (), **context: Any) -> Any:
@@ -224,4 +424,4 @@ def register(component: Component, kind: Kind | None = None) -> None:
     registry().register(component, kind)
 
 
-__all__ = ["Diffusion", "build", "evaluate", "load", "register", "train"]
+__all__ = ["Diffusion", "Rows", "Run", "build", "evaluate", "load", "register", "sweep", "train"]

@@ -25,7 +25,7 @@ from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference, reference
 from noisereg.evaluation.samples import Drawing, draw_samples, plan, read_samples
 from noisereg.evaluation.selection import SampleFiles, Selection
-from noisereg.plugins.registry import Registry, registry
+from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import name_of, steps_in
@@ -36,7 +36,7 @@ from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
 from noisereg.store import Store, cache_dir
 from noisereg.tables.ablation import build
-from noisereg.tables.effects import check_factors, effects
+from noisereg.tables.effects import check_factors
 from noisereg.tables.naming import Words, spec_label, varying_params, where
 from noisereg.tables.table import Measurement, Table
 
@@ -69,22 +69,6 @@ class Evaluation:
     reference: Reference
     dataset: Dataset
     runtime: Runtime
-
-
-def evaluate(
-    paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any
-) -> list[dict[str, Any]]:
-    """The rows of the table as mappings, those of several tables one after another; ``options``
-    are the fields of :class:`~noisereg.evaluation.options.Options`.
-
-    Raises:
-        NoiseregError: for a mistake, in one line.
-    """
-    given = Options.of(options)
-    tables = [each.table for each in run_evaluation(paths, metrics, given, registry(), Reporter())]
-    if given.effects:
-        tables = [effects(table, given.effects) for table in tables]
-    return [row for table in tables for row in table.as_rows()]
 
 
 def run_evaluation(

@@ -10,9 +10,10 @@ import pytest
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
 from noisereg.evaluation import jobs, measure, samples
-from noisereg.evaluation.evaluate import evaluate, run_evaluation
+from noisereg.evaluation.evaluate import run_evaluation
 from noisereg.evaluation.options import Options
 from noisereg.plugins.registry import registry
+from noisereg.python import evaluate
 from noisereg.runs.reporter import Reporter
 
 
