@@ -104,7 +104,8 @@ def sweep(
     process: Sequence[str] = (),
     axes: Mapping[str, Sequence[Any]] | None = None,
     seeds: int = 1,
-    jobs: int = 1,
+    jobs: int | None = None,
+    launcher: str | None = None,
     reporter: Reporter | None = None,
     **sections: Any,
 ) -> Path:
@@ -112,8 +113,9 @@ def sweep(
     and return its folder, which :func:`evaluate` makes a table of. The same call goes on with what
     was interrupted.
 
-    With ``jobs=1`` the cells are trained in this process, one after another, with what was
-    registered in it; with more in processes of their own.
+    The cells are trained in this process, one after another, with what was registered in it; with
+    ``jobs`` above 1 in processes of their own, and with a ``launcher`` (``"ray:address=auto"``)
+    where that trains them.
 
     Raises:
         NoiseregError: for a mistake (nothing is written then), and for cells that failed, once all
@@ -125,8 +127,8 @@ def sweep(
     from noisereg.runs.runtime import Runtime
     from noisereg.runs.train import train as engine_train
     from noisereg.sweeps.grid import check_continues, make_cells, read_grid, taking_part
-    from noisereg.sweeps.launcher import Launcher, visible_gpus
     from noisereg.sweeps.resolve import resolve
+    from noisereg.sweeps.training import Training
 
     told, folder = reporter or usual_reporter(), Path(out)
     given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
@@ -143,13 +145,18 @@ def sweep(
     check_links(folder)
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as held:
+        spec = Spec.parse(launcher or "local")
+        engine = registry().build("launcher", spec.name, spec.params, Context())
+        elsewhere = launcher is not None or (jobs or 1) > 1
+        if elsewhere:
+            engine.open(folder.absolute(), jobs or engine.jobs)
+            held.callback(engine.close)
         with owned(folder, note=told.note):
             check_continues(folder, resolved.cells)
             written, lock = held.enter_context(taking_part(folder, base, grid, resolved.cells))
-        if jobs > 1:
-            failed = (
-                Launcher(written, jobs, visible_gpus(), told, (), lock).run(written.cells).failed
-            )
+        if elsewhere:
+            training = Training(written, engine, told, [], lock, jobs or engine.jobs)
+            failed = training.run(written.cells).failed
         else:
             told.begin("sweep", len(written.cells))
             for k, cell in enumerate(written.cells):

@@ -12,7 +12,7 @@ from noisereg.evaluation.options import Options
 from noisereg.report.report import number_pictures
 from noisereg.runs.checkpoint_files import best_step, steps_in
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.train import _Training
+from noisereg.runs.train import Training
 from noisereg.runs.validation import Validation
 
 SETTINGS = {
@@ -113,8 +113,8 @@ def test_a_resumed_run_keeps_and_knows_its_best(trained, tmp_path, monkeypatch):
             raise Killed
         return whole(self, step)
 
-    whole = _Training._evaluate
-    monkeypatch.setattr(_Training, "_evaluate", killed)
+    whole = Training._evaluate
+    monkeypatch.setattr(Training, "_evaluate", killed)
     options = {**SETTINGS, "train": TRAIN}
     with pytest.raises(Killed):
         noisereg.train(out=tmp_path / "run", **options)
