@@ -65,7 +65,7 @@ def samples(count: int, folder: Path) -> None:
     import noisereg
 
     noisereg.train(train={"steps": 1}, out=folder / "run")
-    noisereg.evaluate([folder / "run"], ["frechet"], num=count, steps=[2])
+    noisereg.evaluate([folder / "run"], ["fd"], num=count, steps=[2])
 
 
 GROWS: dict[str, tuple[Callable[[int, Path], None], int]] = {
