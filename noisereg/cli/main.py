@@ -15,6 +15,7 @@ import typer.main
 
 from noisereg.cli import (
     boundary,
+    completion,
     config,
     export,
     flags,
@@ -35,7 +36,6 @@ app = typer.Typer(
     name="noisereg",
     help="Train, sample and compare diffusion models with any noise and any regularizer.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -136,6 +136,7 @@ def command() -> Any:
     """The application as click's object, with each command telling the boundary that it runs."""
     made = typer.main.get_command(app)
     for leaf in leaves(made):
+        completion.add_to(leaf)
         leaf.invoke = functools.partial(_invoke, leaf, leaf.invoke)
         leaf.parse_args = functools.partial(_parse_once, made, leaf, leaf.parse_args)
     return made
@@ -220,6 +221,8 @@ def _check_numbers(name: str, value: Any) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code, as :mod:`noisereg.cli.boundary` lists them."""
     flags.run_as(None)
+    if "_NOISEREG_COMPLETE" in os.environ:  # a shell asks, and reads what is printed
+        command()(arguments, prog_name="noisereg")
     with _switches(arguments) as rest:
         try:
             code = _run(rest)
