@@ -5,14 +5,17 @@ script, and draws the pictures that need no trained model, from these files or f
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
 prints, run in this folder; between ``<!-- against the paper: FILE.json METRIC SEEDS -->`` and
 ``<!-- end -->`` the paper's Table 1 beside ours, at the λ that the metric picks on these seeds;
-with one λ in place of both, at that on all seeds. A test runs the same and compares.
+with one λ in place of both, at that on all seeds; between ``<!-- closed form: FILE.json -->`` and
+``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
+import runpy
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +34,8 @@ from noisereg.tables.table import Row, Table
 HERE = Path(__file__).parent
 PAGES = [*sorted(HERE.glob("*.md")), HERE.parent.parent / "README.md"]
 BLOCK = re.compile(
-    r"(<!-- (noisereg eval|against the paper:) ([^\n]*?) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (noisereg eval|against the paper:|closed form:) ([^\n]*?) -->\n).*?(<!-- end -->)",
+    re.DOTALL,
 )
 
 PAPER = {
@@ -70,6 +74,9 @@ def page(text: str) -> str:
 
 def block(kind: str, arguments: str) -> str:
     words = shlex.split(arguments)
+    if kind == "closed form:":
+        beside = runpy.run_path(str(HERE / "temperature.py"))
+        return beside["table"](json.loads((HERE / words[0]).read_text()))
     if kind == "against the paper:":
         file, *how = words
         if len(how) == 1:
