@@ -63,7 +63,7 @@ class Group:
 
 
 GROUPS = (
-    Group("What is typed: flags, paths and numbers", ("cli", "paths", "python"), """\
+    Group("What is typed: flags, paths and numbers", ("cli", "paths", "remote", "python"), """\
 A value does not have the form that the flag takes, or two flags exclude each other. `noisereg COMMAND --help` lists the
 flags, `noisereg train --noise blue-tv --help` the parameters of what is named as well."""),
     Group("Configurations, specs and files in YAML or JSON",

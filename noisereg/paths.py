@@ -27,7 +27,7 @@ def local_path(path: str | os.PathLike[str], parameter: str) -> Path:
     check_text(text, f"`{parameter}`")
     if scheme := remote_scheme(text):
         raise NoiseregError(
-            f"{named}: remote storage ({scheme}) is not supported yet; expected a folder or file "
+            f"{named}: only a run may be in remote storage ({scheme}); expected a folder or file "
             "of this machine"
         )
     if not text:

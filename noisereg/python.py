@@ -32,6 +32,7 @@ from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.plugins.registry import Kind, registry
 from noisereg.plugins.spec import Spec
+from noisereg.remote import local_or_copy
 from noisereg.runs import run as runs
 from noisereg.runs.config import Config, layer, load_plugins, validate
 from noisereg.runs.given import named, register_denoiser
@@ -84,7 +85,7 @@ def train(
     complete = validate(load_plugins(registry(), values, map(str, references)))
     told = reporter or usual_reporter()
     calling = Calling(told, callback) if callback else None
-    place = Path(out) if out else None
+    place = local_or_copy(out) if out else None
     try:
         run = engine_train(complete, place, resume, registry(), calling or told, accept_data)
     except Interrupted as stopped:
@@ -269,14 +270,15 @@ def _table_html(table: Table) -> str:
 
 
 def load(path: str | Path, denoiser: nn.Module | None = None) -> Run:
-    """The run in a folder; ``denoiser`` is the network that a run of another session was given.
+    """The run in a folder, or at an address (``s3://bucket/run``), of which a copy is made;
+    ``denoiser`` is the network that a run of another session was given.
 
     Raises:
         NoiseregError: if there is none.
     """
     if denoiser is not None:
         register_denoiser(denoiser, registry())
-    opened = Run.open(path, registry())
+    opened = Run.open(local_or_copy(path), registry())
     assert isinstance(opened, Run)
     return opened
 
@@ -295,7 +297,8 @@ def evaluate(
     from noisereg.tables.effects import effects
 
     given = Options.of(options)
-    places = [paths] if isinstance(paths, str | Path) else paths
+    given_paths = [paths] if isinstance(paths, str | Path) else paths
+    places = [local_or_copy(path) for path in given_paths]
     names = [metrics] if isinstance(metrics, str) else metrics
     found = run_evaluation(places, names, given, registry(), usual_reporter())
     tables = [each.table for each in found]

@@ -28,7 +28,7 @@ from noisereg.cli import (
 )
 from noisereg.cli import eval as evaluation
 from noisereg.errors import NoiseregError
-from noisereg.paths import check_text, local_path
+from noisereg.paths import check_text, local_path, remote_scheme
 from noisereg.plugins.registry import reset
 from noisereg.reading import short
 
@@ -169,6 +169,10 @@ def _parse_once(
     return parse(context, arguments)
 
 
+RUNS = ("run", "runs", "paths")
+"""Arguments that name runs, which may be kept in a store."""
+
+
 def _values(arguments: list[str], names: list[str]) -> list[str]:
     """What follows each of an option's names on the line."""
     following = zip(arguments, [*arguments[1:], ""], strict=True)
@@ -195,18 +199,31 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
         if isinstance(value, int | list | tuple):
             _check_numbers(name.rstrip("_"), value)
         if isinstance(value, Path):
-            context.params[name] = path = local_path(value, name.rstrip("_"))
+            context.params[name] = path = _reached(leaf, name, value)
             if name == "out" and path.exists() and not (path.is_file() or path.is_dir()):
                 raise NoiseregError(
                     f"`out={value}` is a device or a pipe, which a file would take the place of; "
                     "expected a file or a folder"
                 )
         elif isinstance(value, list | tuple) and any(isinstance(each, Path) for each in value):
-            context.params[name] = [local_path(each, name.rstrip("_")) for each in value]
+            context.params[name] = [_reached(leaf, name, each) for each in value]
     try:
         return invoke(context)
     except KeyboardInterrupt:  # which typer would take, and say nothing
         raise boundary.Interrupted from None
+
+
+def _reached(leaf: Any, name: str, path: Path) -> Path:
+    """A path of this machine; a run's address is replaced by its working copy.
+
+    Raises:
+        NoiseregError: for an address of anything else than a run.
+    """
+    if (name in RUNS or (leaf.name, name) == ("train", "out")) and remote_scheme(str(path)):
+        from noisereg.remote import working_copy
+
+        return working_copy(path)
+    return local_path(path, name.rstrip("_"))
 
 
 def _check_numbers(name: str, value: Any) -> None:

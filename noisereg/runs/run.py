@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noisereg import draws
+from noisereg import draws, remote
 from noisereg.api import Context, Task
 from noisereg.data import NotFinite, as_output
 from noisereg.diffusion.diffusion import Diffusion
@@ -47,7 +47,11 @@ def default_out(config: Config) -> Path:
 
 
 def shown(path: Path) -> str:
-    """A path as a user would type it: without the current folder, where it is below that."""
+    """A path as a user would type it: without the current folder, where it is below that; the
+    address that a working copy stands for.
+    """
+    if url := remote.address_of(path):
+        return url
     try:
         return str(path.relative_to(Path.cwd())) if path.is_absolute() else str(path)
     except (ValueError, OSError):

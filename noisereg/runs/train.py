@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from noisereg import __version__, draws
+from noisereg import __version__, draws, remote
 from noisereg.api import Context, Denoiser, Logger, Noise
 from noisereg.data import NotFinite, batches
 from noisereg.diffusion.loss import Net, Weighted, loss
@@ -586,6 +586,12 @@ class Training:
                 file.truncate()
                 return
             raise
+        try:
+            remote.upload(self.out)
+        except NoiseregError as error:
+            if status == "finished":
+                raise
+            self.reporter.note(f"{error}; uploaded with the next checkpoint")
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
         line = json.dumps({"step": step, **{k: float(f"{v:.6g}") for k, v in metrics.items()}})

@@ -186,10 +186,23 @@ def test_every_option_of_every_command_is_in_its_table():
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "--noise", "white", "--out", "s3://bucket/sweep"],
+        ["noise", "build", "--out", "hf://datasets/x"],
+        ["sample", "run", "--out", "s3://bucket/grid.png"],
+    ],
+)
+def test_what_is_no_run_cannot_be_remote(capsys, arguments):
+    assert run(arguments) == 2
+    err = capsys.readouterr().err
+    assert "only a run may be in remote storage" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("s3://bucket/run", "remote storage (s3) is not supported yet"),
-        ("hf://datasets/x", "remote storage (hf) is not supported yet"),
         ("~nobodyatall/run", "there is no home folder of 'nobodyatall'"),
         ("n" * 300, "has a name of 300 bytes; expected at most 200 a name"),
         ("n/" * 2100, "is a path of too many bytes"),

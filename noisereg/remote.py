@@ -1,0 +1,242 @@
+"""Runs by URL: trained and read in a working copy of this machine, kept at an address of fsspec's.
+
+The engine locks, renames and maps files, which object stores cannot. So a run at
+``s3://bucket/run`` has a working copy below the cache folder: :func:`working_copy` makes it what
+the store holds, and :func:`upload`, called after each checkpoint, brings the store up to it. A
+store has whole files (an object is put at once; elsewhere a file is written beside and moved), and
+of a checkpoint ``state.json`` comes last and goes first: it holds the other files' SHA-256, so
+that a checkpoint is whole or none, as on a disk. status.json comes after everything that it speaks
+of.
+
+What the working copy has and the store has not was never safe, so it is dropped: the store says
+how far a run is. Nothing locks a store: that two machines do not train one run is the user's care.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
+from noisereg.ownership import owned
+from noisereg.paths import clean, remote_scheme
+
+STATE, STATUS = "state.json", "status.json"
+KEPT_HERE = ("eval", "cache")
+"""Folders of a working copy that can be computed again: neither uploaded nor dropped."""
+
+_copies: dict[Path, str] = {}
+"""By working copy: the address. Of this process alone: what a folder says of itself, which anybody
+may have written, must not send its contents anywhere."""
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the address of a store: ``s3://…``, also with one stroke lost to Path."""
+    return bool(remote_scheme(os.fspath(path)))
+
+
+def local_or_copy(path: str | os.PathLike[str]) -> Path:
+    """A path of this machine as it is; of an address its :func:`working_copy`."""
+    return working_copy(path) if is_remote(path) else Path(path)
+
+
+def working_copy(path: str | os.PathLike[str]) -> Path:
+    """The folder of this machine that stands for a run's address, as the store has it now. While
+    another process works in it, it is left as it is.
+
+    Raises:
+        NoiseregError: if the store cannot be reached, or the package for it is missing.
+    """
+    url = address(path)
+    name = re.sub(r"[^A-Za-z0-9.+_-]", "-", posixpath.basename(url.rstrip("/"))) or "run"
+    folder = (
+        cache_dir() / "remote" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+    ).absolute()
+    _copies[folder] = url
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    busy = True
+    with contextlib.suppress(_Busy), _alone(folder):
+        busy = False
+        with _said(url):
+            _download(url, folder)
+    if busy and not folder.exists():
+        raise NoiseregError(f"{clean(url)}: another process is fetching it; try again")
+    return folder
+
+
+def address(path: str | os.PathLike[str]) -> str:
+    """``s3://bucket/run`` of ``s3:/bucket/run``, which is what Path makes of it."""
+    text = os.fspath(path)
+    scheme = remote_scheme(text)
+    rest = text[len(scheme) + 1 :].lstrip("/").rstrip("/")
+    return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
+
+
+def address_of(folder: Path) -> str:
+    """The address that a working copy of this process's stands for, or the empty string."""
+    return _copies.get(folder.absolute(), "")
+
+
+def upload(folder: Path) -> None:
+    """Bring the store up to a working copy of this process's; nothing for any other folder.
+
+    Raises:
+        NoiseregError: if it cannot be; what the store had is still whole.
+    """
+    if (url := _copies.get(folder.absolute())) is None:
+        return
+    with _said(url):
+        store, root = _open(url)
+        there = _sizes(store, root)
+        here = {p.relative_to(folder).as_posix(): p for p in _files(folder)}
+        for name in sorted(set(there) - set(here), key=_first_the_state):
+            store.rm_file(f"{root}/{name}")
+        for name in sorted(here, key=_last_the_state):
+            immutable = name.startswith("checkpoints/") and name.count("/") == 2
+            if immutable and there.get(name) == here[name].stat().st_size:
+                if posixpath.basename(name) != STATE:
+                    continue
+                if store.cat_file(f"{root}/{name}") == here[name].read_bytes():
+                    continue
+            _put(store, here[name], f"{root}/{name}")
+
+
+def _download(url: str, folder: Path) -> None:
+    """Make the working copy what the store has. A checkpoint without its state.json is not
+    there yet.
+    """
+    store, root = _open(url)
+    there = _sizes(store, root)
+    whole = {posixpath.dirname(n) for n in there if posixpath.basename(n) == STATE}
+    wanted = {n for n in there if not _of_checkpoint(n) or posixpath.dirname(n) in whole}
+    for path in _files(folder):
+        if path.relative_to(folder).as_posix() not in wanted:
+            path.unlink()
+    for name in sorted(wanted, key=_last_the_state):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise NoiseregError(f"{clean(url)} holds a file outside of it: {clean(name)}")
+        data = store.cat_file(f"{root}/{name}") if _small(name) or not path.exists() else None
+        if data is None and path.stat().st_size == there[name]:
+            continue  # of a checkpoint; the engine compares its SHA-256 before it is used
+        if data is None:
+            data = store.cat_file(f"{root}/{name}")
+        if path.exists() and path.read_bytes() == data:
+            continue
+        if posixpath.basename(name) == STATE:  # another checkpoint of this step
+            for other in [p for p in path.parent.glob("*") if p.name != STATE]:
+                other.write_bytes(store.cat_file(f"{root}/{posixpath.dirname(name)}/{other.name}"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_bytes(data)
+        beside.replace(path)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _put(store: Any, path: Path, target: str) -> None:
+    """One file, whole or not at all."""
+    store.makedirs(posixpath.dirname(target), exist_ok=True)
+    data = path.read_bytes()
+    if "file" not in _protocols(store):  # an object is there once it is whole
+        store.pipe_file(target, data)
+        return
+    beside = f"{posixpath.dirname(target)}/.{posixpath.basename(target)}.{uuid.uuid4().hex[:8]}"
+    store.pipe_file(beside, data)
+    os.replace(beside, target)
+
+
+def _protocols(store: Any) -> tuple[str, ...]:
+    return (store.protocol,) if isinstance(store.protocol, str) else tuple(store.protocol)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files that a store keeps: no lock, nothing half-written, nothing that can be computed
+    again.
+    """
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if path.is_file() and not path.is_symlink() and not hidden and parts[0] not in KEPT_HERE:
+            yield path
+
+
+def _sizes(store: Any, root: str) -> dict[str, int]:
+    """By name below ``root``."""
+    store.invalidate_cache()
+    found = store.find(root, detail=True) if store.exists(root) else {}
+    sizes = {}
+    for path, info in found.items():
+        name = path.removeprefix(root).lstrip("/")
+        if not any(part.startswith(".") for part in name.split("/")):
+            sizes[name] = int(info["size"])
+    return sizes
+
+
+def _of_checkpoint(name: str) -> bool:
+    return name.startswith("checkpoints/") and name.count("/") == 2
+
+
+def _small(name: str) -> bool:
+    return not _of_checkpoint(name) or posixpath.basename(name) == STATE
+
+
+def _last_the_state(name: str) -> tuple[int, str]:
+    """What others speak of before what speaks of it."""
+    last = {STATE: 1, "best.json": 2, "metrics.jsonl": 3, STATUS: 4}
+    return last.get(posixpath.basename(name), 0), name
+
+
+def _first_the_state(name: str) -> tuple[bool, str]:
+    return posixpath.basename(name) != STATE, name
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """The store, and the path in it."""
+    try:
+        import fsspec
+    except ImportError:
+        raise NoiseregError(
+            f"{clean(url)}: fsspec is not installed: pip install 'noisereg[remote]'"
+        ) from None
+    try:
+        store, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise NoiseregError(f"{clean(url)}: {said}; expected an address of fsspec's") from None
+    return store, str(root).rstrip("/")
+
+
+class _Busy(Exception):
+    """Another process owns the working copy."""
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(owned(folder, wait=0.2))
+        except NoiseregError:
+            raise _Busy from None
+        yield
+
+
+@contextlib.contextmanager
+def _said(url: str) -> Iterator[None]:
+    """Whatever a store raises, in a line."""
+    try:
+        yield
+    except NoiseregError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise NoiseregError(f"{clean(url)} cannot be reached: {said}") from error

@@ -1,0 +1,162 @@
+"""Runs in a store: whatever happens between two uploads, it holds whole checkpoints, and a run that
+was killed and goes on from it has the bytes of a local one.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+fsspec = pytest.importorskip("fsspec")
+
+from noisereg import python as noisereg  # noqa: E402
+from noisereg import remote  # noqa: E402
+from noisereg.cli.main import run as command  # noqa: E402
+from noisereg.errors import NoiseregError  # noqa: E402
+from noisereg.runs.reporter import Reporter  # noqa: E402
+
+RUN = {
+    "denoiser": "mlp:width=16,blocks=1",
+    "runtime": {"device": "cpu"},
+    "sample": {"steps": 2, "num": 16},
+    "train": {"steps": 6, "batch_size": 8, "log_every": 1, "checkpoint_every": 2},
+}
+BYTES = ("model.safetensors", "ema.safetensors", "optimizer.pt")
+
+
+class Killed(BaseException):
+    """The process ends here: nothing that would tidy up is run."""
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request, tmp_path):
+    if request.param == "file":
+        yield f"file://{tmp_path / 'store'}/run"
+        return
+    yield f"memory://{tmp_path.name}/run"
+    store = fsspec.filesystem("memory")
+    store.rm(f"/{tmp_path.name}", recursive=True)
+
+
+def stored(url):
+    store, root = fsspec.core.url_to_fs(url)
+    return {p.removeprefix(root).lstrip("/"): store.cat_file(p) for p in store.find(root)}
+
+
+def another_machine():
+    """Its cache is empty."""
+    for folder in list(remote._copies):
+        shutil.rmtree(folder.parent, ignore_errors=True)
+    remote._copies.clear()
+
+
+def killed_at(monkeypatch, count):
+    """After so many files of a store, one of which is then not written."""
+    put, done = remote._put, []
+
+    def limited(store, path, target):
+        if len(done) == count:
+            raise Killed
+        done.append(target)
+        put(store, path, target)
+
+    monkeypatch.setattr(remote, "_put", limited)
+
+
+@pytest.mark.parametrize("files", [9, 15])
+def test_a_run_killed_while_it_uploads_goes_on_and_has_the_bytes_of_a_local_one(
+    url, files, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        killed_at(patched, files)
+        with pytest.raises(Killed):
+            noisereg.train(out=url, **RUN)
+    for name in stored(url):  # what is there is whole
+        if name.endswith("state.json"):
+            assert {f"{Path(name).parent}/{each}" for each in BYTES} <= set(stored(url))
+    another_machine()
+    noisereg.train(out=url, resume=True, **RUN)
+    another_machine()
+    local = noisereg.train(out=tmp_path / "local", **RUN)
+    run = noisereg.load(url)
+    assert (run.sample(4, seed=1) == local.sample(4, seed=1)).all()
+    files = stored(url)
+    assert json.loads(files["status.json"])["status"] == "finished"
+    for name in BYTES:
+        path = f"checkpoints/000006/{name}"
+        assert files[path] == (local.path / path).read_bytes()
+    rows = [noisereg.evaluate([p], num=16) for p in (url, local.path)]
+    numbers = [[{k: v for k, v in row.items() if k == "values"} for row in r] for r in rows]
+    assert numbers[0] == numbers[1]
+    assert not [name for name in files if Path(name).name.startswith(".")]
+
+
+def test_a_checkpoint_that_is_pruned_leaves_the_store_too(url):
+    noisereg.train(out=url, **{**RUN, "train": {**RUN["train"], "keep_last": 1}})
+    kept = {Path(name).parts[1] for name in stored(url) if name.startswith("checkpoints/0")}
+    assert kept == {"000006"}
+
+
+def test_what_the_store_does_not_have_is_dropped_from_the_working_copy(url):
+    run = noisereg.train(out=url, **RUN)
+    store, root = fsspec.core.url_to_fs(url)
+    store.rm(f"{root}/checkpoints/000006/state.json")
+    again = noisereg.load(url)
+    assert again.path == run.path
+    assert not (again.path / "checkpoints/000006").exists()
+    assert again.checkpoint().step == 4
+
+
+def test_an_upload_that_fails_is_said_and_made_up_for(url, monkeypatch):
+    said, put, failures = [], remote._put, [OSError("the network is down")]
+
+    def flaky(store, path, target):
+        if target.endswith("000002/model.safetensors") and failures:
+            raise failures.pop()
+        put(store, path, target)
+
+    class Reading(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    monkeypatch.setattr(remote, "_put", flaky)
+    noisereg.train(out=url, reporter=Reading(), **RUN)
+    assert any("the network is down; uploaded with the next checkpoint" in text for text in said)
+    whole = {f"checkpoints/{step}/{name}" for step in ("000004", "000006") for name in BYTES}
+    assert whole <= set(stored(url))
+
+
+def test_a_folder_cannot_send_itself_anywhere(tmp_path):
+    """Only what this process was given as an address is uploaded."""
+    remote._copies.clear()
+    (tmp_path / "status.json").write_text("{}")
+    remote.upload(tmp_path)
+    assert remote._copies == {}
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/a/run", "s3:/bucket/a/run", "s3://bucket/a/run/"])
+def test_an_address_survives_being_a_path(text):
+    assert remote.address(text) == "s3://bucket/a/run"
+    assert remote.address("file:/a/run") == remote.address("file:///a/run") == "file:///a/run"
+
+
+def test_the_command_line_takes_addresses_of_runs(tmp_path, capsys):
+    url = f"file://{tmp_path}/store/run"
+    fast = ["--denoiser", "mlp:width=16,blocks=1", "--batch-size", "8", "--steps", "2"]
+    sets = ["--set", "sample.steps=1", "--set", "sample.num=4", "--set", "runtime.device=cpu"]
+    assert command(["train", "--out", url, *fast, *sets]) == 0
+    assert (tmp_path / "store/run/checkpoints/000002/state.json").is_file()
+    assert f"noisereg sample {url}" in capsys.readouterr().out  # what to type next
+    assert command(["sample", url, "--num", "4", "--out", str(tmp_path / "grid.png")]) == 0
+    assert (tmp_path / "grid.png").is_file()
+    capsys.readouterr()
+    assert command(["sample", url, "--out", "s3://bucket/grid.png"]) == 2
+    assert "only a run may be in remote storage (s3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["nosuch://a/b", "memory://empty/run"])
+def test_what_is_not_there_is_a_line(text):
+    with pytest.raises(NoiseregError) as caught:
+        noisereg.load(text)
+    assert "\n" not in str(caught.value)
