@@ -74,6 +74,8 @@ def test_a_worker_is_killed_and_the_table_is_that_of_local(tmp_path):
     assert sweep.wait() == 0, "the sweep ends with every cell trained"
     assert worker not in trainers(ray).values()
     assert len(list(ray.glob("cells/*/status.json"))) == 12
-    for weights in local.glob("cells/*/checkpoints/000200/model.safetensors"):
+    trained = list(local.glob("cells/*/checkpoints/000400/model.safetensors"))
+    assert len(trained) == 12
+    for weights in trained:
         assert (ray / weights.relative_to(local)).read_bytes() == weights.read_bytes()
     assert table(ray) == table(local)
