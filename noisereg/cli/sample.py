@@ -123,7 +123,7 @@ def sample(
     kind = _kind(runs, trajectory, interpolate, nearest)
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.runs import views
-    from noisereg.runs.output import check_out, write_samples
+    from noisereg.runs.output import check_out, names_of_inputs, write_samples
     from noisereg.runs.run import Run
     from noisereg.runs.runtime import rank
     from noisereg.store import write_atomically
@@ -161,7 +161,8 @@ def sample(
         samples = first.sample(num, many=many, **options)
         drawn, share = len(samples), None
         if rank() == 0:
-            write_samples(samples, target)
+            inputs = input_.expanduser() if input_ is not None else None
+            write_samples(samples, target, names_of_inputs(inputs, drawn) if inputs else ())
     else:
         view = views.draw(opened, kind, num, target.suffix.lower(), between=interpolate, **options)
         drawn, share = view.num, view.memorised

@@ -224,8 +224,23 @@ def check_out(path: Path, moving: bool = False) -> None:
         raise NoiseregError(f"`out={path}` exists; expected a new or empty folder for single PNGs")
 
 
-def write_samples(samples: Tensor, path: Path) -> None:
-    """Write uint8 images, float points or latents as ``path``'s ending says.
+def names_of_inputs(folder: Path, num: int) -> list[str]:
+    """What ``num`` samples that are made of a folder's images are called: as these, without their
+    endings; the folders they lie in, and the round in which an image is taken again, come before.
+    """
+    from noisereg.datasets.folder import find_images
+
+    found = [Path(file).relative_to(folder).with_suffix("") for file in find_images(folder)]
+    plain = ["-".join(path.parts) for path in found]
+    unique = [name if plain.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(plain)]
+    count = len(unique)
+    rounds = [f"round{k // count}-" if k >= count else "" for k in range(num)]
+    return [before + unique[k % count] for k, before in enumerate(rounds)]
+
+
+def write_samples(samples: Tensor, path: Path, names: Sequence[str] = ()) -> None:
+    """Write uint8 images, float points or latents as ``path``'s ending says; single PNGs under
+    ``names`` where they are given, else numbered.
 
     Raises:
         NoiseregError: if it cannot be written, or for single PNGs of points.
@@ -243,4 +258,5 @@ def write_samples(samples: Tensor, path: Path) -> None:
     else:
         digits = len(str(len(samples) - 1))
         for k, image in enumerate(samples.permute(0, 2, 3, 1).cpu().numpy()):
-            write_atomically(path / f"{k:0{digits}d}.png", _png(image))
+            name = names[k] if names else f"{k:0{digits}d}"
+            write_atomically(path / f"{name}.png", _png(image))

@@ -17,7 +17,7 @@ from noisereg.evaluation.options import Options
 from noisereg.metrics.memorisation import is_copy, nearest
 from noisereg.plugins.registry import registry
 from noisereg.report import report
-from noisereg.runs.output import between
+from noisereg.runs.output import between, names_of_inputs, write_samples
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.views import interpolated
 
@@ -176,3 +176,13 @@ def test_the_report_shows_them(images):
         ("interpolations", "white"): (8, 4),
         ("nearest", "white: 0.0% copies"): (8, 18),
     }
+
+
+def test_what_is_made_of_images_keeps_their_names(tmp_path):
+    for name in ("cat.png", "dog.jpg", "more/cat.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / "in" / name)
+    names = names_of_inputs(tmp_path / "in", 4)
+    assert names == ["cat", "dog", "more-cat", "round1-cat"]
+    write_samples(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), tmp_path / "out", names)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{name}.png" for name in names}
