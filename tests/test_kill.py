@@ -23,6 +23,7 @@ from noisereg import python as noisereg
 from noisereg.cli.main import run as command
 from noisereg.sweeps.grid import Sweep
 
+pytestmark = pytest.mark.timeout(6 * 3600)  # `make kill` takes as long as its number asks
 KILLS = max(4, int(os.environ.get("NOISEREG_KILLS", 8)))
 SEED = int(os.environ.get("NOISEREG_KILL_SEED", 0))
 SHARES = {"train": 0.5, "eval": 0.25, "noise build": 0.125, "sweep": 0.125}

@@ -121,7 +121,7 @@ def failed(error: BaseException) -> int:
     if isinstance(error, NoiseregError):
         return fail(error.message, 2)
     if isinstance(error, KeyboardInterrupt | Interrupted) or type(error).__name__ == "Abort":
-        return fail("interrupted", 130)
+        return fail(f"interrupted {error}".strip(), 130)
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         return 141
     if isinstance(error, SystemExit):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -209,8 +211,8 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
             context.params[name] = [_reached(leaf, name, each) for each in value]
     try:
         return invoke(context)
-    except KeyboardInterrupt:  # which typer would take, and say nothing
-        raise boundary.Interrupted from None
+    except KeyboardInterrupt as stop:  # which typer would take, and say nothing
+        raise boundary.Interrupted(str(stop)) from None
 
 
 def _reached(leaf: Any, name: str, path: Path) -> Path:
@@ -278,6 +280,10 @@ def _switches(arguments: list[str]) -> Iterator[list[str]]:
     given = {SWITCHES[text] for text in named if text in SWITCHES}
     before = {variable: os.environ.get(variable) for variable in given}
     os.environ.update(dict.fromkeys(given, "1"))
+    if SWITCHES["--debug"] in given and hasattr(signal, "SIGQUIT"):
+        # Ctrl-\ then shows where each thread is, and ends: of a plugin that does not return.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            faulthandler.register(signal.SIGQUIT, chain=True)
     try:
         rest = [a for a, n in zip(arguments[:end], named, strict=True) if n not in SWITCHES]
         yield rest + arguments[end:]

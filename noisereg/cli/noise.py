@@ -118,6 +118,10 @@ def build(
     print(json.dumps(about) if as_json else out)
 
 
+MOST_NUMBERS = 2**31
+"""That ``noise show`` draws: 8 GiB."""
+
+
 @app.command()
 def show(
     noise: Annotated[
@@ -153,6 +157,11 @@ def show(
     if draws < 2:
         raise NoiseregError(
             f"--draws {draws}: expected at least 2, for there to be a mean and its error"
+        )
+    if (numbers := draws * math.prod(shape)) > MOST_NUMBERS:
+        raise NoiseregError(
+            f"{draws:,} draws of {'×'.join(map(str, shape))} are {numbers:,} numbers; expected at "
+            f"most {MOST_NUMBERS:,}: fewer `draws`, or a smaller `size`"
         )
     if out is not None:
         _writable(out)

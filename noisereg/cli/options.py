@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from noisereg.plugins.registry import Registry, registry, reset
-from noisereg.runs.config import Config, apply_set, layer, load_plugins, read_run, validate
+from noisereg.runs.config import (
+    Config,
+    apply_set,
+    check_components,
+    layer,
+    load_plugins,
+    read_run,
+    validate,
+)
 
 Plugins = Annotated[
     list[str] | None,
@@ -80,8 +88,10 @@ def make_config(
         NoiseregError: for an unknown key or a value out of range, or a file that holds a sweep.
     """
     values = layer(base or {}, read_run(config) if config else {}, flags)
-    origin = config or "the run's config.yaml"
+    origin = config or "the config.yaml of the run"
     values = load_plugins(reg, values, plugins or (), origin)
+    if base:
+        check_components(validate(base), reg, origin)
     return validate(apply_set(values, sets) if sets else values)
 
 

@@ -78,7 +78,7 @@ class ConsoleReporter(Reporter):
             # Or the interpreter complains at its end of what it could not flush.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-        except OSError:
+        except (OSError, ValueError):  # the second: of a stream that is closed
             pass
 
     def fact(self, name: str, text: str) -> None:
@@ -105,8 +105,12 @@ class ConsoleReporter(Reporter):
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._bar.start()
-            self._task = self._bar.add_task(what, total=total, completed=done, columns="", left="")
+            with self._heard():
+                self._bar.start()
+            with self._heard():
+                self._task = self._bar.add_task(
+                    what, total=total, completed=done, columns="", left=""
+                )
 
     def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
         now = time.monotonic()

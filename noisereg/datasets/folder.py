@@ -198,6 +198,11 @@ def _other_classes(
     what = [f"there is no folder {_some(gone)}"] * bool(gone)
     what += [f"{_some(new)} is none of the classes"] * bool(new)
     hint = nearest(gone[0], new) if gone else ""
+    if gone and len(gone) == len(new):
+        renamed = dict(zip(gone, new, strict=True))
+        names = ",".join(renamed.get(name, name) for name in asked)
+        hint = f"; if {gone[0]} is called {new[0]} now, name them anew: data.classes=[{names}]"
+        hint += " (with `accept_data`, for a run that goes on)"
     return NoiseregError(f"{tree.path}: {' and '.join(what)}; {expected}{hint}")
 
 

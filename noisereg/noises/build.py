@@ -27,6 +27,7 @@ of processes.
 
 LARGEST = 2**20
 """Pixels of a mask: the time it takes grows with their square."""
+MOST_MASKS, MOST_JOBS = 1_000_000, 1024
 
 
 def mask(height: int, width: int, seed: int, index: int, sigma: float = SIGMA) -> np.ndarray:
@@ -85,6 +86,10 @@ def build_spectrum(
         raise NoiseregError(f"`sigma={sigma:g}`: expected {SIGMAS[0]:g} to {SIGMAS[1]:g} pixels")
     if masks < 1:
         raise NoiseregError(f"a spectrum needs at least one mask, not {masks}; give `masks=500`")
+    if masks > MOST_MASKS:
+        raise NoiseregError(
+            f"`masks={masks}` take too long; expected at most {MOST_MASKS:,} (500 are enough)"
+        )
     if seed < 0:
         raise NoiseregError(f"a seed is an integer from 0, not {seed}")
     if jobs is None:
@@ -95,6 +100,8 @@ def build_spectrum(
         )
     if jobs < 1:
         raise NoiseregError(f"expected at least one process, not {jobs}; give `jobs=1`")
+    if jobs > MOST_JOBS:
+        raise NoiseregError(f"`jobs={jobs}`: expected at most {MOST_JOBS:,} processes")
     spans = [(first, min(first + CHUNK, masks)) for first in range(0, masks, CHUNK)]
     total = np.zeros((height, width))
     with ExitStack() as stack:

@@ -549,6 +549,17 @@ def data_spec(spec: Spec, registry: Registry) -> Spec:
     return spec  # the registry knows what to say
 
 
+def check_components(config: Config, registry: Registry, origin: str) -> None:
+    """
+    Raises:
+        NoiseregError: names the file ``origin``, for a component or a parameter that is none.
+    """
+    try:
+        complete(config, registry)
+    except NoiseregError as error:
+        raise NoiseregError(f"{origin}: {error}") from None
+
+
 def complete(config: Config, registry: Registry) -> Config:
     """The configuration with every component's parameters validated and filled in, and its name as
     a run records it.

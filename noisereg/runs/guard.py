@@ -137,6 +137,9 @@ class Guard:
                 value = method(component, *args, **kwargs)
             except NoiseregError:
                 raise
+            except KeyboardInterrupt as stop:  # of one that does not return, perhaps
+                where = str(stop) or f"in {name}, step {self.step + 1}"
+                raise KeyboardInterrupt(where) from None
             except (Exception, SystemExit) as error:
                 raise NoiseregError(self._raised(name, error)) from error
             if check is not None and (wanted := check(value, *args, **kwargs)):

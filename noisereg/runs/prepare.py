@@ -127,6 +127,8 @@ def prepare(
     parts.data_record = dataset.fingerprint()
     saved = None
     if old is not None:
+        if accept_data:
+            old = _with_renamed_classes(old, parts.config)
         if difference := resume_difference(old, parts.config):
             raise NoiseregError(
                 f"{out} was started with another configuration: {difference}; that needs another "
@@ -188,6 +190,17 @@ def _with_old_horizon(config: Config, old: Config, out: Path) -> Config:
             f"{shown(out)} --steps {config.train.steps - had} --out NEW"
         )
     return config.model_copy(update={"optim": config.optim.model_copy(update={"horizon": had})})
+
+
+def _with_renamed_classes(old: Config, new: Config) -> Config:
+    """``old`` with the names that ``new`` gives the classes, where they are as many: the labels
+    stay what they were.
+    """
+    had, has = (config.data.params.get("classes") for config in (old, new))
+    if isinstance(had, list | tuple) and isinstance(has, list | tuple) and len(had) == len(has):
+        data = old.data.model_copy(update={"params": {**old.data.params, "classes": has}})
+        return old.model_copy(update={"data": data})
+    return old
 
 
 def _check_data(

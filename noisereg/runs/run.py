@@ -22,7 +22,7 @@ from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
 from noisereg.runs.build import Parts, build_parts
-from noisereg.runs.config import Config, RuntimeConfig, read_complete
+from noisereg.runs.config import Config, RuntimeConfig, check_components, read_complete
 from noisereg.runs.model import RunModel
 from noisereg.runs.output import STRIP, STRIPS, check_num, picture
 from noisereg.runs.records import read_environment, status_of
@@ -146,6 +146,7 @@ class Run:
         shape = tuple(read_environment(path)["shape"])
         for record in config.plugins:
             registry.load_recorded(record.source, record.sha256, str(path / "config.yaml"))
+        check_components(config, registry, str(path / "config.yaml"))
         return cls(path, config, shape, registry)
 
     @property

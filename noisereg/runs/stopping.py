@@ -21,7 +21,10 @@ STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 class StopRequest:
-    """A signal of :data:`STOPPING` asks for a checkpoint; a second Ctrl-C does not wait for it."""
+    """A signal of :data:`STOPPING` asks for a checkpoint; a second Ctrl-C does not wait for it,
+    and a third ends the process at once, as a kill does: a thread that does not return is not
+    waited for.
+    """
 
     def __init__(self) -> None:
         self.signum = 0
@@ -38,6 +41,7 @@ class StopRequest:
 
     def _ask(self, signum: int, frame: Any) -> None:
         if self.signum and signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.signum = signum
 

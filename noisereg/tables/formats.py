@@ -395,7 +395,7 @@ def read_json(path: Path) -> list[Table]:
     """
     values = read_json_file(path)
     try:
-        return [each.table() for each in TablesFile.model_validate(values).tables]
+        return [each.table(path.name) for each in TablesFile.model_validate(values).tables]
     except ValidationError as error:
         where, what = first_complaint(error)
         raise NoiseregError(

@@ -351,8 +351,11 @@ class StoredTable(_Stored):
         )
         return made.model_copy(update={"digest": made._own_digest()})
 
-    def table(self) -> Table:
+    def table(self, origin: str = "the file") -> Table:
         """
+        Args:
+            origin: the file's name, for the remark that something in it has changed.
+
         Raises:
             ValueError: for components that are none.
         """
@@ -362,7 +365,7 @@ class StoredTable(_Stored):
             rows=[row.row() for row in self._whole_rows()],
             context=self.context,
             notes=self.notes,
-            remarks=[*self.remarks, *self.changed()],
+            remarks=[*self.remarks, *self.changed(origin)],
             candidates=self.candidates,
             provenance=self.provenance,
             effects=self.effects,
@@ -370,19 +373,19 @@ class StoredTable(_Stored):
             asked=self.asked,
         )
 
-    def changed(self) -> list[str]:
+    def changed(self, origin: str) -> list[str]:
         """A line for each part that does not fit its digest; none for a file without digests."""
         if not self.digest and not any(row.digest for row in self.rows):
             return []
         remarks = [
-            f"{row.label}: changed after it was written (it does not fit its digest)"
+            f"{origin}: {row.label}: changed after it was written (it does not fit its digest)"
             for row in self._whole_rows()
             if row.digest != _digest(row)
         ]
         if self.digest != self._own_digest():
             remarks.append(
-                "the table's rows, head or notes: changed after they were written (they do not "
-                "fit their digest)"
+                f"{origin}: the table's rows, head or notes: changed after they were written "
+                "(they do not fit their digest)"
             )
         return [line for line in remarks if line not in self.remarks]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import noisereg
 from noisereg.api import Batch, Context, Dataset
+from noisereg.cli.main import run as command
 from noisereg.datasets import ImageParams, PointsParams
 from noisereg.datasets.digits import Digits
 from noisereg.datasets.fingerprint import NAMED, difference, of_files
@@ -136,3 +140,42 @@ def test_a_run_records_its_data_and_is_not_resumed_on_others(tmp_path, monkeypat
     assert len(after["accepted"]) == 1
     go(resume=True)  # what was accepted is what the run is now trained on
     assert json.loads((tmp_path / "run/environment.json").read_text())["data"] == after
+
+
+def test_a_renamed_class_is_named_and_accepted_under_its_new_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k, name in enumerate(("cat", "dog")):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((8, 8), 60 * k + i, np.uint8)).save(f"d/{name}/{i}.png")
+    typed = [
+        "train",
+        "--data",
+        "./d",
+        "--task",
+        "class",
+        "--denoiser",
+        "mlp:width=8,blocks=1",
+    ]
+    typed += ["--batch-size", "4", "--out", "run", "--set", "sample.steps=1"]
+    assert command([*typed, "--steps", "1"]) == 0
+    (tmp_path / "d/cat").rename(tmp_path / "d/lion")
+
+    def said(*more):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = command(["train", "--out", "run", "--resume", "--steps", "2", *more])
+        return code, err.getvalue()
+
+    code, err = said()
+    assert code == 2
+    assert "if cat is called lion now, name them anew: data.classes=[lion,dog]" in err
+    anew = ("--set", "data.classes=[lion,dog]")
+    code, err = said(*anew)
+    assert (code, "data.classes" in err) == (2, True)
+    code, err = said(*anew, "--accept-data")
+    assert code == 0, err
+    assert "class 0 was 'cat' and is now 'lion'" in err
+    run = noisereg.load("run")
+    assert run.class_names == ("lion", "dog")
+    assert run.config.data.params["classes"] == ["lion", "dog"]

@@ -24,6 +24,7 @@ from sweep_fixtures import train_sweep
 
 from noisereg.cli.main import run
 
+pytestmark = pytest.mark.timeout(6 * 3600)  # `make fuzz` takes as long as its number asks
 NUMBER = min(1000, int(os.environ.get("NOISEREG_FUZZ", "0")))
 GRID: dict[str, Any] = {"noise": ["white"], "seeds": 2}
 BASE: dict[str, Any] = {

@@ -27,6 +27,7 @@ from noisereg.plugins.spec import Spec
 from noisereg.reading import parse_json, parse_yaml, write_yaml
 from noisereg.runs.config import Config
 
+pytestmark = pytest.mark.timeout(6 * 3600)  # `make fuzz` takes as long as its number asks
 NUMBER = int(os.environ.get("NOISEREG_FUZZ", "0"))
 SECONDS = 20
 """Of computing; longer is a hang. On a clock six times as many, for a machine that is busy."""

@@ -360,7 +360,7 @@ def test_a_changed_number_is_said(paper: Table, tmp_path: Path) -> None:
     assert stored(paper, tmp_path).remarks == paper.remarks
     whole = json.loads((tmp_path / "t.json").read_text())
     rows = whole["tables"][0]["rows"]
-    said = "white · isotropy(weight=0.1): changed after it was written"
+    said = "t.json: white · isotropy(weight=0.1): changed after it was written"
     rows[1]["metrics"]["precision"]["mean"] += 1e-12
     (tmp_path / "t.json").write_text(json.dumps(whole))
     (read,) = formats.read_json(tmp_path / "t.json")
