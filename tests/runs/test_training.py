@@ -235,7 +235,7 @@ def test_keep_every_keeps_multiples(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path):
     with pytest.raises(
-        NoiseregError, match=r"not finite at step \d+; the checkpoint of step \d+ is kept"
+        NoiseregError, match=r"not finite at step \d+; no checkpoint is worth going on from"
     ) as error:
         train(
             tmp_path / "run",
