@@ -12,5 +12,5 @@ def noisereg_launchers() -> Iterator[Component]:
     yield Component(
         name="local",
         impl="noisereg.launchers.local:Local",
-        summary="processes of this machine, --jobs at once, each with a GPU of its own",
+        summary="processes of this machine, `jobs` at once, each with a GPU of its own",
     )
