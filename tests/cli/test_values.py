@@ -91,7 +91,7 @@ def test_a_million_samples_are_drawn_and_more_only_where_they_are_meant():
             check_num(num, (1, 8, 8))
 
 
-def test_arrays_that_no_memory_holds_are_no_fault_of_ours(capsys, tmp_path, monkeypatch):
+def test_draws_that_no_memory_holds_are_refused_before_any(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["noise", "show", "white", "--size", "99999999999"]) == 2
-    assert "not enough memory" in capsys.readouterr().err
+    assert "expected at most 2,147,483,648: fewer --draws" in capsys.readouterr().err

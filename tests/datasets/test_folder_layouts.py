@@ -77,7 +77,8 @@ def test_a_class_that_is_renamed_new_or_gone_is_named(tmp_path):
     (tmp_path / "cat").rename(tmp_path / "cats")
     with pytest.raises(
         NoiseregError,
-        match=r"no folder cat and cats is none of the classes; .* did you mean 'cats'",
+        match=r"no folder cat and cats is none of the classes; .* if cat is called cats now, name "
+        r"them anew: data.classes=\[cats,dog\]",
     ):
         build(tmp_path, classes=("cat", "dog"))
     with pytest.raises(NoiseregError, match=r"ape is none of the classes; expected .* cats, dog"):
