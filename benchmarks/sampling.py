@@ -177,8 +177,8 @@ def main() -> None:
                 f"η = {eta}: no more CPU seconds than diffusers and Azula (within 5 %)",
                 ", ".join(f"{r:.2f} of {peer}'s" for peer, r in share.items()),
                 max(share.values()) <= 1.05,
-                "an evaluation of the network is nearly all of a step for each of them; what is "
-                "left is within what rounds differ by on this machine",
+                "an evaluation of the network is nearly all of a step for each of them; where "
+                "the rest goes has not been profiled",
             )
         )
     result.write()

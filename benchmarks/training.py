@@ -299,7 +299,7 @@ def main() -> None:
             + " of the bare loop's CPU seconds",
             more[NOISY] <= 3,
             "the second output and its loss are part of it, and the small U-Net at 64² is the "
-            "cheapest step that is offered there: batch 16 is half a second on a core",
+            "cheapest step that is offered there",
         )
     )
     result.write()

@@ -95,7 +95,9 @@ def page() -> str:
     lines = [INTRODUCTION, "## Goals", "", *table(["", "goal", "", "measured"], rows), ""]
     for title, goal in goals:
         if not goal["met"]:
-            lines += [f"- *{title}: {goal['aim']}.* Missed: {goal['reason']}."]
+            lines += [
+                f"- *{title}: {goal['aim']}.* Missed; as far as it is known: {goal['reason'].rstrip('.')}."
+            ]
     lines += [
         "- *On a GPU: all of these, the same draws, bf16 and `torch.compile`.* Open: no "
         "GPU was at hand.",

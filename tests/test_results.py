@@ -64,6 +64,7 @@ CLAIMED = {
     "swiss-roll.json": {"tables": 1, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta0.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta1.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
+    "digits-control.json": {"tables": 3, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "blue-noise.json": {"tables": 1, "rows": 33, "seeds": {(0, 1, 2, 3, 4)}},
 }
 
@@ -80,7 +81,8 @@ def test_every_cell_and_seed_is_there(name: str) -> None:
     for table in tables:
         assert len(table.rows) == claimed["rows"]
         assert {tuple(row.seeds) for row in table.rows} == claimed["seeds"]
-        assert table.remarks == []  # no run is unfinished, failed or left out
+        # No run is unfinished, failed or left out; that counts differ is said of the metric.
+        assert [line for line in table.remarks if not line.startswith("prdc: ")] == []
         check_numbers(table)
 
 
