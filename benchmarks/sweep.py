@@ -43,13 +43,10 @@ def main() -> None:
                 [*sweep, "--jobs", str(given.threads), "--out", str(folder / "many")]
             ],
         }
-        if (
-            "--together"
-            in subprocess.run(
-                [*noisereg, "sweep", "--help"], capture_output=True, text=True
-            ).stdout
-        ):
-            ways["sweep --together"] = [[*sweep, "--together", "--out", str(folder / "together")]]
+        cells = str(given.cells)
+        ways[f"sweep --together {cells}"] = [
+            [*sweep, "--together", cells, "--out", str(folder / "together")]
+        ]
         for name, commands in ways.items():
             wall, cpu = time.perf_counter(), cpu_seconds()
             for command in commands:
