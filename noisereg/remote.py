@@ -99,14 +99,22 @@ def upload(folder: Path) -> None:
         here = {p.relative_to(folder).as_posix(): p for p in _files(folder)}
         for name in sorted(set(there) - set(here), key=_first_the_state):
             store.rm_file(f"{root}/{name}")
+        # A checkpoint of ours is there where its state.json is, which has the others' SHA-256. An
+        # upload that was cut off left files without one, and on a GPU the step's weights are not
+        # the same a second time.
+        stored = {posixpath.dirname(n) for n in there if _of_checkpoint(n) and _is_state(n)}
+        ours = {
+            checkpoint
+            for checkpoint in stored & {posixpath.dirname(n) for n in here if _is_state(n)}
+            if store.cat_file(f"{root}/{checkpoint}/{STATE}")
+            == here[f"{checkpoint}/{STATE}"].read_bytes()
+        }
+        for checkpoint in sorted((stored - ours) & {posixpath.dirname(n) for n in here}):
+            store.rm_file(f"{root}/{checkpoint}/{STATE}")
         for name in sorted(here, key=_last_the_state):
-            immutable = name.startswith("checkpoints/") and name.count("/") == 2
-            if immutable and there.get(name) == here[name].stat().st_size:
-                if posixpath.basename(name) != STATE:
-                    continue
-                if store.cat_file(f"{root}/{name}") == here[name].read_bytes():
-                    continue
-            _put(store, here[name], f"{root}/{name}")
+            same_size = there.get(name) == here[name].stat().st_size
+            if not (posixpath.dirname(name) in ours and same_size):
+                _put(store, here[name], f"{root}/{name}")
 
 
 def _download(url: str, folder: Path) -> None:
@@ -186,8 +194,12 @@ def _of_checkpoint(name: str) -> bool:
     return name.startswith("checkpoints/") and name.count("/") == 2
 
 
+def _is_state(name: str) -> bool:
+    return posixpath.basename(name) == STATE
+
+
 def _small(name: str) -> bool:
-    return not _of_checkpoint(name) or posixpath.basename(name) == STATE
+    return not _of_checkpoint(name) or _is_state(name)
 
 
 def _last_the_state(name: str) -> tuple[int, str]:

@@ -93,6 +93,25 @@ def test_a_run_killed_while_it_uploads_goes_on_and_has_the_bytes_of_a_local_one(
     assert not [name for name in files if Path(name).name.startswith(".")]
 
 
+def test_weights_left_by_an_upload_that_was_cut_off_are_not_taken_for_ours(url):
+    """Of the same size, as on a GPU, where a step done again has other weights."""
+    run = noisereg.train(out=url, **RUN)
+    store, root = fsspec.core.url_to_fs(url)
+    for checkpoint, state in (("000004", b"{}"), ("000006", None)):
+        path = f"{root}/checkpoints/{checkpoint}"
+        for name in BYTES:
+            store.pipe_file(f"{path}/{name}", b"x" * store.size(f"{path}/{name}"))
+        if state is None:
+            store.rm_file(f"{path}/state.json")
+        else:
+            store.pipe_file(f"{path}/state.json", state)
+    remote.upload(run.path)
+    files = stored(url)
+    for path in (run.path / "checkpoints").rglob("*"):
+        if path.is_file():
+            assert files[path.relative_to(run.path).as_posix()] == path.read_bytes(), path
+
+
 def test_a_checkpoint_that_is_pruned_leaves_the_store_too(url):
     noisereg.train(out=url, **{**RUN, "train": {**RUN["train"], "keep_last": 1}})
     kept = {Path(name).parts[1] for name in stored(url) if name.startswith("checkpoints/0")}

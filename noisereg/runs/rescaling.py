@@ -3,6 +3,7 @@ regularizer says how."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,10 +87,7 @@ def measure(parts: Parts, registry: Registry) -> TrainedPower:
         data = data_spec(parts.config.data, registry)
         dataset = registry.build("dataset", data.name, data.params, Context(device=device))
     split = dataset.split("train")
-    size = 1
-    for length in shape:
-        size *= length
-    indices = spaced(len(split), min(max(NUMBERS // size, 64), 2048))
+    indices = spaced(len(split), min(max(NUMBERS // math.prod(shape), 64), 2048))
     u = (torch.arange(TIMES, dtype=torch.float64) + 0.5) / TIMES
     times = process.time(u)
     predicted, true = (torch.zeros(TIMES, len(indices)).double() for _ in range(2))

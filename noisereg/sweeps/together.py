@@ -72,6 +72,9 @@ class CellLog(Reporter):
     def note(self, text: str) -> None:
         self._write(f"note: {text}")
 
+    def error(self, text: str) -> None:
+        self._write(f"noisereg: error: {text}")
+
 
 class _Progress(Reporter):
     """Steps of a group, said by the sweep's own reporter."""
@@ -174,15 +177,7 @@ class Together:
         self, cell: Cell, error: BaseException | None, seconds: float, tally: Tally
     ) -> None:
         if error is None:
-            tally.finished.append(cell)
-            self.reporter.note(f"{cell.name} finished in {seconds:,.0f} s")
+            tally.ended(self.sweep, cell, seconds, None, self.reporter)
         elif isinstance(error, NoiseregError):
-            said = str(error)
-            CellLog(self.sweep.log_of(cell))._write(f"noisereg: error: {said}")
-            tally.failed[cell.name] = said
-            status = self.sweep.status(cell)
-            what = "failed"
-            if status is not None and status.diverged:
-                what = "diverged"
-                tally.diverged.append(cell.name)
-            self.reporter.note(f"{cell.name} {what} after {seconds:,.0f} s: {said}")
+            CellLog(self.sweep.log_of(cell)).error(str(error))
+            tally.ended(self.sweep, cell, seconds, str(error), self.reporter)

@@ -43,6 +43,22 @@ class Tally:
     diverged: list[str] = field(default_factory=list)
     """Of those that failed: the cells in which a number was not finite."""
 
+    def ended(
+        self, sweep: Sweep, cell: Cell, seconds: float, said: str | None, reporter: Reporter
+    ) -> None:
+        """Count a cell and tell of it; ``said`` is why it failed, None where it has finished."""
+        if said is None:
+            self.finished.append(cell)
+            reporter.note(f"{cell.name} finished in {seconds:,.0f} s")
+            return
+        self.failed[cell.name] = said
+        status = sweep.status(cell)
+        what = "failed"
+        if status is not None and status.diverged:
+            what = "diverged"
+            self.diverged.append(cell.name)
+        reporter.note(f"{cell.name} {what} after {seconds:,.0f} s: {said}")
+
 
 @dataclass
 class _InTraining:
@@ -174,17 +190,10 @@ class Training:
         seconds = time.monotonic() - each.began
         cell = each.cell
         if code == 0 and self.sweep.finished(cell):
-            tally.finished.append(cell)
-            self.reporter.note(f"{cell.name} finished in {seconds:,.0f} s")
+            tally.ended(self.sweep, cell, seconds, None, self.reporter)
         elif not self._signum:
             said = each.started.reason or self._last_words(each) or f"exit code {code}"
-            tally.failed[cell.name] = said
-            status = self.sweep.status(cell)
-            what = "failed"
-            if status is not None and status.diverged:
-                what = "diverged"
-                tally.diverged.append(cell.name)
-            self.reporter.note(f"{cell.name} {what} after {seconds:,.0f} s: {said}")
+            tally.ended(self.sweep, cell, seconds, said, self.reporter)
 
     def _last_words(self, each: _InTraining) -> str:
         try:
