@@ -125,7 +125,8 @@ BLUE_TV = {"process": "iadb", "noise": "blue-tv"}
             {
                 **BLUE_TV,
                 "data": "digits:size=9",
-                "denoiser": "unet:channels=8,16,attention=1,time_input=step",
+                # three levels: a border of one pixel before and two after
+                "denoiser": "unet:channels=8,8,16,attention=2,time_input=step",
             },
             "NoiseregPipeline",
         ),
