@@ -137,6 +137,21 @@ def test_ddim(schedule, target, eta, exact):
     )
 
 
+def ancestral(scheduler, monkeypatch):
+    """A step of ``DDPMScheduler`` with noise of ours."""
+
+    def step(out, index, x, fresh):
+        # Ours adds no noise on the step to 0; diffusers does unless the last index is 0, which
+        # respacing never reaches.
+        fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh
+        )
+        return scheduler.step(out, index, x)
+
+    return step
+
+
 @EXACT
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("target", ["eps", "x0", "v"])
@@ -150,15 +165,7 @@ def test_ddpm(schedule, target, variance, theirs_name, exact, monkeypatch):
         float64_tables(scheduler, process)
     latents = source(0)
 
-    def step(out, index, x, fresh):
-        # Ours adds no noise on the step to 0; diffusers does unless the last index is 0, which
-        # respacing never reaches.
-        fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
-        monkeypatch.setattr(
-            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh
-        )
-        return scheduler.step(out, index, x)
-
+    step = ancestral(scheduler, monkeypatch)
     b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
     assert_equal_paths(
         ours(process, latents, 20, 1.0), theirs(scheduler, latents, 20, b_T, step), BOUND[exact]
@@ -364,13 +371,7 @@ def test_a_clipped_x0_moves_the_ancestral_step_as_in_diffusers(target, clip, ask
     float64_tables(scheduler, process)
     latents = source(0)
 
-    def step(out, index, x, fresh):
-        fresh = fresh * 0 if index == scheduler.timesteps[-1] else fresh
-        monkeypatch.setattr(
-            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *a, **k: fresh
-        )
-        return scheduler.step(out, index, x)
-
+    step = ancestral(scheduler, monkeypatch)
     b_T = float(process.noise_scale(torch.ones(1, dtype=torch.float64)))
     unclipped = ours(process, latents, 20, 1.0)
     mine = ours_clipped(process, latents, 20, 1.0, clip)
