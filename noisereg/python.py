@@ -129,7 +129,7 @@ def sweep(
     from noisereg.runs.train import train as engine_train
     from noisereg.sweeps.grid import check_continues, make_cells, read_grid, taking_part
     from noisereg.sweeps.resolve import resolve
-    from noisereg.sweeps.training import Training
+    from noisereg.sweeps.training import SweepTraining
 
     told, folder = reporter or usual_reporter(), Path(out)
     given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
@@ -156,7 +156,7 @@ def sweep(
             check_continues(folder, resolved.cells)
             written, lock = held.enter_context(taking_part(folder, base, grid, resolved.cells))
         if elsewhere:
-            training = Training(written, engine, told, [], lock, jobs or engine.jobs)
+            training = SweepTraining(written, engine, told, [], lock, jobs or engine.jobs)
             failed = training.run(written.cells).failed
         else:
             told.begin("sweep", len(written.cells))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from noisereg.sweeps.grid import Cell
     from noisereg.sweeps.resolve import Resolved
     from noisereg.sweeps.together import Together
-    from noisereg.sweeps.training import Training
+    from noisereg.sweeps.training import SweepTraining
 
 
 def sweep(
@@ -175,7 +175,7 @@ def sweep(
     from noisereg.sweeps.grid import check_continues, taking_part
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.together import Together, check_together, groups
-    from noisereg.sweeps.training import Training
+    from noisereg.sweeps.training import SweepTraining
 
     spec = Spec.parse(launcher)
     engine: Launcher = registry.build("launcher", spec.name, spec.params, Context())
@@ -209,11 +209,11 @@ def sweep(
                 print(shlex.join(["noisereg", *written.command(each), *extra]))
             return
         chosen = [written.cells[cell]] if cell is not None else written.cells
-        training: Training | Together
+        training: SweepTraining | Together
         if together is not None:
             training = Together(written, grouped, registry, reporter)
         else:
-            training = Training(written, engine, reporter, extra, lock, at_once)
+            training = SweepTraining(written, engine, reporter, extra, lock, at_once)
         _train(training, chosen, reporter, as_json)
 
 
@@ -283,7 +283,9 @@ def _list(
     )
 
 
-def _train(training: Training | Together, cells: list[Cell], reporter: Any, as_json: bool) -> None:
+def _train(
+    training: SweepTraining | Together, cells: list[Cell], reporter: Any, as_json: bool
+) -> None:
     from noisereg.sweeps.training import Stopped
 
     sweep = training.sweep

@@ -11,6 +11,8 @@ from noisereg.errors import NoiseregError
 from noisereg.metrics import MemorisationParams
 
 BLOCK = 1024
+NUMBERS = 2**24
+"""Of the exact differences at once: 128 MiB in float64."""
 
 
 def nearest(x: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -18,17 +20,18 @@ def nearest(x: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     are, each (N, k), the nearest first. In float64 from the differences themselves: distances by
     the expanded square would not tell a copy from what is close.
     """
-    found, places = [], []
+    distances, places = [], []
     centre = train.float().mean(0)
     near = train.float() - centre
-    for some in x.split(BLOCK):
+    candidates = min(k + 4, len(train))
+    for some in x.split(max(1, min(BLOCK, NUMBERS // (candidates * x.shape[1])))):
         rough = torch.cdist(some.float() - centre, near)
-        wide = rough.topk(min(k + 4, len(train)), largest=False).indices
+        wide = rough.topk(candidates, largest=False).indices
         exact = (some[:, None].double() - train[wide].double()).square().sum(2).sqrt()
         best = exact.topk(k, largest=False)
-        found.append(best.values)
+        distances.append(best.values)
         places.append(wide.gather(1, best.indices))
-    return torch.cat(found), torch.cat(places)
+    return torch.cat(distances), torch.cat(places)
 
 
 def is_copy(distances: Tensor, ratio: float = 1 / 3) -> Tensor:

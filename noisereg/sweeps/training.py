@@ -37,6 +37,8 @@ class Stopped(Exception):
 
 @dataclass
 class Tally:
+    """How the cells that a sweep's command trained have ended."""
+
     finished: list[Cell] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     """By cell: the last thing it said."""
@@ -69,7 +71,7 @@ class _InTraining:
     """Bytes of its log from before."""
 
 
-class Training:
+class SweepTraining:
     """Trains cells by a launcher, which has been opened, at most ``jobs`` at once (None: all)."""
 
     def __init__(

@@ -42,7 +42,7 @@ from noisereg.sweeps.grid import (
     write,
 )
 from noisereg.sweeps.resolve import resolve
-from noisereg.sweeps.training import Training
+from noisereg.sweeps.training import SweepTraining
 
 Capture = pytest.CaptureFixture[str]
 FAST = [
@@ -578,7 +578,7 @@ def test_a_cell_in_training_elsewhere_is_waited_for_and_not_trained_twice(
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing is started
     timer = threading.Timer(0.5, let_go)
     timer.start()
-    tally = Training(sweep, Local(), ConsoleReporter(), jobs=1).run(cells)
+    tally = SweepTraining(sweep, Local(), ConsoleReporter(), jobs=1).run(cells)
     timer.join()
     assert (tally.finished, tally.failed) == (cells, {})
     assert (
@@ -627,7 +627,7 @@ def test_what_was_finished_before_does_not_count_as_done_in_no_time(tmp_path: Pa
         def advance(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
             raise AssertionError("nothing was trained")
 
-    Training(sweep, Local(), Recorder(), jobs=1).run(sweep.cells)
+    SweepTraining(sweep, Local(), Recorder(), jobs=1).run(sweep.cells)
     assert begun == [("sweep", 2, 2)]
 
 
@@ -657,7 +657,7 @@ def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     local = Local()
     local.open(tmp_path, 3)
-    outcome = Training(sweep, local, ConsoleReporter(), jobs=3).run(sweep.cells)
+    outcome = SweepTraining(sweep, local, ConsoleReporter(), jobs=3).run(sweep.cells)
     assert len(outcome.finished) == 3
     assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8f")
@@ -730,7 +730,7 @@ def test_a_cell_keeps_the_definition_though_its_sweep_is_killed(
     monkeypatch.setattr(subprocess, "Popen", Process)
     grid = Grid(noise=["white"])
     with taking_part(tmp_path, {}, grid, make_cells({}, grid)) as (sweep, lock):
-        Training(sweep, Local(), ConsoleReporter(), membership=lock, jobs=1).run(sweep.cells)
+        SweepTraining(sweep, Local(), ConsoleReporter(), membership=lock, jobs=1).run(sweep.cells)
     assert inherited == [".white_s0.lock", MEMBERS]
 
 
