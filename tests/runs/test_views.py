@@ -8,14 +8,10 @@ import torch
 from PIL import Image
 
 import noisereg
-from noisereg.api import Context
 from noisereg.cli.main import run as command
-from noisereg.data import read_split
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.evaluate import run_evaluation
 from noisereg.evaluation.options import Options
-from noisereg.metrics.memorisation import is_copy, nearest
-from noisereg.plugins.registry import registry
 from noisereg.report import report
 from noisereg.runs.output import between, names_of_inputs, write_samples
 from noisereg.runs.reporter import Reporter
@@ -128,37 +124,6 @@ def test_pictures_of_the_command_line(images, points, tmp_path, capsys):
 def test_what_has_no_such_picture_is_refused(images, arguments, said, capsys):
     assert command(["sample", str(images.path), *arguments]) == 2
     assert said in capsys.readouterr().err
-
-
-# Copies of training images
-
-
-def test_the_nearest_are_found_exactly_and_a_copy_is_at_distance_0():
-    generator = torch.Generator().manual_seed(0)
-    train = (torch.rand(3000, 40, generator=generator) * 255).byte()
-    x = torch.cat([train[[5, 17]], (torch.rand(50, 40, generator=generator) * 255).byte()])
-    distances, places = nearest(x, train, 3)
-    true = torch.cdist(x.double(), train.double())
-    best = true.topk(3, largest=False)
-    assert torch.allclose(distances, best.values)
-    assert torch.equal(places, best.indices)
-    assert distances[:2, 0].tolist() == [0, 0]
-    assert places[:2, 0].tolist() == [5, 17]
-
-
-def test_the_share_of_copies():
-    dataset = registry().build("dataset", "digits", {}, Context())
-    features = registry().build("features", "pixels", {}, Context())
-    metric = registry().build("metric", "memorisation", {}, Context(dataset=dataset))
-    train = read_split(dataset, "train")
-    noise = torch.randint(0, 255, (6, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
-    found = metric.compute(torch.cat([train[:2], noise]), train[:10], features)
-    assert found == {"memorised": 0.25}
-    assert is_copy(torch.tensor([[1.0, 2.9], [1.0, 3.1], [0.0, 0.0]])).tolist() == [
-        False,
-        True,
-        True,
-    ]
 
 
 def test_the_report_shows_them(images):
