@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -40,10 +41,21 @@ def make_optimizer(config: Config, parts: Parts) -> torch.optim.Optimizer:
             groups.append(
                 {"params": params, "scale": own / optim.lr if own else 1.0, "weight_decay": 0.0}
             )
-    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+    kind = _eager(torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam)
     # One kernel for all parameters: a third of the time of the default on a CPU, where small
     # networks feel it.
     fused = all(p.device.type in ("cpu", "cuda") for p in parts.denoiser.parameters())
     return kind(
         groups, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=fused
     )
+
+
+def _eager(kind: type[torch.optim.Adam]) -> type[torch.optim.Adam]:
+    """``kind`` without the wrappers that hide its methods from torch.compile's tracer, which is
+    not let into them here (``runtime.compile`` compiles the network alone): the wrappers import
+    it, which takes as long as importing torch.
+    """
+    names = ("add_param_group", "step", "zero_grad", "state_dict", "load_state_dict")
+    # What is wrapped last also turns gradients off in `step`.
+    plain = {name: torch.no_grad()(inspect.unwrap(getattr(kind, name))) for name in names}
+    return type(kind.__name__, (kind,), plain)

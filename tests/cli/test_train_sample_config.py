@@ -336,3 +336,14 @@ def test_help_imports_no_torch_and_loads_no_plugin():
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_training_imports_nothing_that_takes_as_long_as_torch(tmp_path):
+    code = (
+        "import sys; from noisereg.cli.main import run; code = run(sys.argv[1:]); "
+        "heavy = {'torch._dynamo', 'sklearn', 'scipy', 'diffusers', 'torchvision'}; "
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else code)"
+    )
+    typed = ["train", "--steps", "1", "--set", "runtime.device=cpu", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *typed], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

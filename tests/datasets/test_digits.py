@@ -33,3 +33,14 @@ def test_digits_can_be_enlarged_and_coloured():
     assert dataset.shape == (3, 16, 16)
     x = dataset.split("train").batch(torch.arange(4)).x
     assert torch.equal(x[:, 0], x[:, 2])
+    native = Digits(ImageParams(channels="3"), Context()).split("train").batch(torch.arange(4)).x
+    same = Digits(ImageParams(size="8", channels="3"), Context()).split("train")
+    assert torch.equal(native, same.batch(torch.arange(4)).x)
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch):
+    own = Digits(ImageParams(), Context()).split("heldout").batch(torch.arange(180))
+    monkeypatch.setattr("noisereg.datasets.digits.find_spec", lambda name: None)
+    read = Digits(ImageParams(), Context()).split("heldout").batch(torch.arange(180))
+    assert torch.equal(own.x, read.x)
+    assert torch.equal(own.labels, read.labels)
