@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from noisereg.api import Context, Job, Launcher, Params, Started
+from noisereg.launchers.forks import Forked, Forks
 
 
 class _Child(Started):
-    def __init__(self, process: subprocess.Popen[bytes], slot: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, slot: int) -> None:
         self.process, self.slot = process, slot
 
     def poll(self) -> int | None:
@@ -23,7 +24,7 @@ class _Child(Started):
 
 class Local(Launcher):
     """At most ``--jobs`` processes at once. Slot k of them sees the (k mod n)-th of n visible GPUs
-    alone; without a GPU they share the processors.
+    alone; without a GPU they share the processors, and torch is imported once for all of them.
     """
 
     here = True
@@ -33,9 +34,16 @@ class Local(Launcher):
     def __init__(self, params: Params | None = None, ctx: Context | None = None) -> None:
         self.slots, self.gpus = 1, list[str]()
         self._children: list[_Child] = []
+        self._forks: Forks | None = None
 
     def open(self, folder: Path, jobs: int | None) -> None:
         self.slots, self.gpus = jobs or self.jobs, visible_gpus()
+        if not self.gpus:
+            self._forks = Forks(self._threads())
+
+    def close(self) -> None:
+        if self._forks is not None:
+            self._forks.close()
 
     def start(self, jobs: Sequence[Job]) -> list[_Child]:
         return [self._start(job) for job in jobs]
@@ -44,14 +52,22 @@ class Local(Launcher):
         self._children = [child for child in self._children if child.poll() is None]
         taken = {child.slot for child in self._children}
         slot = next(k for k in range(len(taken) + 1) if k not in taken)
-        environment = {}
+        process: subprocess.Popen[bytes] | Forked
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        elif self.slots > 1 and "OMP_NUM_THREADS" not in os.environ:
-            environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.slots))
-        child = _Child(job.begin(environment), slot)
+            process = job.begin({"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]})
+        elif self._forks is not None:
+            process = self._forks.begin(job)
+        else:
+            process = job.begin(self._threads())
+        child = _Child(process, slot)
         self._children.append(child)
         return child
+
+    def _threads(self) -> dict[str, str]:
+        """The variables of a job without a GPU."""
+        if self.slots == 1 or "OMP_NUM_THREADS" in os.environ:
+            return {}
+        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.slots))}
 
 
 def visible_gpus() -> list[str]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import noisereg
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.errors import NoiseregError
+from noisereg.launchers.forks import Forks
 from noisereg.launchers.local import Local, visible_gpus
 from noisereg.ownership import lock_of_children
 from noisereg.plugins.registry import registry
@@ -535,7 +536,7 @@ def test_a_cell_that_diverges_is_one_line_of_the_report_and_the_others_go_on(
     """The processes are stand-ins: one diverges, one is finished."""
 
     class Process:
-        def __init__(self, command: list[str], **_: Any) -> None:
+        def __init__(self, command: Sequence[str]) -> None:
             out = Path(command[command.index("--out") + 1])
             self.returncode = 2 if "lr=3e+38" in out.name else 0
             finish(out, 6)
@@ -546,7 +547,7 @@ def test_a_cell_that_diverges_is_one_line_of_the_report_and_the_others_go_on(
         def poll(self) -> int:
             return self.returncode
 
-    monkeypatch.setattr(subprocess, "Popen", Process)
+    monkeypatch.setattr(Forks, "begin", lambda forks, job: Process(job.command))
     code, out, err = call(
         capsys,
         *("--data", "swiss-roll:n=200", "--axis", "optim.lr=1e-3", "--axis", "optim.lr=3e38"),
