@@ -1066,12 +1066,12 @@ class Logger(_Built):
 
 @dataclass(frozen=True)
 class Job:
-    """A command that trains one cell of a sweep, or goes on with it. It can be pickled, and run
-    again after it was killed: what was saved is kept.
+    """A command that trains one cell of a sweep, or goes on with it, or that does a part of an
+    evaluation. It can be pickled, and run again after it was killed: what was saved is kept.
     """
 
     name: str
-    """The cell's."""
+    """The cell's, or the part's."""
     command: tuple[str, ...]
     environment: Mapping[str, str]
     """Variables over those of the process that runs it."""
@@ -1140,12 +1140,12 @@ class Started:
 
 
 class Launcher(_Built):
-    """Where the cells of a sweep are trained. The sweep knows which are left, keeps them from
-    being trained twice and reads what came of them in its folder; a launcher runs commands, and
-    says when they end.
+    """Where the cells of a sweep are trained, and the runs of an evaluation drawn and measured.
+    These know what is left, keep it from being done twice and read in their folders what came of
+    it; a launcher runs commands, and says when they end.
 
-    Commands may be killed, and are then started again by whoever runs the sweep next. A launcher
-    that tries again by itself runs the same job once more.
+    Commands may be killed, and are then started again by whoever types the sweep's or the
+    evaluation's command next. A launcher that tries again by itself runs the same job once more.
     """
 
     kind: ClassVar[str] = "launcher"
@@ -1161,7 +1161,8 @@ class Launcher(_Built):
 
     def open(self, folder: Path, jobs: int | None) -> None:
         """Called once before anything is started, with the sweep's folder, which may not be there
-        yet (nothing may be written), and how many jobs will be given at once.
+        yet (nothing may be written), or one that an evaluation has made, and how many jobs will be
+        given at once.
 
         Raises:
             NoiseregError: if the engine is not installed or cannot be reached, with what to do.
@@ -1177,5 +1178,4 @@ class Launcher(_Built):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Called at the end, also after an error; every job has ended by then, or the sweep was
-        killed."""
+        """Called at the end, also after an error; every job has ended by then, or was asked to."""

@@ -63,8 +63,20 @@ class Measuring:
         typer.Option(metavar="FILE", help="torch-fidelity's weights file; else it is downloaded."),
     ] = None
     jobs: Annotated[
-        int, typer.Option(help="Processes at once, on a GPU each where there are several.")
-    ] = 1
+        int | None,
+        typer.Option(
+            help="Processes at once. [local: 1, each with a GPU; a cluster: one a run, it queues "
+            "them]"
+        ),
+    ] = None
+    launcher: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="Where runs are drawn and measured: local, or a plugin's: "
+            "ray:address=auto,gpus=1, submitit:partition=gpu.",
+        ),
+    ] = "local"
     by: Annotated[
         str | None,
         typer.Option(
@@ -304,6 +316,7 @@ def _measure(
         "num_reference": measuring.num_reference,
         "data": measuring.data,
         "jobs": measuring.jobs,
+        "launcher": None if measuring.launcher == "local" else measuring.launcher,
         "inception_weights": measuring.inception_weights,
         "by": _keys(measuring.by),
         "steps": _steps(sampling.steps),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from noisereg import __version__
-from noisereg.api import Context, Dataset
+from noisereg.api import Context, Dataset, Launcher
 from noisereg.data import tensor_hash
 from noisereg.errors import NoiseregError
 from noisereg.evaluation import measure, selection
@@ -103,6 +103,7 @@ def run_evaluation(
     runtime = Runtime.start(RuntimeConfig())
     if not runtime.main:
         reporter = Reporter()
+    launcher = _launcher(options, reg, runtime)
     groups = _groups(selected, options, metrics, reg)
     drawings: list[Drawing] = []
     requests: list[list[Request]] = []
@@ -112,8 +113,15 @@ def run_evaluation(
             asked = measure.build_requests(metrics, options, group.against, reg, runtime)
             measure.check(asked, group.candidates, group.against.real)
             requests.append(asked)
-    if options.jobs > 1 and runtime.world == 1:
-        share_out([run.path for run in selected.runs], metrics, options, reporter)
+    stores = [c.store for group in groups for c in group.candidates if c.run is not None]
+    if launcher is not None and stores:
+        measured = [run.path for run in selected.runs]
+        bf16 = share_out(measured, metrics, options, launcher, stores[0].folder, reporter)
+        if any(found != runtime.bf16 for found in bf16.values()):  # a login node has no GPU
+            drawings = []
+            for group in groups:
+                group.candidates.clear()
+                drawings += _plan(group, options, selected.diverged, Reporter(), bf16)
     draw_samples(drawings, runtime, reporter)
     if not runtime.main:
         return []
@@ -124,6 +132,24 @@ def run_evaluation(
         label = spec_label(data, told_apart[data.name])
         evaluations += _tables(group, asked, label, selected.notes, options, runtime, reporter)
     return evaluations
+
+
+def _launcher(options: Options, reg: Registry, runtime: Runtime) -> Launcher | None:
+    """What processes run by; None under torchrun, whose ranks share the work themselves.
+
+    Raises:
+        NoiseregError: for an unknown one, or one beside torchrun.
+    """
+    if runtime.world > 1:
+        if options.launcher is not None:
+            raise NoiseregError(
+                f"`launcher={options.launcher}` and torchrun were given, whose ranks share the "
+                "evaluation; expected one of them"
+            )
+        return None
+    spec = Spec.parse(options.launcher or "local")
+    launcher: Launcher = reg.build("launcher", spec.name, spec.params, Context())
+    return launcher
 
 
 def _tables(
@@ -293,9 +319,15 @@ def _num(options: Options, metrics: Sequence[str], real: Reference, reg: Registr
 
 
 def _plan(
-    group: _Group, options: Options, diverged: Mapping[Path, str], reporter: Reporter
+    group: _Group,
+    options: Options,
+    diverged: Mapping[Path, str],
+    reporter: Reporter,
+    bf16: Mapping[Path, bool] | None = None,
 ) -> list[Drawing]:
-    """Add the group's candidates; what is to be drawn for them."""
+    """Add the group's candidates; what is to be drawn for them. ``bf16`` says by run what
+    ``runtime.precision=auto`` is where that is not this machine's to say.
+    """
     real, num = group.against.real, group.num
     drawings = []
     for run, dataset in zip(group.runs, group.datasets, strict=True):
@@ -311,6 +343,8 @@ def _plan(
                 f"{run.path} is conditioned on data: expected `reference=train` or heldout"
             )
         own = Runtime.start(run.config.runtime.model_copy(update={"device": "auto"}))
+        if run.config.runtime.precision == "auto":
+            own = dataclasses.replace(own, bf16=(bf16 or {}).get(run.path, own.bf16))
         reason = diverged.get(run.path, "")
         untrained = reason.endswith(selection.UNTRAINED)
         # without a regularizer, and sampled as one would have it

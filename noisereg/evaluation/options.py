@@ -38,8 +38,10 @@ class Options:
     inception_weights: Path | None = None
     """For a parameter of a feature space that is declared to be this (``option``)."""
     plugins: tuple[str, ...] = ()
-    jobs: int = 1
-    """Processes that draw and measure at once."""
+    jobs: int | None = None
+    """Processes that draw and measure at once; None: as many as the launcher takes."""
+    launcher: str | None = None
+    """Where they run; None: on this machine."""
     baseline: str | None = None
     labels: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
@@ -64,7 +66,7 @@ class Options:
         for name, value in given.items():
             if "tuple" in str(known[name].type) and value is not None:
                 values[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
-        if isinstance(values.get("jobs"), int) and values["jobs"] < 1:
+        if values.get("jobs") is not None and values["jobs"] < 1:
             raise NoiseregError(f"`jobs={values['jobs']}`: expected at least 1")
         return cls(**values)
 

@@ -265,7 +265,8 @@ def noisereg_loggers() -> Iterable[Component]:
 
 @hookspec
 def noisereg_launchers() -> Iterable[Component]:
-    """Where ``noisereg sweep --launcher`` trains its cells: :class:`noisereg.api.Launcher`.
+    """Where ``noisereg sweep --launcher`` trains its cells, and ``noisereg eval --launcher`` draws
+    and measures runs: :class:`noisereg.api.Launcher`.
 
     Example:
 

@@ -27,6 +27,12 @@ PASSED_ON = ("NOISEREG_", "PYTHONPATH")
 """How the names of variables begin that a job has from here, wherever it runs."""
 
 
+def environment_for(launcher: Launcher) -> dict[str, str]:
+    """The variables of a job of the launcher's that it would not have by itself."""
+    passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
+    return ({} if launcher.here else passed) | trust.passed_on()
+
+
 class Stopped(Exception):
     """SIGTERM or Ctrl-C: every cell in training has saved and stopped."""
 
@@ -46,12 +52,21 @@ class Tally:
     """Of those that failed: the cells in which a number was not finite."""
 
     def ended(
-        self, sweep: Sweep, cell: Cell, seconds: float, said: str | None, reporter: Reporter
+        self,
+        sweep: Sweep,
+        cell: Cell,
+        seconds: float,
+        said: str | None,
+        reporter: Reporter,
+        queued: bool = False,
     ) -> None:
-        """Count a cell and tell of it; ``said`` is why it failed, None where it has finished."""
+        """Count a cell and tell of it; ``said`` is why it failed, None where it has finished.
+        The seconds of one that was ``queued`` are not those of its training alone.
+        """
+        queue = " after it was queued" * queued
         if said is None:
             self.finished.append(cell)
-            reporter.note(f"{cell.name} finished in {seconds:,.0f} s")
+            reporter.note(f"{cell.name} finished {'' if queue else 'in '}{seconds:,.0f} s{queue}")
             return
         self.failed[cell.name] = said
         status = sweep.status(cell)
@@ -59,7 +74,8 @@ class Tally:
         if status is not None and status.diverged:
             what = "diverged"
             self.diverged.append(cell.name)
-        reporter.note(f"{cell.name} {what} after {seconds:,.0f} s: {said}")
+        after = f"{seconds:,.0f} s{queue}" if queue else f"after {seconds:,.0f} s"
+        reporter.note(f"{cell.name} {what} {after}: {said}")
 
 
 @dataclass
@@ -171,18 +187,16 @@ class SweepTraining:
     def _job(self, cell: Cell, lock: IO[Any]) -> Job:
         python = trust.interpreter()
         command = [*python, "-m", "noisereg", *self.sweep.command(cell), *self.arguments]
-        environment = trust.passed_on()
         inherited = [lock.fileno(), *([self.membership.fileno()] if self.membership else [])]
         if not self.launcher.here:
             locks = (self.sweep.lock_of(cell), self.sweep.path / MEMBERS)
             worker = [*python, "-m", "noisereg.sweeps.worker", *(str(p.absolute()) for p in locks)]
             command = [*worker, *command]
-            passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
-            environment, inherited = {**passed, **environment}, []
+            inherited = []
         return Job(
             cell.name,
             tuple(command),
-            environment,
+            environment_for(self.launcher),
             Path.cwd(),
             self.sweep.log_of(cell).absolute(),
             tuple(inherited),
@@ -190,12 +204,13 @@ class SweepTraining:
 
     def _ended(self, each: _InTraining, code: int, tally: Tally) -> None:
         seconds = time.monotonic() - each.began
-        cell = each.cell
-        if code == 0 and self.sweep.finished(cell):
-            tally.ended(self.sweep, cell, seconds, None, self.reporter)
-        elif not self._signum:
+        cell, said = each.cell, None
+        if code != 0 or not self.sweep.finished(cell):
+            if self._signum:
+                return
             said = each.started.reason or self._last_words(each) or f"exit code {code}"
-            tally.ended(self.sweep, cell, seconds, said, self.reporter)
+        queued = self.launcher.jobs is None
+        tally.ended(self.sweep, cell, seconds, said, self.reporter, queued)
 
     def _last_words(self, each: _InTraining) -> str:
         try:

@@ -1,96 +1,230 @@
 """Several processes at once, and how long it will take."""
 
+import dataclasses
 import io
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from noisereg.api import Context
+from noisereg.api import Context, Started
 from noisereg.errors import NoiseregError
+from noisereg.evaluation import evaluate as evaluation
 from noisereg.evaluation import jobs, measure, samples
 from noisereg.evaluation.evaluate import run_evaluation
 from noisereg.evaluation.options import Options
+from noisereg.launchers.local import Local
+from noisereg.plugins import trust
 from noisereg.plugins.registry import registry
 from noisereg.python import evaluate
 from noisereg.runs.reporter import Reporter
+from noisereg.runs.runtime import Runtime
 
 
-class InThisProcess:
-    """What subprocess.Popen would start, done here: it would import torch once more each."""
+class InThisProcess(Local):
+    """Does the work of the processes as they are started: they would import torch once more each."""
 
-    started: list[tuple[list[str], str]] = []
+    def open(self, folder, jobs):
+        self.folder, self.closed = folder, False
 
-    def __init__(self, command, *, env, **streams):
-        self.started.append((command, env["OMP_NUM_THREADS"]))
-        self.stdin, self.returncode = self, None
+    def start(self, given):
+        self.given = given
+        return [self.done(job) for job in given]
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        pass
-
-    def write(self, text):
-        self.stdout = io.StringIO()
+    def done(self, job):
+        *python, dash_m, module, file = job.command
+        assert (python, dash_m, module) == (trust.interpreter(), "-m", "noisereg.evaluation.jobs")
+        said = io.StringIO()
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(sys, "stdin", io.StringIO(text))
-            patched.setattr(sys, "stdout", self.stdout)
-            self.returncode = jobs._work()
-        self.stdout = io.StringIO(self.stdout.getvalue())
+            patched.setattr(sys, "stdout", said)
+            code = jobs._work(Path(file))
+        job.log.write_text(said.getvalue())
+        return Ended(code)
 
-    def wait(self):
-        return self.returncode
-
-    poll = wait
+    def close(self):
+        self.closed = True
 
 
-def test_two_processes_draw_and_measure_what_one_would(sweep, tmp_path, monkeypatch):
-    runs = []
+class Elsewhere(InThisProcess):
+    here = False
+    jobs = None
+    poll_every = 0.01
+
+
+def elsewhere_is(launcher, monkeypatch):
+    """What ``launcher="elsewhere"`` builds."""
+    find = evaluation._launcher
+
+    def found(options, *given):
+        return launcher() if options.launcher == "elsewhere" else find(options, *given)
+
+    monkeypatch.setattr(evaluation, "_launcher", found)
+
+
+class Ended(Started):
+    def __init__(self, code):
+        self.code = code
+
+    def poll(self):
+        return self.code
+
+
+class Reading(Reporter):
+    def __init__(self):
+        self.said, self.seen = [], []
+
+    def note(self, text):
+        self.said.append(text)
+
+    def begin(self, what, total, done=0):
+        self.seen.append((what, total))
+
+
+@pytest.fixture
+def runs(sweep, tmp_path):
+    """Three, that nothing has been computed of."""
+    copies = []
     for k, cell in enumerate(sweep.cells[:3]):
-        runs.append(tmp_path / f"run{k}")
-        shutil.copytree(sweep.path_of(cell), runs[-1], ignore=shutil.ignore_patterns("eval"))
-    alone = evaluate(runs, metrics=["prdc"], num=30)
-    for path in runs:
-        shutil.rmtree(path / "eval")
-    monkeypatch.setattr(jobs.subprocess, "Popen", InThisProcess)
-    monkeypatch.setattr(jobs, "visible_gpus", list)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    seen = []
+        copies.append(tmp_path / f"run{k}")
+        shutil.copytree(sweep.path_of(cell), copies[-1], ignore=shutil.ignore_patterns("eval"))
+    return copies
 
-    class Reading(Reporter):
-        def begin(self, what, total, done=0):
-            seen.append((what, total))
 
-    options = Options(num=30, jobs=2)
-    jobs.share_out(runs, ["prdc"], options, Reading())
-    assert [command[-2:] for command, _ in InThisProcess.started] == [
-        ["-m", "noisereg.evaluation.jobs"]
-    ] * 2
-    assert ("sample", 3 * 30 * 4) in seen  # evaluations of the network, of both together
-
+@pytest.fixture
+def nothing_is_left(monkeypatch):
     def none(*arguments):
         raise AssertionError("there is something left to draw or to measure")
 
-    monkeypatch.setattr(samples, "draw", none)
-    monkeypatch.setattr(type(registry().build("metric", "prdc", {}, Context())), "compute", none)
+    def forbid():
+        monkeypatch.setattr(samples, "draw", none)
+        prdc = type(registry().build("metric", "prdc", {}, Context()))
+        monkeypatch.setattr(prdc, "compute", none)
+
+    return forbid
+
+
+@pytest.mark.parametrize(("launcher", "parts"), [(InThisProcess(), 2), (Elsewhere(), 3)])
+def test_two_processes_draw_and_measure_what_one_would(
+    launcher, parts, runs, tmp_path, nothing_is_left
+):
+    """Two were asked for here; where there is a queue each run is a part of its own."""
+    alone = evaluate(runs, metrics=["prdc"], num=30)
+    for path in runs:
+        shutil.rmtree(path / "eval")
+    told, folder = Reading(), runs[0] / "eval"
+    options = Options(num=30, jobs=2 if launcher.here else None)
+    found = jobs.share_out(runs, ["prdc"], options, launcher, folder, told)
+    assert found == dict.fromkeys(runs, False)
+    assert [job.name for job in launcher.given] == [f"eval-{k}" for k in range(parts)]
+    assert ("sample", 3 * 30 * 4) in told.seen  # evaluations of the network, of all together
+    assert launcher.closed
+    assert not launcher.folder.exists()
+    assert (launcher.folder.parent == folder) is not launcher.here
+    nothing_is_left()
     assert evaluate(runs, metrics=["prdc"], num=30) == alone
 
 
-def test_what_a_process_cannot_do_is_done_here(sweep, monkeypatch):
-    said = []
+def test_a_table_is_of_the_number_format_of_the_machines_that_measured_it(
+    runs, monkeypatch, nothing_is_left
+):
+    """Those of the launcher have GPUs with bfloat16, and this one has none."""
+    start = Runtime.start
 
-    class Reading(Reporter):
+    class OnGPUs(Elsewhere):
+        def done(self, job):
+            with pytest.MonkeyPatch.context() as there:
+                there.setattr(
+                    Runtime, "start", lambda config: dataclasses.replace(start(config), bf16=True)
+                )
+                return super().done(job)
+
+    elsewhere_is(OnGPUs, monkeypatch)
+    share_out = jobs.share_out
+
+    def and_then_nothing(*given):
+        found = share_out(*given)
+        if found:
+            nothing_is_left()
+        return found
+
+    monkeypatch.setattr(evaluation, "share_out", and_then_nothing)
+    options = Options(num=30, launcher="elsewhere")
+    (found,) = run_evaluation(runs, ["prdc"], options, registry(), Reporter())
+    assert [each["bf16"] for each in found.table.provenance["samples"]] == [True] * 3
+
+
+def test_work_that_other_machines_lose_is_not_begun_on_this_one(runs, monkeypatch):
+    class Losing(Elsewhere):
+        def done(self, job):
+            if job.name == "eval-0":
+                return super().done(job)
+            job.log.write_text("Traceback:\n  here\nMemoryError: no room\n\n")
+            return Ended(-9)
+
+    elsewhere_is(Losing, monkeypatch)
+    options = Options(num=30, launcher="elsewhere")
+    lost = "2 of 3 jobs of this evaluation were lost: MemoryError: no room; what"
+    with pytest.raises(NoiseregError, match=lost):
+        run_evaluation(runs, ["prdc"], options, registry(), Reporter())
+    kept = [sorted(p.name.partition("-")[0] for p in run.glob("eval/*")) for run in runs]
+    assert kept == [[".locks", "metrics", "samples"], [], []]
+
+
+def test_when_it_is_interrupted_its_processes_are_stopped(runs):
+    stopped = []
+
+    class Endless(Ended):
+        def poll(self):
+            return 143 if stopped else None
+
+        def stop(self):
+            stopped.append(self)
+
+    class Interrupted(Elsewhere):
+        def done(self, job):
+            return Endless(None)
+
+    class Pressing(Reporter):
         def note(self, text):
-            said.append(text)
+            raise KeyboardInterrupt
 
+    launcher = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        jobs.share_out(runs, ["prdc"], Options(num=30), launcher, runs[0] / "eval", Pressing())
+    assert len(stopped) == 3
+    assert launcher.closed
+    assert not (runs[0] / "eval").exists()
+
+
+def test_ranks_and_a_launcher_are_not_both_given():
+    ranks = Runtime(torch.device("cpu"), world=2)
+    with pytest.raises(NoiseregError, match="launcher=local and torchrun were given"):
+        evaluation._launcher(Options(launcher="local"), registry(), ranks)
+    assert evaluation._launcher(Options(), registry(), ranks) is None
+
+
+def test_lines_are_read_when_they_are_whole(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"from before\nbeg")
+    tail = jobs._Tail(log)
+    assert tail.lines() == ["from before"]
+    assert tail.lines() == []
+    with log.open("ab") as file:
+        file.write(b"un\nmore \xff\n")
+    assert tail.lines() == ["begun", "more \ufffd"]
+
+
+def test_what_a_process_cannot_do_is_done_here(sweep, monkeypatch):
+    told = Reading()
     monkeypatch.setattr(jobs.trust, "interpreter", lambda: ["sh", "-c", "exit 3"])
     runs = [sweep.path_of(cell) for cell in sweep.cells[:2]]
     options = Options(num=20, jobs=2)
-    (found,) = run_evaluation(runs, ["fd"], options, registry(), Reading())
+    (found,) = run_evaluation(runs, ["fd"], options, registry(), told)
     assert len(found.table.rows) == 2 or len(found.table.rows[0].measurements) == 2
-    assert said == ["one of 2 jobs could not go on: exit code 3; its part is done here"]
+    assert told.said == ["one of 2 jobs could not go on: exit code 3; its part is done here"]
 
 
 def test_no_jobs_at_all_are_refused():

@@ -504,6 +504,50 @@ def test_a_sweep_killed_midway_ends_with_the_table_of_one_that_ran_through(
     assert rows(tmp_path / "killed") == rows(through.path)
 
 
+def test_a_sweep_killed_alone_leaves_its_cell_in_training_and_waits_for_it_when_typed_again(
+    capsys: Capture, tmp_path: Path, make_sweep: Any
+) -> None:
+    """The cell's process is held where it is until the second command has passed it over."""
+    out = tmp_path / "killed"
+    typed = ["--noise", "white", "--noise", "blue-tv", "--steps", "60", *FAST, "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "noisereg", "sweep", *typed],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    first = out / "cells" / "white_s0" / "checkpoints"
+    wait_for(lambda: first.is_dir() and any(p.name.isdigit() for p in first.iterdir()))
+    (child,) = map(
+        int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    )
+    os.kill(child, signal.SIGSTOP)
+    process.kill()
+    process.wait()
+
+    def let_go() -> None:
+        wait_for((out / "cells" / "blue-tv_s0.log").exists)
+        os.kill(child, signal.SIGCONT)
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    code, _, err = call(capsys, *typed)
+    thread.join()
+    assert code == 0, err
+    assert "white_s0 is being trained by another process; waiting for it" in err
+    assert "going on from" not in (out / "cells" / "white_s0.log").read_text()
+    base = {
+        "denoiser": "mlp:width=16,blocks=1",
+        "train": {"steps": 60, "batch_size": 32, "checkpoint_every": 5},
+        "sample": {"steps": 4},
+    }
+    through = make_sweep(tmp_path / "through", {"noise": ["white", "blue-tv"]}, base)
+    for cell in through.cells:
+        for name in CONTENTS:
+            file = Path("cells") / cell.name / "checkpoints" / name_of(60) / name
+            assert (out / file).read_bytes() == (through.path / file).read_bytes()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "another"])
 def test_a_finished_cell_counts_only_while_its_checkpoint_is_whole(

@@ -18,6 +18,9 @@ GIB = 1 << 30
 LOST = -1
 CANCELLED = 143
 """The exit code of a command that SIGTERM stopped."""
+LEFT_TO_SAVE = {"RAY_kill_child_processes_on_worker_exit": "0"}
+"""A worker that exits, as all do when the sweep is killed, would kill its cell by -9. The kernel
+tells the cell by SIGTERM that its worker is gone, however it went."""
 
 
 def train(job: Job) -> int:
@@ -85,10 +88,11 @@ class RayLauncher(Launcher):
         self._opened = True
 
     def start(self, jobs: Sequence[Job]) -> list[RayJob]:
-        resources = {"num_cpus": self.given.cpus, "num_gpus": self.given.gpus}
+        given: dict[str, Any] = {"num_cpus": self.given.cpus, "num_gpus": self.given.gpus}
         if self.given.memory:
-            resources["memory"] = self.given.memory * GIB
-        task = ray.remote(max_retries=self.given.retries, **resources)(train)
+            given["memory"] = self.given.memory * GIB
+        given |= {"max_retries": self.given.retries, "runtime_env": {"env_vars": LEFT_TO_SAVE}}
+        task = ray.remote(**given)(train)
         return [RayJob(task.options(name=job.name).remote(job)) for job in jobs]
 
     def close(self) -> None:
