@@ -1,5 +1,5 @@
 """A pipeline of diffusers where its own two do not do: images that the network's levels do not
-divide, and a process that scales the network's input.
+divide, a process that scales the network's input, and a solver that evaluates the network twice.
 
     from noisereg.exchange.pipeline import NoiseregPipeline
     pipeline = NoiseregPipeline.from_pretrained(folder)
@@ -23,8 +23,8 @@ from noisereg.exchange.scheduler import NoiseScheduler
 
 
 class NoiseregPipeline(DiffusionPipeline):
-    """``DDPMPipeline`` with a border of zeros around what the network sees, and its scheduler's
-    ``scale_model_input``.
+    """``DDPMPipeline`` with a border of zeros around what the network sees, its scheduler's
+    ``scale_model_input``, and the network for a step that evaluates it again.
     """
 
     model_cpu_offload_seq: Any = "unet"
@@ -56,7 +56,7 @@ class NoiseregPipeline(DiffusionPipeline):
         x = scheduler.init_noise_sigma * z
         for t in self.progress_bar(scheduler.timesteps):
             out = self._network(scheduler.scale_model_input(x, t), t)
-            x = scheduler.step(out, t, x, generator=generator).prev_sample
+            x = scheduler.step(out, t, x, generator=generator, network=self._network).prev_sample
         images: Any = (x / 2 + 0.5).clamp(0, 1)
         if output_type != "pt":
             images = images.cpu().permute(0, 2, 3, 1).float().numpy()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,12 +37,15 @@ from noisereg.api import (
     per_sample,
 )
 from noisereg.diffusion import compatible
+from noisereg.diffusion.adjust import adjusted, constant
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.law import add_noise, network_time, time_from_network
 from noisereg.diffusion.loss import read
+from noisereg.diffusion.sample import Predict
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
+from noisereg.runs.sampling import build_clip
 from noisereg.store import cache_dir
 
 LEARNT = "noise.safetensors"
@@ -90,17 +93,23 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         time_input: TimeInput = "index",
         predicts: Literal["target", "white"] = "target",
         start: Literal["white", "coloured"] = "white",
+        eps_scale: float = 1.0,
+        clip: str | dict[str, Any] = "none",
         num_train_timesteps: int = 1000,
         beta_schedule: str = OURS,
     ) -> None:
-        """``shape``: one sample's, (C, H, W). ``solver``: one evaluation a step; the η of ``ddim``
-        is the process's own where neither it nor :meth:`step` is given one. ``grid``: the noise's
-        and process's own where None.
+        """``shape``: one sample's, (C, H, W). ``solver``: the η of ``ddim`` is the process's own
+        where neither it nor :meth:`step` is given one; one of two evaluations a step (``heun``)
+        needs the network in :meth:`step`, which ``NoiseregPipeline`` gives it. ``grid``: the
+        noise's and process's own where None.
 
         ``predicts``: ``target``, what noisereg trains a network to; ``white``, the white noise
         that :meth:`add_noise` was given, which is what diffusers' own training script trains one
         to (``--prediction_type epsilon``). ``start``: what sampling starts from; ``coloured`` if
-        the caller makes x_1 himself. ``num_train_timesteps`` is 1000, whatever the process's T.
+        the caller makes x_1 himself. ``eps_scale``, a factor of ε̂, and ``clip``, of x̂0
+        (``static``, ``dynamic:percentile=0.995``), are those of sampling
+        (:mod:`noisereg.diffusion.adjust`). ``num_train_timesteps`` is 1000, whatever the process's
+        T.
         """
         for name, value, known in (
             ("predicts", predicts, ("target", "white")),
@@ -137,10 +146,12 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         self.diffusion.requires_grad_(False)
         self.solver: Solver = _built("solver", solver, Context())
         self._own_eta = "eta" not in _spec(solver).params or _spec(solver).params["eta"] == "auto"
-        if self.solver.evaluations != 1:
+        self._scale = None if eps_scale == 1 else constant(made_process, eps_scale)
+        self._clip = build_clip(_spec(clip))
+        if predicts == "white" and (self._scale or self._clip):
             raise NoiseregError(
-                f"solver {_spec(solver).name} evaluates the network {self.solver.evaluations} "
-                "times a step; a scheduler is given one output: expected ddim or dpmpp-2m"
+                "`eps_scale` and `clip` change ε̂, and with `predicts=white` it is read from the "
+                "network's white noise at each time anew; expected predicts=target"
             )
         z = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -232,16 +243,19 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         generator: torch.Generator | list[torch.Generator] | None = None,
         variance_noise: Tensor | None = None,
         return_dict: bool = True,
+        network: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> NoiseSchedulerOutput | tuple[Tensor, Tensor | None]:
         """From x_t, ``sample`` (B, C, H, W), to x at the next of the times, by the network's
         output.
 
         ``eta`` replaces that of the solver; ``variance_noise``: white noise in place of a draw
-        from ``generator``.
+        from ``generator``. ``network``: (input (B, C, H, W), timesteps (B,)) → output, for a
+        solver that evaluates it within a step.
 
         Raises:
             NoiseregError: for a timestep that :meth:`set_timesteps` did not give, an output of
-                another size, and an η that the solver or the noise does not take.
+                another size, an η that the solver or the noise does not take, and a solver that
+                needs the ``network``, which diffusers' pipelines do not give.
         """
         if use_clipped_model_output:
             raise NoiseregError("`use_clipped_model_output`: x̂0 is not clipped; leave it out")
@@ -254,9 +268,27 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         t, s = list(pairwise(self._times))[place - self._colours_start]
         times = torch.tensor([[t], [s]], dtype=torch.float64, device=sample.device)
         at, to = times.expand(2, len(sample))
-        here = self._read(model_output, sample, at)
         solver = self._solver(eta)
-        noise = self.diffusion.noise
+        if solver.evaluations != 1 and network is None:
+            raise NoiseregError(
+                f"solver {_spec(self.config.solver).name} evaluates the network "
+                f"{solver.evaluations} times a step, and this pipeline gives one output; expected "
+                "ddim or dpmpp-2m, or NoiseregPipeline (noisereg.exchange.pipeline)"
+            )
+        process, noise = self.diffusion.process, self.diffusion.noise
+
+        def predicted(evaluate: Callable[[Tensor, Tensor], Tensor]) -> Predict:
+            """As the solver sees it."""
+            return adjusted(
+                lambda x, t: self._read(evaluate(x, t), x, t), process, self._scale, self._clip
+            )
+
+        def again(x: Tensor, t: Tensor) -> Tensor:
+            assert network is not None
+            told = network_time(t, self.config.time_input)
+            return network(self.scale_model_input(x, told), told)
+
+        here = predicted(lambda x, t: model_output)(sample, at)
 
         def fresh() -> Tensor:
             if variance_noise is not None:
@@ -272,9 +304,9 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
                 s=to,
                 here=here,
                 history=tuple(self._history),
-                process=self.diffusion.process,
+                process=process,
                 noise=_WhitePredicted(noise) if self.config.predicts == "white" else noise,
-                predict=_one_output,
+                predict=predicted(again),
                 fresh=fresh,
                 last=s == 0.0,
             )
@@ -415,10 +447,6 @@ class _WhitePredicted(Noise):
     def transport(self, eps: Tensor, heads: Tensor | None, t: Tensor, s: Tensor) -> Tensor:
         assert heads is not None
         return self.noise.color(self.noise.named(heads, tuple(heads.shape[1:])), s)
-
-
-def _one_output(x: Tensor, t: Tensor) -> Prediction:
-    raise NoiseregError("a scheduler is given one output of the network a step; expected no more")
 
 
 def _spec(given: str | dict[str, Any]) -> Spec:

@@ -14,6 +14,7 @@ from noisereg.errors import NoiseregError
 from noisereg.noises.white import WhiteNoise
 from noisereg.ownership import new_folder
 from noisereg.plugins.registry import registry
+from noisereg.plugins.spec import Spec
 from noisereg.runs.build import Parts
 from noisereg.runs.run import Run
 from noisereg.runs.sampling import build_solver, solver_params
@@ -26,7 +27,8 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
     DDPM with white noise becomes a ``DDPMPipeline`` (``DDIMPipeline`` where the run samples with η
     = 0) of diffusers' own classes; the rest a ``DDPMPipeline`` with our
     :class:`noisereg.exchange.scheduler.NoiseScheduler`, or our
-    :class:`noisereg.exchange.pipeline.NoiseregPipeline` where images are padded.
+    :class:`noisereg.exchange.pipeline.NoiseregPipeline` where images are padded, the network's
+    input is scaled or a step evaluates it twice.
 
     Raises:
         NoiseregError: for a folder that is not empty, and for a run that no such folder could
@@ -55,22 +57,29 @@ def pipeline_of(parts: Parts) -> Any:
     """
     from diffusers.models.unets.unet_2d import UNet2DModel
 
+    config = parts.config
     if not isinstance(getattr(parts.denoiser, "unet", None), UNet2DModel):
         raise NoiseregError(
-            f"denoiser {parts.config.denoiser.name} is not one of diffusers'; only runs with "
+            f"denoiser {config.denoiser.name} is not one of diffusers'; only runs with "
             "`denoiser=unet` can be exported"
         )
     if parts.task.channels or parts.task.classes:
         raise NoiseregError(
-            f"task {parts.config.task.name}: diffusers' pipelines of a UNet2DModel pass no "
+            f"task {config.task.name}: diffusers' pipelines of a UNet2DModel pass no "
             "condition; only unconditional runs "
             "can be exported"
         )
     if parts.decode is not None:
         raise NoiseregError(
-            f"data {parts.config.data.name}: samples are decoded from latents, which diffusers' "
+            f"data {config.data.name}: samples are decoded from latents, which diffusers' "
             "pipelines of a UNet2DModel do "
             "not do"
+        )
+    if isinstance(config.sample.eps_scale, Spec):
+        raise NoiseregError(
+            f"sample.eps_scale {config.sample.eps_scale.label()}: the factor of ε̂ is measured on "
+            "the run's own data, which an exported folder has not; only runs with a number there "
+            "can be exported"
         )
     return _plain(parts) or _scheduled(parts)
 
@@ -81,22 +90,25 @@ def _plain(parts: Parts) -> Any:
 
     network, sample = cast(Any, parts.denoiser), parts.config.sample
     config = scheduler_config(parts.process)
-    same = (
-        config is not None and config["num_train_timesteps"] == 1000
-    )  # told the index, of a thousand
     if (
-        not same
+        config is None
+        or config["num_train_timesteps"] != 1000  # told the index, of a thousand
+        or 1000 % sample.steps  # else its times are rounded
         or not isinstance(parts.noise, WhiteNoise)
         or network.time_input != "index"
         or any(network.padding)
         or (sample.solver.name, sample.grid.name) != ("ddim", "uniform")
-        or sample.eta not in (0, 1)
+        or (sample.eps_scale, sample.clip.name) != (1, "none")
     ):
         return None
     if sample.eta == 0 and not parts.process.extra_heads:
-        config = {k: v for k, v in config.items() if k != "variance_type"}  # type: ignore[union-attr]
+        config = {k: v for k, v in config.items() if k != "variance_type"}
         return DDIMPipeline(network.unet, DDIMScheduler(**config))
-    return DDPMPipeline(network.unet, DDPMScheduler(**config))  # type: ignore[arg-type]
+    # On the step to 0 we add no noise. diffusers' variance there is 0 too if it is the
+    # posterior's; others are not, but in as many steps as there are indices it adds none.
+    if sample.eta == 1 and (config["variance_type"] == "fixed_small" or sample.steps == 1000):
+        return DDPMPipeline(network.unet, DDPMScheduler(**config))
+    return None
 
 
 def _scheduled(parts: Parts) -> Any:
@@ -107,33 +119,28 @@ def _scheduled(parts: Parts) -> Any:
     from noisereg.exchange.scheduler import NoiseScheduler
 
     network: Any = parts.denoiser
-    solver, grid = _sampling(parts)
+    settings = parts.config.sample
+    solver = build_solver(settings, registry())
     scheduler = NoiseScheduler(
         parts.shape,
         noise=parts.config.noise.model_dump(mode="json"),
         process=parts.config.process.model_dump(mode="json"),
-        solver=solver,
-        grid=grid,
+        solver={
+            "name": settings.solver.name,
+            "params": solver_params(settings, registry()),
+        },
+        grid=settings.grid.model_dump(mode="json"),
         time_input=network.time_input,
+        eps_scale=settings.eps_scale,
+        clip=settings.clip.model_dump(mode="json"),
     )
-    scheduler.diffusion.load_state_dict(parts.diffusion.state_dict())
+    learnt = parts.diffusion.state_dict()
+    scheduler.diffusion.load_state_dict(
+        {name: learnt[name] for name in scheduler.diffusion.state_dict()}
+    )
     scaled = parts.process.input_scale(torch.full((1,), 0.5, dtype=torch.float64)) is not None
-    pipeline = NoiseregPipeline if scaled or any(network.padding) else DDPMPipeline
-    return pipeline(network.unet, scheduler)
-
-
-def _sampling(parts: Parts) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The run's solver with its η, and its grid. One that evaluates the network more than once a
-    step is no scheduler's: ``ddim`` on its own grid stands for it.
-    """
-    settings = parts.config.sample
-    solver = build_solver(settings, registry())
-    if solver.evaluations != 1:
-        return {"name": "ddim", "params": {"eta": settings.eta}}, None
-    return (
-        {"name": settings.solver.name, "params": solver_params(settings, registry())},
-        settings.grid.model_dump(mode="json"),
-    )
+    ours = scaled or any(network.padding) or solver.evaluations != 1
+    return (NoiseregPipeline if ours else DDPMPipeline)(network.unet, scheduler)
 
 
 def _readme(run: Run, parts: Parts, pipeline: Any) -> str:
@@ -148,9 +155,8 @@ def _readme(run: Run, parts: Parts, pipeline: Any) -> str:
         lines.append("import noisereg.exchange.scheduler  # diffusers then finds it")
     if given:
         more = "It needs noisereg installed (pip install noisereg), and samples as the run does."
-        asked = parts.config.sample.solver.name
-        if asked != (used := pipeline.scheduler.config.solver["name"]):
-            more += f" The run's solver {asked} is no scheduler of one output a step: {used} is."
+        if sources := [record.source for record in parts.config.plugins]:
+            more += f" So are its plugins: set NOISEREG_PLUGINS={','.join(sources)} before."
     lines += [
         f"pipe = {name}.from_pretrained(folder)",
         f"images = pipe(batch_size=4, num_inference_steps={steps}).images",

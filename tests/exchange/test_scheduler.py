@@ -274,7 +274,8 @@ def test_a_pipeline_keeps_it(tmp_path):
     ("given", "said"),
     [
         ({"noise": "blu"}, "did you mean 'blue'"),
-        ({"solver": "heun"}, "evaluates the network 2 times"),
+        ({"predicts": "white", "clip": "static"}, "expected predicts=target"),
+        ({"clip": "statik"}, "did you mean 'static'"),
         ({"predicts": "epsilon"}, "predicts=epsilon: expected target or white"),
         ({"predicts": "white", "process": "iadb"}, "no signal is left"),
         ({"predicts": "white", "process": "ddpm:variance=learned"}, "one block"),

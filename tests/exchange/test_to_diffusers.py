@@ -61,15 +61,20 @@ def test_ddim_pipeline_gives_equal_samples_for_equal_latents(
 def test_ddpm_pipeline_gives_equal_samples_for_equal_latents(
     train, tmp_path, monkeypatch, variance
 ):
+    """diffusers adds noise on the step to 0 by another variance than the posterior's, unless it
+    takes as many steps as there are indices: else it is our scheduler that samples as the run.
+    """
     from diffusers import DDPMPipeline
 
-    run = train("run", process=f"ddpm:target=v,variance={variance}")
+    steps = 10 if variance == "beta-tilde" else 1000
+    run = train(
+        "run", process=f"ddpm:target=v,variance={variance}", sample={"steps": steps, "num": 1}
+    )
     assert export(run, tmp_path / "out") == "DDPMPipeline"
-    steps = 10
     mine, latents = ours(run, steps, 1.0)
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "out")
-    # Ours adds no noise on the step to 0; theirs does unless it ends at index 0, which ten steps
-    # do not.
+    pipeline.set_progress_bar_config(disable=True)
+    assert not isinstance(pipeline.scheduler, NoiseScheduler)
     fed(
         monkeypatch,
         [*latents, torch.zeros_like(latents[0])],
@@ -77,6 +82,13 @@ def test_ddpm_pipeline_gives_equal_samples_for_equal_latents(
         "schedulers.scheduling_ddpm",
     )
     close(mine, pipeline(batch_size=COUNT, num_inference_steps=steps, output_type="pt").images)
+
+
+@pytest.mark.parametrize("variance", ["beta", "learned"])
+def test_in_fewer_steps_another_variance_needs_our_scheduler(train, tmp_path, variance):
+    run = train("run", process=f"ddpm:target=v,variance={variance}")
+    assert export(run, tmp_path / "out") == "DDPMPipeline"
+    assert "import noisereg.exchange.scheduler" in (tmp_path / "out/README.md").read_text()
 
 
 def test_either_pipeline_loads_the_folder(train, tmp_path):
@@ -163,11 +175,13 @@ def test_an_eta_between_those_of_ddim_and_ddpm_is_kept(train, tmp_path):
     assert scheduler.config.solver["params"]["eta"] == 0.5
 
 
-def test_a_solver_of_two_evaluations_is_replaced_and_the_readme_says_so(train, tmp_path):
+def test_a_solver_of_two_evaluations_is_our_pipelines(train, tmp_path):
+    from diffusers import DDPMPipeline
+
     run = train("run", process="iadb", sample={"solver": "heun", "steps": 2})
-    assert export(run, tmp_path / "out") == "DDPMPipeline"
-    said = (tmp_path / "out/README.md").read_text()
-    assert "The run's solver heun is no scheduler of one output a step: ddim is." in said
+    assert export(run, tmp_path / "out") == "NoiseregPipeline"
+    with pytest.raises(NoiseregError, match="evaluates the network 2 times a step"):
+        DDPMPipeline.from_pretrained(tmp_path / "out")(num_inference_steps=2)
 
 
 def test_what_the_readme_of_a_folder_says_runs(train, tmp_path):
