@@ -147,6 +147,19 @@ def test_an_upload_that_fails_is_said_and_made_up_for(url, monkeypatch):
     assert whole <= set(stored(url))
 
 
+def test_a_new_run_starts_from_one_in_a_store(url, tmp_path):
+    parent = noisereg.train(out=url, **RUN)
+    another_machine()
+    given = {**RUN, "train": {**RUN["train"], "steps": 1}, "optim": {"lr": 1e-30}}
+    run = noisereg.train(out=tmp_path / "new", parent=f"{url}@4", **given)
+    # With both strokes, and not the working copy.
+    assert noisereg.load(run.path).config.dump()["parent"]["path"] == url
+    weights = noisereg.load(url).checkpoint(4).weights(ema=False)
+    new = run.checkpoint().weights(ema=False)
+    assert all((weights[k] - v).abs().max() < 1e-9 for k, v in new.items())
+    assert parent.path != run.path
+
+
 def test_a_folder_cannot_send_itself_anywhere(tmp_path):
     """Only what this process was given as an address is uploaded."""
     remote._copies.clear()

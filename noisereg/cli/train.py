@@ -75,14 +75,15 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Start from a pretrained diffusers U-Net, or a pipeline's folder."
+            metavar="DIR",
+            help="Start from a pretrained U-Net: of diffusers, a pipeline, an export, or a run.",
         ),
     ] = None,
     parent: Annotated[
         str | None,
         typer.Option(
             "--from",
-            metavar="RUN[@STEP]",
+            metavar="RUN[@STEP|@best]",
             help="A new run from another run's weights, with its settings but for those given.",
         ),
     ] = None,

@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -38,6 +39,7 @@ from noisereg.plugins.registry import (
 from noisereg.plugins.spec import Spec, flatten, set_dotted
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml
+from noisereg.remote import address, is_remote
 
 SECTION_KIND: dict[str, Kind] = {
     "data": "dataset",
@@ -83,7 +85,9 @@ class InitRecord(Section):
     unchanged, or not at all.
     """
 
-    path: Path = Field(description="folder of a diffusers UNet2DModel, or of a pipeline with one")
+    path: Path = Field(
+        description="folder of a diffusers UNet2DModel, of a pipeline with one, or of a run"
+    )
     sha256: str = Field("", description="of its configuration and weights; empty: as they are")
 
     @model_validator(mode="before")
@@ -93,10 +97,13 @@ class InitRecord(Section):
 
 
 class ParentRecord(Section):
-    """The run whose weights a run starts from (``train --from RUN[@STEP]``)."""
+    """The run whose weights a run starts from (``train --from RUN[@STEP|@best]``)."""
 
-    path: Path = Field(description="folder of the run")
-    step: int | None = Field(None, ge=0, description="of its checkpoint; null: the newest")
+    path: Path = Field(description="folder of the run, or its address")
+    step: Annotated[int, Field(ge=0)] | Literal["best"] | None = Field(
+        None,
+        description="of its checkpoint; best: that which train.keep_best kept; null: the newest",
+    )
     sha256: str = Field("", description="of its weights; empty: as they are")
     updates: int = Field(
         0, ge=0, description="optimiser steps behind the averaged weights it starts with"
@@ -108,7 +115,14 @@ class ParentRecord(Section):
         if not isinstance(value, str | Path):
             return value
         path, at, step = str(value).rpartition("@")
+        if at and step == "best":
+            return {"path": path, "step": step}
         return {"path": path, "step": int(step)} if at and step.isdecimal() else {"path": value}
+
+    @field_serializer("path")
+    def _whole(self, path: Path) -> str:
+        """An address with both its strokes."""
+        return address(path) if is_remote(path) else str(path)
 
 
 class TrainConfig(Section):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,14 +172,17 @@ def between(latents: Tensor, steps: int) -> Tensor:
     return torch.stack(rows, 1).flatten(0, 1).to(latents.dtype)
 
 
-def npz_bytes(samples: Tensor, shape: Sequence[int] = ()) -> bytes:
+def npz_bytes(samples: Tensor, shape: Sequence[int] = (), names: Sequence[str] = ()) -> bytes:
     """``samples``: uint8 (N, H, W, C); float32 (N, D) for points, (N, C, H, W) for latents; with
-    ``shape`` in place of N.
+    ``shape`` in place of N. ``names``, if there are any: (N,) text.
     """
     array = samples.permute(0, 2, 3, 1) if samples.dtype == torch.uint8 else samples
     array = array.reshape(*(shape or array.shape[:1]), *array.shape[1:])
     buffer = io.BytesIO()
-    np.savez(buffer, samples=array.contiguous().cpu().numpy())
+    arrays: dict[str, Any] = {"samples": array.contiguous().cpu().numpy()}
+    if names:
+        arrays["names"] = np.array(names)
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -232,22 +238,30 @@ def names_of_inputs(folder: Path, num: int) -> list[str]:
 
     found = [Path(file).relative_to(folder).with_suffix("") for file in find_images(folder)]
     plain = ["-".join(path.parts) for path in found]
-    unique = [name if plain.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(plain)]
-    count = len(unique)
+    times = Counter(plain)
+    taken, names = {name for name in plain if times[name] == 1}, []
+    for name in plain:
+        numbers = itertools.count()
+        own = name
+        while times[name] > 1 and (own == name or own in taken):
+            own = f"{name}-{next(numbers)}"
+        taken.add(own)
+        names.append(own)
+    count = len(names)
     rounds = [f"round{k // count}-" if k >= count else "" for k in range(num)]
-    return [before + unique[k % count] for k, before in enumerate(rounds)]
+    return [before + names[k % count] for k, before in enumerate(rounds)]
 
 
 def write_samples(samples: Tensor, path: Path, names: Sequence[str] = ()) -> None:
     """Write uint8 images, float points or latents as ``path``'s ending says; single PNGs under
-    ``names`` where they are given, else numbered.
+    ``names`` where they are given, else numbered. An .npz holds the ``names`` (N,) as such.
 
     Raises:
         NoiseregError: if it cannot be written, or for single PNGs of points.
     """
     ending = path.suffix.lower()
     if ending == ".npz":
-        write_atomically(path, npz_bytes(samples))
+        write_atomically(path, npz_bytes(samples, names=names))
     elif ending == ".png":
         write_atomically(path, picture(samples))
     elif samples.dtype != torch.uint8:

@@ -1,14 +1,16 @@
-"""A new run from another run's weights (``train --from RUN[@STEP]``)."""
+"""A new run from another run's weights (``train --from RUN[@STEP|@best]``)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from noisereg.errors import NoiseregError
+from noisereg.remote import is_remote, local_or_copy
 from noisereg.runs import checkpoint, checkpoint_files
 from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import Checkpoint
@@ -25,7 +27,7 @@ def continued(config: Config, old: Config) -> Config:
     asked, had = config.parent, old.parent
     if asked is None or had is None or asked.path != had.path:
         return config
-    same_step = asked.step in (None, had.step)
+    same_step = asked.step in (None, "best", had.step)  # which was the best is recorded
     return config.model_copy(update={"parent": had}) if same_step else config
 
 
@@ -41,7 +43,8 @@ def start(parts: Parts, note: Callable[[str], None]) -> Checkpoint | None:
     record, config, weights = open_parent(parts.config.parent, note)
     parts.notes += inherit(parts.objective, parts.config, config, weights)
     parts.config = parts.config.model_copy(update={"parent": record})
-    parts.lines["weights"] = f"of {shown(record.path)}, step {weights.step:,}"
+    run = weights.path.parent.parent
+    parts.lines["weights"] = f"of {shown(run)}, step {weights.step:,}"
     return weights
 
 
@@ -54,33 +57,49 @@ def open_parent(
         NoiseregError: for a folder that holds no run, a step it has no whole checkpoint of, or one
         that has changed since it was recorded.
     """
-    path = record.path.expanduser()
-    if not (path / "config.yaml").is_file():
-        raise NoiseregError(f"`parent={path}` holds no run; expected the folder of one")
-    config = read_complete(path / "config.yaml")
-    folder = path / "checkpoints"
-    if record.step is None:
+    path = record.path
+    place, run = _opened(path)
+    config = read_complete(run / "config.yaml")
+    folder = run / "checkpoints"
+    step = checkpoint_files.best_step(folder) if record.step == "best" else record.step
+    if step is None:
         weights = checkpoint.latest(folder, note)
-    elif record.step in checkpoint_files.steps_in(folder):
-        weights = Checkpoint.open(folder / name_of(record.step))
+    elif step in checkpoint_files.steps_in(folder):
+        weights = Checkpoint.open(folder / name_of(step))
     else:
         weights = None
     if weights is None:
         have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
-        asked = "whole checkpoint" if record.step is None else f"checkpoint of step {record.step}"
-        raise NoiseregError(f"`parent={path}` has no {asked}; there are: {have}")
+        asked = "whole checkpoint" if step is None else f"checkpoint of step {step}"
+        raise NoiseregError(f"`parent={place}` has no {asked}; there are: {have}")
     digest = weights.sha256["model.safetensors"]
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
-            f"`parent={path}@{weights.step}` has changed since this configuration recorded it "
+            f"`parent={place}@{weights.step}` has changed since this configuration recorded it "
             f"(its SHA-256 was {record.sha256[:12]}… and is {digest[:12]}…); take parent.sha256 "
             "out of the configuration to start from what it is"
         )
     before = config.parent.updates if config.parent else 0
     resolved = ParentRecord(
-        path=path.absolute(), step=weights.step, sha256=digest, updates=before + weights.step
+        path=path if is_remote(path) else run.absolute(),
+        step=weights.step,
+        sha256=digest,
+        updates=before + weights.step,
     )
     return resolved, config, weights
+
+
+def _opened(path: Path) -> tuple[str, Path]:
+    """A run as the user names it, and its folder, which of an address is the working copy.
+
+    Raises:
+        NoiseregError: if there is no run.
+    """
+    folder = local_or_copy(path.expanduser())
+    place = shown(folder) if is_remote(path) else str(folder)
+    if not (folder / "config.yaml").is_file():
+        raise NoiseregError(f"`parent={place}` holds no run; expected the folder of one")
+    return place, folder
 
 
 def inherit(objective: Objective, config: Config, parent: Config, found: Checkpoint) -> list[str]:
@@ -155,10 +174,8 @@ def base_of(parent: str, changed: set[str]) -> dict[str, Any]:
     Raises:
         NoiseregError: if there is no run.
     """
-    path = ParentRecord.model_validate(parent).path.expanduser()
-    if not (path / "config.yaml").is_file():
-        raise NoiseregError(f"`parent={parent}`: {path} holds no run; expected the folder of one")
-    values = read_complete(path / "config.yaml").dump()
+    _, run = _opened(ParentRecord.model_validate(parent).path)
+    values = read_complete(run / "config.yaml").dump()
     for key in ("init", "parent"):
         values.pop(key, None)
     values.get("optim", {}).pop("horizon", None)

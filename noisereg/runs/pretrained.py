@@ -1,41 +1,138 @@
-"""Starting from a pretrained diffusers U-Net (``train --init DIR``)."""
+"""Starting from a pretrained U-Net: a folder of diffusers', or a run (``train --init DIR``)."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.reading import read_json
-from noisereg.runs.config import Config, InitRecord
+from noisereg.runs.config import Config, InitRecord, read_complete
+from noisereg.runs.records import read_environment
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from noisereg.api import Process
     from noisereg.runs.build import Parts
+    from noisereg.runs.checkpoint import Checkpoint
 
 EXPECTED = "expected what UNet2DModel.save_pretrained or a pipeline's save_pretrained writes"
+PREFIX = "denoiser.unet."
+"""Of the network's weights among a run's."""
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """What a network's output channels are: the target, then heads of the process and of the
+    noise.
+    """
+
+    process: int
+    noise: int
+
+    @property
+    def total(self) -> int:
+        return 1 + self.process + self.noise
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a network of noisereg's was trained for."""
+
+    noise: Spec
+    process: Spec
+    shape: tuple[int, ...]
+
+    @functools.cached_property
+    def built(self) -> Process:
+        """The process, without its noise: what its output means."""
+        params, ctx = self.process.params, Context(shape=self.shape)
+        return registry().build("process", self.process.name, params, ctx)
+
+    def same_process(self, other: Process) -> bool:
+        """Whether the target of one network is that of both."""
+        import torch
+
+        own = self.built
+        t = torch.arange(1, 101, dtype=torch.float64) / 100
+        x0, eps = torch.ones(100, 1).double(), 2 * torch.ones(100, 1).double()
+        pairs = (
+            (own.signal_scale(t), other.signal_scale(t)),
+            (own.noise_scale(t), other.noise_scale(t)),
+            (own.target(x0, eps, t), other.target(x0, eps, t)),
+        )
+        return all(torch.allclose(mine, theirs, rtol=0, atol=1e-6) for mine, theirs in pairs)
+
+
 class Pretrained:
+    """A network to start from."""
+
+    path: Path
+    channels: int
+    """Of the images that it was trained on."""
+    inputs: int
+    """Channels with those of a condition."""
+    outputs: int
+    labels: int
+    """Rows of its embedding of labels; 0: none."""
+    denoiser: Spec
+    """The component that is this network."""
+    scheduler: dict[str, Any]
+    """Of a pipeline's scheduler; empty where there is none."""
+    trained: Trained | None = None
+
+    def blocks(self, wanted: Blocks) -> Blocks | None:
+        """What its output is; None where that is not known. ``wanted`` is the run's."""
+        count = self.outputs // self.channels
+        if self.outputs % self.channels:
+            return None
+        if self.trained:
+            own = self.trained.built.extra_heads
+            return Blocks(own, count - 1 - own) if count > own else None
+        learned = self.scheduler.get("variance_type") == "learned_range"
+        if count == 1 or (count == 2 and learned) or count == 1 + wanted.process:
+            return Blocks(count - 1, 0)
+        return None
+
+    def sha256(self) -> str:
+        """Of its configuration and weights."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, Tensor]:
+        """By the names that diffusers gives them.
+
+        Raises:
+            NoiseregError: if they are missing or damaged.
+        """
+        raise NotImplementedError
+
+    def check_same(self, parts: Parts) -> None:
+        """That the run's network is of the same architecture.
+
+        Raises:
+            NoiseregError: names what differs.
+        """
+        raise NotImplementedError
+
+
+class PretrainedFolder(Pretrained):
     """A folder of a ``UNet2DModel``, or of a pipeline with one; nothing but its JSON has been
     read.
     """
 
-    path: Path
-    config: dict[str, Any]
-    scheduler: dict[str, Any]
-    """Of a pipeline's noise scheduler; empty where there is none."""
-
-    @classmethod
-    def open(cls, path: Path) -> Pretrained:
+    def __init__(self, path: Path) -> None:
         """
         Raises:
-            NoiseregError: for a folder that holds no such network.
+            NoiseregError: for a folder that holds no such network, and for a scheduler of ours
+            that does not say what it was trained for.
         """
         path = path.expanduser()
         folder = path / "unet" if (path / "unet" / "config.json").is_file() else path
@@ -44,17 +141,42 @@ class Pretrained:
             name = config["_class_name"]
         except (NoiseregError, KeyError, TypeError):
             raise NoiseregError(
-                f"`init={path}` holds no diffusers U-Net (no config.json of one); {EXPECTED}"
+                f"`init={path}` holds no diffusers U-Net (no config.json of one) and no run; "
+                f"{EXPECTED}, or the folder of a run"
             ) from None
         if name != "UNet2DModel":
             raise NoiseregError(
                 f"`init={path}` holds the network {name}; expected a UNet2DModel, which is told "
                 "x_t, t and labels"
             )
-        scheduler: dict[str, Any] = {}
+        self.path, self.config = folder, config
+        self.channels = self.inputs = config.get("in_channels", 3)
+        self.outputs = config.get("out_channels", 3)
+        self.labels = config.get("num_class_embeds") or 0
+        self.scheduler = {}
         if (file := path / "scheduler" / "scheduler_config.json").is_file():
-            scheduler = read_json(file)
-        return cls(folder, config, scheduler)
+            self.scheduler = read_json(file)
+        sizes = (self.inputs, self.outputs, self.labels)
+        if not all(type(size) is int for size in sizes) or not isinstance(self.scheduler, dict):
+            raise NoiseregError(f"`init={path}`: its config.json is damaged; {EXPECTED}")
+        self.time_input = ""
+        """What it was told about time; empty where that is not known."""
+        if self.scheduler.get("_class_name") == "NoiseScheduler":
+            try:
+                noise, process = (
+                    Spec.model_validate(self.scheduler[key]) for key in ("noise", "process")
+                )
+                self.trained = Trained(noise, process, tuple(self.scheduler["shape"]))
+                self.time_input = self.scheduler["time_input"]
+            except (KeyError, TypeError, ValueError):
+                raise NoiseregError(
+                    f"{file} does not say for which noise and process the network was trained; "
+                    "expected what noisereg export writes"
+                ) from None
+        told = {"time_input": self.time_input} if self.time_input else {}
+        self.denoiser = Spec(
+            name="diffusers-unet", params={"architecture": self.architecture, **told}
+        )
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -64,7 +186,6 @@ class Pretrained:
         return {k: v for k, v in self.config.items() if k not in OURS and not k.startswith("_")}
 
     def sha256(self) -> str:
-        """Of its configuration and weights."""
         digest = hashlib.sha256()
         for file in sorted([self.path / "config.json", *self.path.glob("*.safetensors")]):
             digest.update(file.name.encode())
@@ -74,11 +195,7 @@ class Pretrained:
         return digest.hexdigest()
 
     def weights(self) -> dict[str, Tensor]:
-        """By name; diffusers renames those of old versions. Pickled weights are not read.
-
-        Raises:
-            NoiseregError: if they are missing, damaged or pickled.
-        """
+        """diffusers renames those of old versions. Pickled ones are not read."""
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         try:
@@ -93,14 +210,95 @@ class Pretrained:
             ) from None
         return model.float().state_dict()
 
+    def check_same(self, parts: Parts) -> None:
+        from noisereg.denoisers.diffusers_unet import OURS
+
+        network: Any = parts.denoiser
+        name = parts.config.denoiser.name
+        own = {
+            k: _plain(v)
+            for k, v in network.unet.config.items()
+            if k not in OURS and not k.startswith("_")
+        }
+        theirs = {k: _plain(v) for k, v in self.architecture.items()}
+        if self.time_input:
+            own["time_input"], theirs["time_input"] = network.time_input, self.time_input
+        for key in own.keys() & theirs.keys() - {"dropout", "mid_block_type"}:
+            if own[key] != theirs[key]:
+                raise NoiseregError(
+                    f"`init={self.path}` has {key} {theirs[key]} and this run's {name} has "
+                    f"{own[key]}; leave `denoiser` on auto "
+                    "to take the folder's"
+                )
+
+
+class PretrainedRun(Pretrained):
+    """A run with a U-Net: the averaged weights of its newest whole checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            NoiseregError: for a run that has no checkpoint, or another network.
+        """
+        from noisereg.runs import checkpoint
+
+        self.path = path.expanduser()
+        run = read_complete(self.path / "config.yaml")
+        shape = tuple(read_environment(self.path)["shape"])
+        self.trained = Trained(run.noise, run.process, shape)
+        self.denoiser, self.scheduler = run.denoiser, {}
+        found = checkpoint.latest(self.path / "checkpoints", lambda _: None)
+        if found is None:
+            raise NoiseregError(f"`init={path}` is a run without a whole checkpoint; train it on")
+        self.checkpoint: Checkpoint = found
+        weights = self.weights()
+        if "conv_out.weight" not in weights:
+            raise NoiseregError(
+                f"`init={path}` is a run whose denoiser is {run.denoiser.name}, which cannot be "
+                "given new parts; expected one with a U-Net, or `parent`, which takes all of a run"
+            )
+        self.channels = shape[0]
+        self.inputs = weights["conv_in.weight"].shape[1]
+        self.outputs = len(weights["conv_out.weight"])
+        self.labels = len(weights.get("class_embedding.weight", ()))
+
+    def sha256(self) -> str:
+        spec = json.dumps(self.denoiser.model_dump(mode="json"), sort_keys=True)
+        digests = self.checkpoint.sha256["ema.safetensors"]
+        return hashlib.sha256(f"{spec} {digests}".encode()).hexdigest()
+
+    def weights(self) -> dict[str, Tensor]:
+        found = self.checkpoint.weights(ema=True)
+        return {k.removeprefix(PREFIX): v for k, v in found.items() if k.startswith(PREFIX)}
+
+    def check_same(self, parts: Parts) -> None:
+        own, theirs = parts.config.denoiser, self.denoiser
+        for key in sorted({*own.params, *theirs.params, "name"} - {"dropout", "preset"}):
+            mine, yours = (
+                spec.name if key == "name" else spec.params.get(key) for spec in (own, theirs)
+            )
+            if _plain(mine) != _plain(yours):
+                raise NoiseregError(
+                    f"`init={self.path}` has {key} {yours} and this run's {own.name} has {mine}; "
+                    "leave `denoiser` on auto to take the run's"
+                )
+
+
+def open_pretrained(path: Path) -> Pretrained:
+    """The network in a folder.
+
+    Raises:
+        NoiseregError: for a folder that holds none.
+    """
+    is_run = (path.expanduser() / "config.yaml").is_file()
+    return PretrainedRun(path) if is_run else PretrainedFolder(path)
+
 
 def denoiser_of(record: InitRecord) -> Spec:
     """The denoiser that ``--denoiser auto`` is for a run that starts from a network: that
     network.
     """
-    return Spec(
-        name="diffusers-unet", params={"architecture": Pretrained.open(record.path).architecture}
-    )
+    return open_pretrained(record.path).denoiser
 
 
 def continued(config: Config, old: Config) -> Config:
@@ -121,7 +319,8 @@ def initialise(parts: Parts) -> list[str]:
 
     Where the run's network is larger it starts as the pretrained one: new output channels (a
     noise's heads, a learned variance), new input channels (an image condition) and the embedding
-    of labels start at zero. Returns what the user should know, a line each.
+    of labels start at zero. What this run has no use for is left out. Returns what the user should
+    know, a line each.
 
     Raises:
         NoiseregError: for a folder that has changed since it was recorded, and for a network that
@@ -130,7 +329,7 @@ def initialise(parts: Parts) -> list[str]:
     record = parts.config.init
     if record is None:
         return []
-    pretrained = Pretrained.open(record.path)
+    pretrained = open_pretrained(record.path)
     digest = pretrained.sha256()
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
@@ -140,81 +339,112 @@ def initialise(parts: Parts) -> list[str]:
             "configuration to start from what it is"
         )
     network: Any = getattr(parts.denoiser, "unet", None)
-    _check_fits(pretrained, network, parts)
-    state = network.state_dict()
-    weights = _fitted(pretrained, state, parts)
+    blocks = _check_fits(pretrained, network, parts)
+    weights, notes = _fitted(pretrained, network.state_dict(), blocks, parts)
     network.load_state_dict(weights)
     parts.config = parts.config.model_copy(
         update={"init": record.model_copy(update={"sha256": digest})}
     )
     parts.lines["denoiser"] += f", from {record.path}"
-    return _notes(pretrained, parts)
+    return [*notes, *_notes(pretrained, parts)]
 
 
-def _check_fits(found: Pretrained, network: Any, parts: Parts) -> None:
+def _check_fits(found: Pretrained, network: Any, parts: Parts) -> Blocks:
+    """What the output of the pretrained network is."""
     from diffusers.models.unets.unet_2d import UNet2DModel
 
-    from noisereg.denoisers.diffusers_unet import OURS
-
-    name = parts.config.denoiser.name
     if not isinstance(network, UNet2DModel):
         raise NoiseregError(
-            f"`init={found.path}` is a U-Net and this run's denoiser is {name}; leave `denoiser` "
-            "on auto"
+            f"`init={found.path}` is a U-Net and this run's denoiser is "
+            f"{parts.config.denoiser.name}; leave `denoiser` on auto"
         )
-    own = {
-        k: _plain(v) for k, v in network.config.items() if k not in OURS and not k.startswith("_")
-    }
-    theirs = {k: _plain(v) for k, v in found.architecture.items()}
-    for key in own.keys() & theirs.keys() - {"dropout", "mid_block_type"}:
-        if own[key] != theirs[key]:
-            raise NoiseregError(
-                f"`init={found.path}` has {key} {theirs[key]} and this run's {name} has "
-                f"{own[key]}; leave `denoiser` on auto "
-                "to take the folder's"
-            )
+    found.check_same(parts)
     channels = parts.shape[0]
-    if found.config.get("in_channels", 3) != channels:
+    if found.channels != channels:
         raise NoiseregError(
-            f"`init={found.path}` was trained on images of {found.config.get('in_channels', 3)} "
+            f"`init={found.path}` was trained on images of {found.channels} "
             "channels and these have "
             f"{channels}"
         )
-    outputs = found.config.get("out_channels", 3)
-    if outputs not in (channels, channels * (1 + parts.process.extra_heads)):
+    blocks = found.blocks(_wanted(parts))
+    if blocks is None or blocks.noise < 0:
         raise NoiseregError(
-            f"`init={found.path}` predicts {outputs} channels and this process reads {channels}"
-            + (" of it; give `process=ddpm:variance=learned`" if outputs == 2 * channels else "")
+            f"`init={found.path}` predicts {found.outputs} channels and this process reads "
+            f"{channels}"
+            + (
+                " of it; give `process=ddpm:variance=learned`"
+                if found.outputs == 2 * channels
+                else ""
+            )
         )
-    embeds = found.config.get("num_class_embeds")
-    if embeds and embeds not in (parts.task.classes, parts.task.classes + 1):
+    if found.labels and found.labels not in (parts.task.classes, parts.task.classes + 1):
         raise NoiseregError(
-            f"`init={found.path}` was trained on {embeds} labels, and this run has "
+            f"`init={found.path}` was trained on {found.labels} labels, and this run has "
             f"{parts.task.classes or 'none'}; give "
             "`task=class` and data with as many"
         )
+    return blocks
 
 
-def _fitted(found: Pretrained, state: dict[str, Tensor], parts: Parts) -> dict[str, Tensor]:
-    """The pretrained weights in the shapes of ``state``; what is new is zero."""
-    weights = found.weights()
+def _wanted(parts: Parts) -> Blocks:
+    return Blocks(parts.process.extra_heads, parts.noise.extra_heads)
+
+
+def _taken(found: Pretrained, blocks: Blocks, parts: Parts) -> tuple[list[int], list[str]]:
+    """Which blocks of the pretrained output begin this run's, and, in words, what of it is left
+    out: by the run's blocks, −1 for one that starts at zero.
+    """
+    wanted, trained = _wanted(parts), found.trained
+    takes_process = wanted.process == blocks.process and (
+        trained is None or trained.process.name == parts.config.process.name
+    )
+    takes_noise = wanted.noise == blocks.noise and (
+        trained is not None and trained.noise.name == parts.config.noise.name
+    )
+    places = [0]
+    places += [1 + k if takes_process else -1 for k in range(wanted.process)]
+    places += [1 + blocks.process + k if takes_noise else -1 for k in range(wanted.noise)]
+    left = []
+    if blocks.process and not takes_process:
+        left.append("the heads of its process (a learned variance)")
+    if blocks.noise and not takes_noise:
+        left.append(f"the heads of its noise {trained.noise.name if trained else ''}".rstrip())
+    return places, left
+
+
+def _fitted(
+    found: Pretrained, state: dict[str, Tensor], blocks: Blocks, parts: Parts
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The pretrained weights in the shapes of ``state``, what is new at zero; and what is left
+    out, a line.
+    """
+    import torch
+
+    weights, channels = found.weights(), parts.shape[0]
+    places, left = _taken(found, blocks, parts)
+    for name in ("conv_out.weight", "conv_out.bias"):
+        if name in weights:
+            theirs = weights[name].reshape(blocks.total, channels, *weights[name].shape[1:])
+            new = torch.zeros_like(theirs[:1])
+            chosen = [new if k < 0 else theirs[k : k + 1] for k in places]
+            weights[name] = torch.cat(chosen).flatten(0, 1)
+    own_inputs = state["conv_in.weight"].shape[1]
+    if "conv_in.weight" in weights and found.inputs != own_inputs:
+        weights["conv_in.weight"] = weights["conv_in.weight"][:, :channels]
+        if found.inputs > channels:
+            left.append("the input channels of its condition")
     fitted: dict[str, Tensor] = {}
     for name, own in state.items():
-        theirs = weights.pop(name, None)
-        if theirs is None and name != "class_embedding.weight":
+        fitted[name] = own.new_zeros(own.shape)
+        if name not in weights:
+            if name == "class_embedding.weight":
+                continue
             raise NoiseregError(
                 f"`init={found.path}` has no weights called {name}; is it of another diffusers "
                 "version?"
             )
-        fitted[name] = own.new_zeros(own.shape)
-        if theirs is None:
-            continue
-        grows = name in (
-            "conv_out.weight",
-            "conv_out.bias",
-            "conv_in.weight",
-            "class_embedding.weight",
-        )
+        theirs = weights.pop(name)
+        grows = name in ("conv_in.weight", "class_embedding.weight")
         if theirs.shape != own.shape and not grows:
             raise NoiseregError(
                 f"`init={found.path}`: {name} is {tuple(theirs.shape)} and this run's is "
@@ -225,7 +455,7 @@ def _fitted(found: Pretrained, state: dict[str, Tensor], parts: Parts) -> dict[s
         raise NoiseregError(
             f"`init={found.path}`: this run's network has no {next(iter(weights))}"
         )
-    return fitted
+    return fitted, [f"of {found.path} are left out: {', '.join(left)}"] if left else []
 
 
 def _plain(value: Any) -> Any:
@@ -235,15 +465,22 @@ def _plain(value: Any) -> Any:
 def _notes(found: Pretrained, parts: Parts) -> list[str]:
     from noisereg.runs.scheduler_config import scheduler_config
 
-    keys = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
-    theirs = {k: found.scheduler[k] for k in keys if k in found.scheduler}
-    own = scheduler_config(parts.process)
-    if not theirs or (own and all(theirs[k] == own[k] for k in theirs)):
-        return []
-    target = theirs.get("prediction_type", "epsilon")
-    said = f"{target} under {theirs.get('beta_schedule', 'another schedule')}"
+    config = parts.config
+    own = f"this run is {config.process.name}: {parts.process.summary}"
+    if trained := found.trained:
+        if trained.same_process(parts.process) and trained.noise.name == config.noise.name:
+            return []
+        said = f"for {trained.process.name} and {trained.noise.name} noise"
+        own += f", {config.noise.name} noise"
+    else:
+        keys = {"num_train_timesteps", "beta_schedule", "beta_start", "beta_end"}
+        theirs = {k: v for k, v in found.scheduler.items() if k in {*keys, "prediction_type"}}
+        mine = scheduler_config(parts.process)
+        if not theirs or (mine and all(theirs[k] == mine[k] for k in theirs)):
+            return []
+        target = theirs.get("prediction_type", "epsilon")
+        said = f"to predict {target} under {theirs.get('beta_schedule', 'another schedule')}"
     return [
-        f"{found.path} was trained to predict {said}, and this run is "
-        f"{parts.config.process.name}: {parts.process.summary}; "
+        f"{found.path} was trained {said}, and {own}; "
         "it starts from those weights and learns the difference"
     ]

@@ -88,6 +88,113 @@ def test_the_round_trip_through_diffusers_gives_back_the_weights(train, tmp_path
     assert torch.equal(model.x0_hat, again.x0_hat)
 
 
+def first_outputs(parts, cond=None):
+    """By block of C channels: the target, the process's heads, the noise's."""
+    with torch.no_grad():
+        return parts.denoiser.eval()(X, T, cond)
+
+
+@pytest.mark.parametrize(
+    ("trained", "started", "kept", "left"),
+    [
+        ({"noise": "blue-tv", "process": "iadb"}, {}, [0, 1], ""),
+        ({"noise": "blue-tv:gamma.tau=0.5", "process": "iadb"}, {"noise": "blue-tv"}, [0, 1], ""),
+        ({"process": "ddpm:variance=learned"}, {}, [0, 1], ""),
+        (
+            {"process": "ddpm:variance=learned", "sample": {"steps": 1000, "num": 1}},
+            {},
+            [0, 1],
+            "",
+        ),
+        (
+            {"noise": "blue-tv", "process": "ddpm:variance=learned"},
+            {"process": "ddpm"},
+            [0, 2],
+            "the heads of its process",
+        ),
+        (
+            {"noise": "blue-tv", "process": "ddpm:variance=learned"},
+            {"noise": "red-tv"},
+            [0, 1, None],
+            "the heads of its noise blue-tv",
+        ),
+        ({"noise": "blue-tv", "process": "iadb"}, {"noise": "white"}, [0], "its noise blue-tv"),
+        ({}, {"noise": "blue-tv"}, [0, None], ""),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("source", ["export", "run"])
+def test_our_own_networks_keep_the_heads_that_mean_the_same(
+    train, tmp_path, source, trained, started, kept, left
+):
+    run = train("run", **trained)
+    folder = run.path
+    if source == "export":
+        folder = tmp_path / "out"
+        export(run, folder)
+    sections = {"noise": "white", "process": "ddpm", **trained, **started, "sample": {"steps": 2}}
+    parts, notes = parts_of(folder, **sections)
+    theirs, own = first_outputs(run.load()), first_outputs(parts)
+    assert own.shape[1] == len(kept)
+    for place, block in enumerate(kept):
+        expected = torch.zeros(3, 8, 8) if block is None else theirs[:, block]
+        assert torch.equal(own[:, place], expected), place
+    said = [note for note in notes if "left out" in note]
+    assert [left in note for note in said] == [True] * bool(left)
+    known = source == "run" or run.config.noise.name != "white"  # a folder of diffusers' own
+    another = parts.config.noise.name != run.config.noise.name
+    assert any("was trained for" in note for note in notes) == (known and another)
+
+
+def test_a_run_gives_its_condition_too(train):
+    run = train("run", task="superres:factor=2")
+    cond = torch.randn(3, 1, 8, 8)
+    theirs = first_outputs(run.load(), cond)
+    parts, notes = parts_of(run.path, task="superres:factor=2", noise="blue-tv")
+    assert torch.equal(first_outputs(parts, cond)[:, :1], theirs)
+    parts, notes = parts_of(run.path)
+    assert "the input channels of its condition" in notes[0]
+    none = first_outputs(run.load(), torch.zeros_like(cond))
+    assert torch.allclose(first_outputs(parts), none, atol=1e-6)
+
+    run = train("labelled", task="class")
+    labels = torch.tensor([0, 4, 10])
+    parts, _ = parts_of(run.path, task="class", process="iadb")
+    assert torch.equal(first_outputs(parts, labels), first_outputs(run.load(), labels))
+    with pytest.raises(NoiseregError, match="trained on 11 labels, and this run has none"):
+        parts_of(run.path)
+
+
+def test_what_the_network_is_told_about_time_comes_with_it(train, tmp_path):
+    run = train("run", process="iadb", denoiser="unet:channels=8,16,attention=1,time_input=unit")
+    export(run, tmp_path / "out")
+    for folder in (run.path, tmp_path / "out"):
+        parts, _ = parts_of(folder, process="iadb")
+        assert parts.denoiser.time_input == "unit"
+        with pytest.raises(NoiseregError, match="has time_input unit and this run's"):
+            parts_of(folder, process="iadb", denoiser="unet:channels=8,16,attention=1")
+
+
+def test_a_run_of_another_network_or_without_a_checkpoint_is_no_start(train, tmp_path):
+    run = train("run", denoiser="mlp:width=16,blocks=1")
+    with pytest.raises(NoiseregError, match="denoiser is mlp, which cannot be given new parts"):
+        parts_of(run.path)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(NoiseregError, match="a run without a whole checkpoint"):
+        parts_of(run.path)
+
+
+def test_an_export_that_does_not_say_what_it_is_of_is_refused(train, tmp_path):
+    export(train("run", process="iadb"), tmp_path / "out")
+    file = tmp_path / "out/scheduler/scheduler_config.json"
+    values = json.loads(file.read_text())
+    for changed in ({"noise": 3}, {"process": "no-such"}, {"shape": None}):
+        file.write_text(json.dumps(values | changed))
+        with pytest.raises(NoiseregError) as error:
+            parts_of(tmp_path / "out", process="iadb")
+        assert "\n" not in str(error.value)
+
+
 def test_another_process_than_it_was_trained_for_is_said(pretrained):
     assert parts_of(pretrained)[1] == []  # DDPM's linear schedule and ε: ours
     for process in ("iadb", "ddpm:target=v", "ddpm:schedule=cosine"):

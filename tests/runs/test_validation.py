@@ -152,6 +152,20 @@ def test_what_cannot_be_measured_is_said_before_training(settings, said, tmp_pat
     assert not (tmp_path / "run/config.yaml").exists()
 
 
+def test_a_new_run_starts_from_the_best_checkpoint_and_resumes(trained, tmp_path):
+    line = ["train", "--from", f"{trained.path}@best", "--resume", "--out", str(tmp_path / "new")]
+    sets = ["--set", "optim.lr=1e-30", "--set", "train.eval_every=null"]
+    sets += ["--set", "train.keep_best=null"]
+    for steps in ("1", "2"):  # the second time as a queue runs the same line again
+        assert command([*line, *sets, "--steps", steps]) == 0
+    new = noisereg.load(tmp_path / "new")
+    assert new.config.parent.step == trained.checkpoint("best").step == 2
+    best, weights = trained.checkpoint("best").weights(ema=False), new.checkpoint().weights(False)
+    assert all((best[name] - value).abs().max() < 1e-9 for name, value in weights.items())
+    with pytest.raises(NoiseregError, match=r"trained without train\.keep_best"):
+        noisereg.train(out=tmp_path / "another", parent=f"{new.path}@best", **SETTINGS)
+
+
 def test_a_metric_that_fails_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
     def fails(self, reporter):
         raise NoiseregError("no number")

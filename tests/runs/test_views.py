@@ -151,3 +151,15 @@ def test_what_is_made_of_images_keeps_their_names(tmp_path):
     assert names == ["cat", "dog", "more-cat", "round1-cat"]
     write_samples(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), tmp_path / "out", names)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{name}.png" for name in names}
+    write_samples(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), tmp_path / "out.npz", names)
+    with np.load(tmp_path / "out.npz") as stored:  # text, and nothing pickled
+        assert stored["names"].tolist() == names
+
+
+def test_no_two_inputs_share_a_name(tmp_path):
+    for name in ("a.png", "a.jpg", "a-0.png", "a-0/b.png", "a/0-b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    names = names_of_inputs(tmp_path, 5)
+    assert len(set(names)) == 5
+    assert {"a-1", "a-2", "a-0", "a-0-b-0", "a-0-b-1"} == set(names)
