@@ -48,6 +48,8 @@ class ConsoleReporter(Reporter):
 
     PLAIN_SECONDS = 15.0
     """Between plain lines, where there is no terminal."""
+    BAR_SECONDS = 0.1
+    """Between pictures of the bar."""
 
     def __init__(self) -> None:
         self._quiet, verbose = _asked("NOISEREG_QUIET"), _asked("NOISEREG_VERBOSE")
@@ -96,14 +98,20 @@ class ConsoleReporter(Reporter):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+            class Stderr(Console):
+                def on_broken_pipe(self) -> None:
+                    raise BrokenPipeError  # rich would leave the program, and close its stdout
+
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[columns]}", markup=False),
                 TextColumn("{task.fields[left]}"),
-                console=Console(stderr=True),
+                console=Stderr(stderr=True),
                 transient=True,
+                # By us: what rich's own thread cannot write nobody would hear of.
+                auto_refresh=False,
             )
             with self._heard():
                 self._bar.start()
@@ -124,6 +132,9 @@ class ConsoleReporter(Reporter):
             fields = {"columns": _columns(metrics)} if metrics else {}
             with self._heard():
                 self._bar.update(self._task, completed=done, left=left, **fields)
+                if now - self._told >= self.BAR_SECONDS:
+                    self._told = now
+                    self._bar.refresh()
         elif left and not self._quiet and now - self._told >= self._seconds:
             self._told = now
             columns = f"  {_columns(metrics)}" if metrics else ""

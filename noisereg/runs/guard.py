@@ -25,8 +25,7 @@ Check = Callable[..., str]
 class Guard:
     """Watches a run's components while the block runs.
 
-    An object is watched by putting a subclass of its class, with the methods watched, in its
-    class's place: it stays the same object, whoever else holds it.
+    An object is watched by :func:`put_methods`.
     """
 
     def __init__(self, parts: Parts, compiled: bool = False, stacked: bool = False) -> None:
@@ -124,12 +123,8 @@ class Guard:
             for method, check in methods.items()
             if callable(getattr(own, method, None))
         }
-        watched = type(own.__name__, (own,), {**replaced, "__module__": own.__module__})
-        try:
-            component.__class__ = watched
-        except TypeError:  # a class with slots: it goes unwatched
-            return
-        self._own.append((component, own))
+        if put_methods(component, replaced):
+            self._own.append((component, own))
 
     def _watched(self, method: Callable[..., Any], name: str, check: Check | None) -> Any:
         def call(component: Any, *args: Any, **kwargs: Any) -> Any:
@@ -159,6 +154,19 @@ class Guard:
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             text += "; a smaller train.batch_size, or more train.accumulate, needs less memory"
         return f"{text}; the last checkpoint is kept (the traceback: NOISEREG_DEBUG=1)"
+
+
+def put_methods(component: Any, methods: dict[str, Any]) -> bool:
+    """Put a subclass of its class, with these methods, in the class's place: it stays the same
+    object, whoever else holds it. False for a class that cannot be replaced, as one with slots.
+    """
+    own = type(component)
+    replaced = type(own.__name__, (own,), {**methods, "__module__": own.__module__})
+    try:
+        component.__class__ = replaced
+    except TypeError:
+        return False
+    return True
 
 
 def _tensor(value: Any, shape: tuple[int, ...], dtype: torch.dtype) -> str:

@@ -608,12 +608,13 @@ class Training:
     def _save(self, step: int) -> None:
         if step == self.saved:
             return
+        # On every rank, where they are the same: the others would wait for one that raised alone.
+        if not checkpoint.finite(self.ema.shadow.values()):
+            raise NotFinite(
+                self._not_finite(f"the averaged weights are not finite after step {step}")
+            )
         if self.runtime.main:
             folder = self.out / "checkpoints"
-            if not checkpoint.finite(self.ema.shadow.values()):
-                raise NotFinite(
-                    self._not_finite(f"the averaged weights are not finite after step {step}")
-                )
             checkpoint.save(folder, step, self.objective, self.ema, self.optimizer, self.run)
             self.known.add(step)
             train = self.config.train

@@ -16,6 +16,7 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.registry import KINDS, Entry, Kind, Registry, registry
 from noisereg.plugins.spec import Spec
 from noisereg.store import cache_dir
+from noisereg.testing.watch import Watch
 
 IMAGES: tuple[int, ...] = (2, 8, 8)
 OBLONG: tuple[int, ...] = (1, 6, 10)
@@ -100,6 +101,11 @@ class Subject:
     registry: Registry
     on: Sequence[tuple[int, ...]] = ()
     """The shapes to try it on, where it takes none of the kit's own."""
+    watch: Watch = field(init=False)
+    """What has been found out about all that were built."""
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.kind)
 
     @classmethod
     def find(
@@ -153,7 +159,9 @@ class Subject:
         """The component built for the given context, its parameters as in the spec but for
         ``changed``.
         """
-        return self.entry.implementation()(self.params(**(changed or {})), self.context(**context))
+        implementation = self.entry.implementation()
+        params, told = self.params(**(changed or {})), self.context(**context)
+        return self.watch.build(lambda: implementation(params, told))
 
     def shapes(
         self, among: Sequence[tuple[int, ...]] = SHAPES, **context: Any
@@ -192,7 +200,7 @@ class Outcome:
 
 def run(check: Check, subject: Subject) -> Outcome:
     """Run one check; an exception of the component's is a failure, with the place where it was
-    raised.
+    raised, and so is what :class:`~noisereg.testing.watch.Watch` finds in a check that passes.
 
     On one thread: what the checks compute is small, and several threads only wait for each other.
     """
@@ -215,6 +223,8 @@ def run(check: Check, subject: Subject) -> Outcome:
         )
     finally:
         torch.set_num_threads(threads)
+    if status != "failed" and subject.watch.found:
+        status, message = "failed", "; ".join(subject.watch.found)
     return Outcome(check, status, message, time.perf_counter() - began)
 
 

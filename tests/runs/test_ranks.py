@@ -91,12 +91,14 @@ def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same short training on one rank and on two, of all that can learn, and 21 samples of it
-    by two.
+    """The same short training on one rank and on two, of all that can learn, measured on the way,
+    and 21 samples of it by two.
     """
     folder = tmp_path_factory.mktemp("ranks")
     common = ["train", "--noise", "blue-tv:gamma.learn=true", "--process", "ddpm:variance=learned"]
     common += ["--reg", "isotropy", "--steps", "4", "--batch-size", "16"]
+    common += ["--set", "train.eval_every=2", "--set", "train.eval_num=33"]
+    common += ["--set", "train.keep_best=fd-pixels"]
     common += [
         "--denoiser",
         "mlp:dropout=0",
@@ -140,6 +142,20 @@ def test_two_ranks_train_the_weights_of_one(runs):
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-4)
     assert lines[0]["isotropy"] == pytest.approx(lines[1]["isotropy"], rel=1e-3)
     assert json.loads((runs / "two/environment.json").read_text())["ranks"] == 2
+
+
+def test_two_ranks_measure_while_training_what_one_does(runs):
+    measured = {}
+    for who in ("one", "two"):
+        lines = [json.loads(x) for x in (runs / who / "metrics.jsonl").read_text().splitlines()]
+        measured[who] = {line["step"]: line for line in lines if "eval/fd-pixels" in line}
+    assert measured["one"].keys() == measured["two"].keys() == {2, 4}
+    for step in (2, 4):
+        one, two = (measured[who][step]["eval/fd-pixels"] for who in ("one", "two"))
+        # Samples of weights that are 2e-4 apart, rounded to 256 values.
+        assert one == pytest.approx(two, rel=0.02)
+    best = [(runs / who / "checkpoints" / "best.json").read_text() for who in ("one", "two")]
+    assert json.loads(best[0])["step"] == json.loads(best[1])["step"]
 
 
 def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):

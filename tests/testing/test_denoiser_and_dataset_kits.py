@@ -238,6 +238,16 @@ class GlobalFresh(RightDataset):
         return torch.randn(n, 2)
 
 
+class ForgetsItself(RightDataset):
+    def fingerprint(self):
+        return {"built": id(self)}
+
+
+class NoJson(RightDataset):
+    def fingerprint(self):
+        return {"shape": {1: float("nan")}}
+
+
 class MirroredPoints(RightDataset):
     flip = True
 
@@ -253,6 +263,10 @@ DATASETS = {
         (Augments, "global generator of torch"),
         (Sorts, "in the order of their indices"),
         (DrawsItsData, "is not the same data"),
+    ],
+    "fingerprint_tells_it_apart": [
+        (ForgetsItself, "built twice, its fingerprint is"),
+        (NoJson, "no plain JSON"),
     ],
     "heldout_is_held_out": [(NotHeldOut, "are those of train")],
     "fresh_samples_come_from_the_generator": [

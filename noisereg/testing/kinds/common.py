@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from noisereg.api import API_VERSION, Params
 from noisereg.errors import NoiseregError
 from noisereg.plugins.validation import model_of
 from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, expect
+from noisereg.testing.watch import drawn, generators, moved
 
 EXACT = "exact"
 CLASS_KIND = {"features": "features"}
@@ -26,23 +25,10 @@ def untouched_generators(what: str) -> Iterator[None]:
     Raises:
         CheckFailed: if torch's, numpy's or Python's global generator has moved.
     """
-    before = (torch.get_rng_state(), str(np.random.get_state()), random.getstate())
+    before = generators()
     yield
-    after = (torch.get_rng_state(), str(np.random.get_state()), random.getstate())
-    moved = [
-        n
-        for n, a, b in zip(("torch", "numpy", "random"), before, after, strict=True)
-        if not _same(a, b)
-    ]
-    expect(
-        not moved,
-        f"{what} draws from the global generator of {', '.join(moved)}: its results depend on "
-        "what ran before",
-    )
-
-
-def _same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else a == b
+    names = moved(before)
+    expect(not names, drawn(what, names))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,19 @@ def index_decides(subject: Subject) -> None:
             torch.equal(x, two.split(name).batch(indices).x),
             f"built twice, {name} is not the same data",
         )
+
+
+@check("dataset", EXACT)
+def fingerprint_tells_it_apart(subject: Subject) -> None:
+    """fingerprint() is plain JSON, and the same in every build: a run is resumed on the data that
+    it recorded."""
+    one, two = (built(subject, seed=s).fingerprint() for s in (1, 2))
+    try:
+        again = json.loads(json.dumps(one, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise CheckFailed(f"fingerprint gives what is no plain JSON: {error}") from None
+    expect(again == one, f"fingerprint read back from JSON is {again}, and was {one}")
+    expect(one == two, f"built twice, its fingerprint is {one} and {two}")
 
 
 @check("dataset", EXACT)
