@@ -33,6 +33,9 @@ STATE, STATUS = "state.json", "status.json"
 KEPT_HERE = ("eval", "cache")
 """Folders of a working copy that can be computed again: neither uploaded nor dropped."""
 
+OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
+"""Schemes of stores that have no folders to be made."""
+
 _copies: dict[Path, str] = {}
 """By working copy: the address. Of this process alone: what a folder says of itself, which anybody
 may have written, must not send its contents anywhere."""
@@ -153,7 +156,8 @@ def _download(url: str, folder: Path) -> None:
 
 def _put(store: Any, path: Path, target: str) -> None:
     """One file, whole or not at all."""
-    store.makedirs(posixpath.dirname(target), exist_ok=True)
+    if not OBJECTS & set(_protocols(store)):  # there folders would be buckets
+        store.makedirs(posixpath.dirname(target), exist_ok=True)
     data = path.read_bytes()
     if "file" not in _protocols(store):  # an object is there once it is whole
         store.pipe_file(target, data)

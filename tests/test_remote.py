@@ -3,7 +3,13 @@ was killed and goes on from it has the bytes of a local one.
 """
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -29,10 +35,35 @@ class Killed(BaseException):
     """The process ends here: nothing that would tidy up is run."""
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(scope="session")
+def emulator():
+    """An object store of this process, and what its clients are told by the environment."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    told = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    yield told | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    server.stop()
+
+
+@pytest.fixture
+def bucket(emulator, monkeypatch):
+    for name, value in emulator.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex}"
+    store = fsspec.filesystem("s3", skip_instance_cache=True)
+    store.mkdir(name)
+    return name
+
+
+@pytest.fixture(params=["memory", "file", "s3"])
 def url(request, tmp_path):
     if request.param == "file":
         yield f"file://{tmp_path / 'store'}/run"
+        return
+    if request.param == "s3":
+        yield f"s3://{request.getfixturevalue('bucket')}/runs/a"
         return
     yield f"memory://{tmp_path.name}/run"
     store = fsspec.filesystem("memory")
@@ -41,6 +72,7 @@ def url(request, tmp_path):
 
 def stored(url):
     store, root = fsspec.core.url_to_fs(url)
+    store.invalidate_cache()
     return {p.removeprefix(root).lstrip("/"): store.cat_file(p) for p in store.find(root)}
 
 
@@ -193,3 +225,71 @@ def test_what_is_not_there_is_a_line(text):
     with pytest.raises(NoiseregError) as caught:
         noisereg.load(text)
     assert "\n" not in str(caught.value)
+
+
+# An object store
+
+
+def test_an_upload_in_parts_that_is_cut_off_leaves_no_file_and_so_no_checkpoint(
+    bucket, tmp_path, monkeypatch
+):
+    """Large files go to s3:// in parts; a kill between two of them leaves parts, and no object."""
+    url, put = f"s3://{bucket}/run", remote._put
+
+    def cut(store, path, target):
+        if not target.endswith("000004/model.safetensors"):
+            put(store, path, target)
+            return
+        name, _, key = target.partition("/")
+        begun = store.call_s3("create_multipart_upload", Bucket=name, Key=key)["UploadId"]
+        half = path.read_bytes()[: path.stat().st_size // 2]
+        part = {"Bucket": name, "Key": key, "UploadId": begun, "PartNumber": 1, "Body": half}
+        store.call_s3("upload_part", **part)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(remote, "_put", cut)
+        with pytest.raises(Killed):
+            noisereg.train(out=url, **RUN)
+    assert not any("000004/model" in name for name in stored(url))
+    another_machine()
+    assert noisereg.load(url).checkpoint().step == 2
+    noisereg.train(out=url, resume=True, **RUN)
+    local = noisereg.train(out=tmp_path / "local", **RUN)
+    for name in BYTES:
+        path = f"checkpoints/000006/{name}"
+        assert stored(url)[path] == (local.path / path).read_bytes()
+
+
+def test_a_bucket_that_is_not_there_is_not_made(bucket, tmp_path):
+    with pytest.raises(NoiseregError, match="bucket does not exist") as caught:
+        noisereg.train(out=f"s3://no-{bucket}/run", **RUN)
+    assert "\n" not in str(caught.value)
+    store = fsspec.filesystem("s3")
+    assert not store.exists(f"no-{bucket}")
+
+
+def test_a_process_killed_by_9_is_gone_on_with_on_another_machine(bucket, tmp_path):
+    """A command at s3://, the kill whenever it comes; then the same command with an empty cache."""
+    url = f"s3://{bucket}/run"
+    line = [sys.executable, "-m", "noisereg", "train", "--out", url, "--resume", "--steps", "40"]
+    line += ["--denoiser", "mlp:width=16,blocks=1", "--batch-size", "8"]
+    for key in ("runtime.device=cpu", "sample.steps=2", "train.checkpoint_every=4"):
+        line += ["--set", key]
+    environment = {**os.environ, "NOISEREG_CACHE": str(tmp_path / "first")}
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while len(stored(url)) < 12 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    environment["NOISEREG_CACHE"] = str(tmp_path / "second")
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    local = noisereg.train(
+        out=tmp_path / "local",
+        **{**RUN, "train": {"steps": 40, "batch_size": 8, "checkpoint_every": 4}},
+    )
+    for name in BYTES:
+        path = f"checkpoints/000040/{name}"
+        assert stored(url)[path] == (local.path / path).read_bytes()
