@@ -504,6 +504,21 @@ def test_a_sweep_killed_midway_ends_with_the_table_of_one_that_ran_through(
     assert rows(tmp_path / "killed") == rows(through.path)
 
 
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(number) for number in listed.split()]
+
+
+def holder(lock: Path, processes: list[int]) -> int:
+    """The only one of some processes that has a file open."""
+    (found,) = [
+        process
+        for process in processes
+        if any(os.readlink(fd) == str(lock) for fd in Path(f"/proc/{process}/fd").iterdir())
+    ]
+    return found
+
+
 def test_a_sweep_killed_alone_leaves_its_cell_in_training_and_waits_for_it_when_typed_again(
     capsys: Capture, tmp_path: Path, make_sweep: Any
 ) -> None:
@@ -518,9 +533,7 @@ def test_a_sweep_killed_alone_leaves_its_cell_in_training_and_waits_for_it_when_
     )
     first = out / "cells" / "white_s0" / "checkpoints"
     wait_for(lambda: first.is_dir() and any(p.name.isdigit() for p in first.iterdir()))
-    (child,) = map(
-        int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    )
+    child = holder(out / "cells" / ".white_s0.lock", children_of(process.pid))
     os.kill(child, signal.SIGSTOP)
     process.kill()
     process.wait()
