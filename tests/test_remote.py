@@ -272,14 +272,16 @@ def test_a_bucket_that_is_not_there_is_not_made(bucket, tmp_path):
 def test_a_process_killed_by_9_is_gone_on_with_on_another_machine(bucket, tmp_path):
     """A command at s3://, the kill whenever it comes; then the same command with an empty cache."""
     url = f"s3://{bucket}/run"
-    line = [sys.executable, "-m", "noisereg", "train", "--out", url, "--resume", "--steps", "40"]
+    line = [sys.executable, "-m", "noisereg", "train", "--out", url, "--resume", "--steps", "200"]
     line += ["--denoiser", "mlp:width=16,blocks=1", "--batch-size", "8"]
-    for key in ("runtime.device=cpu", "sample.steps=2", "train.checkpoint_every=4"):
+    for key in ("runtime.device=cpu", "sample.steps=2", "train.checkpoint_every=10"):
         line += ["--set", key]
     environment = {**os.environ, "NOISEREG_CACHE": str(tmp_path / "first")}
     process = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while len(stored(url)) < 12 and process.poll() is None and time.monotonic() < deadline:
+    store = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    while not any(name.endswith("state.json") for name in store.find(url)):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -288,8 +290,8 @@ def test_a_process_killed_by_9_is_gone_on_with_on_another_machine(bucket, tmp_pa
     assert done.returncode == 0, done.stderr
     local = noisereg.train(
         out=tmp_path / "local",
-        **{**RUN, "train": {"steps": 40, "batch_size": 8, "checkpoint_every": 4}},
+        **{**RUN, "train": {"steps": 200, "batch_size": 8, "checkpoint_every": 10}},
     )
     for name in BYTES:
-        path = f"checkpoints/000040/{name}"
+        path = f"checkpoints/000200/{name}"
         assert stored(url)[path] == (local.path / path).read_bytes()
