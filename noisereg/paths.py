@@ -27,8 +27,8 @@ def local_path(path: str | os.PathLike[str], parameter: str) -> Path:
     check_text(text, f"`{parameter}`")
     if scheme := remote_scheme(text):
         raise NoiseregError(
-            f"{named}: only a run may be in remote storage ({scheme}); expected a folder or file "
-            "of this machine"
+            f"{named}: only runs, sweeps, data and tables may be in remote storage ({scheme}); "
+            "expected a folder or file of this machine"
         )
     if not text:
         raise NoiseregError(f"`{parameter}` is empty; expected a path")

@@ -1,4 +1,5 @@
-"""Runs by URL: trained and read in a working copy of this machine, kept at an address of fsspec's.
+"""Runs, data and tables by URL: read and written in copies of this machine, kept at an address of
+fsspec's.
 
 The engine locks, renames and maps files, which object stores cannot. So a run at
 ``s3://bucket/run`` has a working copy below the cache folder: :func:`working_copy` makes it what
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import posixpath
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +39,11 @@ KEPT_HERE = ("eval", "cache")
 OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
 """Schemes of stores that have no folders to be made."""
 
+FETCHING = 600.0
+"""Seconds that another process is waited for that fetches the same data."""
+AT_ONCE = 256
+"""Files that are fetched together."""
+
 _copies: dict[Path, str] = {}
 """By working copy: the address. Of this process alone: what a folder says of itself, which anybody
 may have written, must not send its contents anywhere."""
@@ -46,9 +54,15 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return bool(remote_scheme(os.fspath(path)))
 
 
+SINGLE = (".json", ".npz", ".npy", ".zip", ".parquet", ".tar")
+"""How addresses end that are of a file, and not of a run or a folder."""
+
+
 def local_or_copy(path: str | os.PathLike[str]) -> Path:
-    """A path of this machine as it is; of an address its :func:`working_copy`."""
-    return working_copy(path) if is_remote(path) else Path(path)
+    """A path of this machine as it is; of an address its :func:`working_copy`, or the file."""
+    if not is_remote(path):
+        return Path(path)
+    return fetched(path) if os.fspath(path).lower().endswith(SINGLE) else working_copy(path)
 
 
 def working_copy(path: str | os.PathLike[str]) -> Path:
@@ -86,6 +100,80 @@ def address(path: str | os.PathLike[str]) -> str:
 def address_of(folder: Path) -> str:
     """The address that a working copy of this process's stands for, or the empty string."""
     return _copies.get(folder.absolute(), "")
+
+
+def fetched(path: str | os.PathLike[str]) -> Path:
+    """The file or folder at an address, in the cache folder; what is there and has not changed in
+    the store is not fetched again. A path of this machine as it is.
+
+    Raises:
+        NoiseregError: if there is nothing, or it cannot be reached.
+    """
+    if not is_remote(path):
+        return Path(path)
+    url = address(path)
+    folder = cache_dir() / "remote" / hashlib.sha256(f"data {url}".encode()).hexdigest()[:16]
+    place = folder / posixpath.basename(url)
+    with owned(folder, wait=FETCHING), _said(url):
+        store, root = _open(url)
+        store.invalidate_cache()
+        found = store.find(root, detail=True)
+        if not found:
+            raise NoiseregError(f"{clean(url)}: nothing is there; expected a file or a folder")
+        names = {full: full.removeprefix(root).lstrip("/") for full in found}
+        record = folder / ".fetched.json"
+        had = json.loads(record.read_text()) if record.is_file() else {}
+        now = {name: _version(found[full]) for full, name in names.items()}
+        if place.exists() and place.is_file() != ("" in now):  # a file in a folder's place
+            had = {}
+            place.unlink() if place.is_file() else shutil.rmtree(place)
+        for gone in set(had) - set(now):
+            (place / gone).unlink(missing_ok=True)
+        wanted = {}
+        for full, name in names.items():
+            path = place / name if name else place
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise NoiseregError(f"{clean(url)} holds a file outside of it: {clean(name)}")
+            if had.get(name) != now[name] or not path.is_file():
+                wanted[full] = path
+        kept = {name: now[name] for full, name in names.items() if full not in wanted}
+        record.write_text(json.dumps(kept))  # whatever becomes of the fetch
+        _fetch(store, wanted)
+        record.write_text(json.dumps(now))
+    return place
+
+
+def _fetch(store: Any, wanted: dict[str, Path]) -> None:
+    """Files, several at once where the store can, each whole or not at all."""
+    every = list(wanted.items())
+    for start in range(0, len(every), AT_ONCE):
+        some = every[start : start + AT_ONCE]
+        beside = [path.with_name(f".{path.name}.{os.getpid()}") for _, path in some]
+        for path in {path.parent for _, path in some}:
+            path.mkdir(parents=True, exist_ok=True)
+        store.get([full for full, _ in some], [str(path) for path in beside])
+        for (_, path), there in zip(some, beside, strict=True):
+            there.replace(path)
+
+
+def _version(info: dict[str, Any]) -> str:
+    """What differs where a stored file does: its size, and what the store tells of its content or
+    its time.
+    """
+    told = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+    return " ".join([str(info["size"]), *(str(info[key]) for key in told if key in info)])
+
+
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put a file at an address, whole or not at all.
+
+    Raises:
+        NoiseregError: if it cannot be.
+    """
+    url = address(path)
+    with _said(url):
+        store, target = _open(url)
+        _put_bytes(store, data, target)
 
 
 def upload(folder: Path) -> None:
@@ -156,9 +244,12 @@ def _download(url: str, folder: Path) -> None:
 
 def _put(store: Any, path: Path, target: str) -> None:
     """One file, whole or not at all."""
+    _put_bytes(store, path.read_bytes(), target)
+
+
+def _put_bytes(store: Any, data: bytes, target: str) -> None:
     if not OBJECTS & set(_protocols(store)):  # there folders would be buckets
         store.makedirs(posixpath.dirname(target), exist_ok=True)
-    data = path.read_bytes()
     if "file" not in _protocols(store):  # an object is there once it is whole
         store.pipe_file(target, data)
         return

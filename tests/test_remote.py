@@ -12,7 +12,9 @@ import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -67,7 +69,8 @@ def url(request, tmp_path):
         return
     yield f"memory://{tmp_path.name}/run"
     store = fsspec.filesystem("memory")
-    store.rm(f"/{tmp_path.name}", recursive=True)
+    if store.exists(f"/{tmp_path.name}"):
+        store.rm(f"/{tmp_path.name}", recursive=True)
 
 
 def stored(url):
@@ -217,7 +220,10 @@ def test_the_command_line_takes_addresses_of_runs(tmp_path, capsys):
     assert (tmp_path / "grid.png").is_file()
     capsys.readouterr()
     assert command(["sample", url, "--out", "s3://bucket/grid.png"]) == 2
-    assert "only a run may be in remote storage (s3)" in capsys.readouterr().err
+    assert (
+        "only runs, sweeps, data and tables may be in remote storage (s3)"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("text", ["nosuch://a/b", "memory://empty/run"])
@@ -225,6 +231,108 @@ def test_what_is_not_there_is_a_line(text):
     with pytest.raises(NoiseregError) as caught:
         noisereg.load(text)
     assert "\n" not in str(caught.value)
+
+
+# Data and tables
+
+
+def put(url, folder):
+    """A folder of this machine at an address."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            remote.write_file(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 20 images in two classes, a .zip of it, and an .npz of their pixels."""
+    folder = tmp_path / "data/pictures"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    for k, each in enumerate(pixels):
+        path = folder / ("cat", "dog")[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(each).save(path)
+    shutil.make_archive(str(folder), "zip", folder)
+    np.savez(folder.with_suffix(".npz"), samples=pixels)
+    return folder.parent
+
+
+@pytest.mark.parametrize("name", ["pictures", "pictures.zip", "pictures.npz"])
+def test_a_run_on_data_in_a_store_is_the_run_on_a_copy_here(url, name, pictures, tmp_path):
+    put(url, pictures)
+    runs = [
+        noisereg.train(out=tmp_path / f"run{k}", data=f"{place}/{name}", **RUN)
+        for k, place in enumerate((url, pictures))
+    ]
+    there, here = (run.checkpoint().weights() for run in runs)
+    assert all((there[key] == value).all() for key, value in here.items())
+    records = [json.loads((run.path / "environment.json").read_text())["data"] for run in runs]
+    assert records[0] == records[1]
+    assert runs[0].config.dump()["data"]["path"] == f"{url}/{name}"
+    again = noisereg.load(runs[0].path)  # what config.yaml says is an address again
+    assert noisereg.evaluate([again.path], num=8, reference="train")
+
+
+def test_what_is_fetched_is_fetched_again_once_it_has_changed(url, pictures, monkeypatch):
+    put(url, pictures)
+    fetched, fetch = [], remote._fetch
+
+    def counting(store, wanted):
+        fetched.append(sorted(path.name for path in wanted.values()))
+        fetch(store, wanted)
+
+    monkeypatch.setattr(remote, "_fetch", counting)
+    place = remote.fetched(f"{url}/pictures")
+    assert len(fetched[-1]) == 20
+    assert remote.fetched(f"{url}/pictures") == place
+    assert fetched[-1] == []
+    remote.write_file(f"{url}/pictures/cat/0.png", b"another size")
+    store, root = fsspec.core.url_to_fs(url)
+    store.rm_file(f"{root}/pictures/dog/1.png")
+    remote.fetched(f"{url}/pictures")
+    assert fetched[-1] == ["0.png"]
+    assert (place / "cat/0.png").read_bytes() == b"another size"
+    assert not (place / "dog/1.png").exists()
+
+    def cut(store, wanted):
+        raise OSError("the network is down")
+
+    remote.write_file(f"{url}/pictures/cat/0.png", b"once more, and cut off")
+    monkeypatch.setattr(remote, "_fetch", cut)
+    with pytest.raises(NoiseregError, match="the network is down"):
+        remote.fetched(f"{url}/pictures")
+    monkeypatch.setattr(remote, "_fetch", counting)
+    remote.fetched(f"{url}/pictures")
+    assert fetched[-1] == ["0.png"]
+
+
+def test_data_that_are_not_there_and_what_cannot_be_at_an_address_are_a_line(url, tmp_path):
+    for data, said in (
+        (f"{url}/nothing", "nothing is there"),
+        ("cifar10:root=s3://bucket/data", "an address; expected a folder of this machine"),
+    ):
+        with pytest.raises(NoiseregError, match=said) as caught:
+            noisereg.train(out=tmp_path / "run", data=data, **RUN)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tables_are_written_to_a_store_and_shown_from_it(url, tmp_path, capsys):
+    run = str(noisereg.train(out=tmp_path / "run", **RUN).path)
+    line = ["eval", run, "--num", "16", "--out"]
+    assert command([*line, f"{url}/t.json"]) == 0
+    assert capsys.readouterr().out == f"{url}/t.json\n"
+    assert command([*line, str(tmp_path / "t.json")]) == 0
+    assert stored(url)["t.json"] == (tmp_path / "t.json").read_bytes()
+    capsys.readouterr()
+    shown = []
+    for place in (f"{url}/t.json", str(tmp_path / "t.json")):
+        assert command(["eval", place, "--format", "csv"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "density" in shown[0]
+    assert command(["eval", run, "--num", "16", "--pictures", f"{url}/pictures"]) == 2
+    assert "may be in remote storage" in capsys.readouterr().err
 
 
 # An object store

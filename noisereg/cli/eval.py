@@ -382,8 +382,13 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
+    from noisereg.remote import address, is_remote, write_file
     from noisereg.store import write_atomically
 
+    if is_remote(out):
+        write_file(out, text.encode())
+        print(address(out))
+        return
     write_atomically(out, text.encode())
     print(out)
 

@@ -216,15 +216,19 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
 
 
 def _reached(leaf: Any, name: str, path: Path) -> Path:
-    """A path of this machine; a run's address is replaced by its working copy.
+    """A path of this machine; a run's address is replaced by its working copy, a file's by the
+    file fetched; a table's stays, for it is written there.
 
     Raises:
-        NoiseregError: for an address of anything else than a run.
+        NoiseregError: for an address of anything else.
     """
-    if (name in RUNS or (leaf.name, name) == ("train", "out")) and remote_scheme(str(path)):
-        from noisereg.remote import working_copy
+    if remote_scheme(str(path)):
+        if (leaf.name, name) == ("eval", "out"):
+            return path
+        if name in RUNS or (leaf.name, name) == ("train", "out"):
+            from noisereg.remote import local_or_copy
 
-        return working_copy(path)
+            return local_or_copy(path)
     return local_path(path, name.rstrip("_"))
 
 

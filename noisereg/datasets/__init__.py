@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 from noisereg.api import Component, Field, Params, hookimpl
+from noisereg.paths import remote_scheme
+from noisereg.remote import address, is_remote
 
 MAX_SIZE = 4096
 """The largest side an image data set resizes to, in pixels."""
@@ -21,7 +23,24 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+def _here(path: Path) -> Path:
+    if is_remote(path):
+        raise ValueError("an address; expected a folder of this machine")
+    return path.expanduser()
+
+
+def _written(path: Path) -> str:
+    """An address with both its strokes."""
+    return address(path) if is_remote(path) else str(path)
+
+
+UserPath = Annotated[Path, AfterValidator(_here)]
+DataPath = Annotated[
+    Path,
+    AfterValidator(Path.expanduser),
+    PlainSerializer(_written, return_type=str, when_used="json"),
+]
+"""Of this machine, or an address, which is fetched (:func:`noisereg.remote.fetched`)."""
 Version = Annotated[Literal[1, 2], BeforeValidator(_number)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
 
@@ -112,7 +131,7 @@ class PhotoParams(FlippedParams):
 class FolderParams(ImageParams):
     """A folder of images, or a .zip of them."""
 
-    path: UserPath = Field(
+    path: DataPath = Field(
         description="searched for images at any depth; two or more folders in it are classes, and "
         "train, val and test are splits; or a .zip as EDM makes it"
     )
@@ -137,7 +156,7 @@ class FolderParams(ImageParams):
 class ArraysParams(ImageParams):
     """Images or points in a .npy or .npz."""
 
-    path: UserPath = Field(
+    path: DataPath = Field(
         description="an .npy, or an .npz whose array is called samples or arr_0, or is the only "
         "one; labels (N,) are read if there are any"
     )
@@ -158,8 +177,8 @@ class HuggingFaceParams(ImageParams):
 
     path: str = Field(
         min_length=1,
-        description="a folder or .parquet on this machine, as save_to_disk or the library's "
-        "builders lay it out, or a name that the library finds",
+        description="a folder or .parquet, as save_to_disk or the library's builders lay it out, "
+        "or a name that the library finds",
     )
     column: str = Field("image", description="the column of images")
     label: str = Field(
@@ -178,7 +197,7 @@ class HuggingFaceParams(ImageParams):
 class LatentsParams(Params):
     """Latents of an autoencoder, computed beforehand."""
 
-    path: UserPath = Field(
+    path: DataPath = Field(
         description="an .npz with latents (N, C, H, W), and scale and labels if there are any"
     )
     scale: Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
@@ -200,7 +219,8 @@ BY_ENDING = {".npy": "arrays", ".npz": "arrays", ".parquet": "hf", ".zip": "fold
 def is_path(text: str) -> bool:
     """Whether ``--data`` names a place rather than a data set, whatever is or is not there."""
     place, _ = split_path(text)
-    return text[:1] in (".", "/", "~") or Path(place).suffix.lower() in BY_ENDING
+    here = text[:1] in (".", "/", "~") or Path(place).suffix.lower() in BY_ENDING
+    return here or bool(remote_scheme(text))
 
 
 def split_path(text: str) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from noisereg.datasets.array_file import read_samples
 from noisereg.datasets.images import ImageDataset, ImageSplit
 from noisereg.datasets.splits import PointSplit, holdout_by_name
 from noisereg.errors import NoiseregError
+from noisereg.remote import fetched
 
 HASHED = 256 * 2**20
 """Up to so many bytes are hashed whole for the fingerprint; of more, a part."""
@@ -36,7 +37,7 @@ class Arrays(ImageDataset):
     def __init__(self, params: ArraysParams, ctx: Context) -> None:
         super().__init__(params, ctx)
         layout, unit = params.layout, params.range == "unit"
-        content = read_samples(params.path, key=params.key, layout=layout, unit=unit)
+        content = read_samples(fetched(params.path), key=params.key, layout=layout, unit=unit)
         self._x, self._labels = content.x, content.labels
         self.classes = 0 if content.labels is None else int(content.labels.max()) + 1
         self.notes = (content.said,)

@@ -27,6 +27,7 @@ from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LABELS, File, Tree, natural, open_tree, with_checksums
 from noisereg.errors import NoiseregError, nearest
+from noisereg.remote import fetched
 
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 """Folders directly below the data's that are splits, in any case of letters."""
@@ -236,7 +237,7 @@ class Folder(ImageDataset):
 
     def __init__(self, params: FolderParams, ctx: Context) -> None:
         super().__init__(params, ctx)
-        self.tree = open_tree(params.path)
+        self.tree = open_tree(fetched(params.path))
         arranged = Arrangement(self.tree, params)
         self.files: list[File] = arranged.files
         self._labels = arranged.labels

@@ -23,6 +23,7 @@ from noisereg.datasets.decoding import (
 from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.errors import NoiseregError, nearest
+from noisereg.remote import fetched
 
 HELD_OUT = ("test", "validation", "valid", "val")
 EXTENDING = ("dataset_info.json", "state.json", "dataset_dict.json")
@@ -80,7 +81,7 @@ class HuggingFace(ImageDataset):
             raise NoiseregError(
                 "hf: needs Hugging Face's package datasets: pip install noisereg[hf]"
             ) from None
-        place = Path(self.params.path).expanduser()
+        place = fetched(Path(self.params.path).expanduser())
         cache = None if ctx.cache_dir is None else str(ctx.cache_dir / "hf")
         progress = datasets.is_progress_bar_enabled()
         datasets.disable_progress_bars()

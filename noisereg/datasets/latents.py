@@ -18,6 +18,7 @@ from noisereg.datasets import LatentsParams
 from noisereg.datasets.splits import TwoSplits, holdout
 from noisereg.errors import NoiseregError
 from noisereg.reading import read_json
+from noisereg.remote import fetched
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 """diffusers' classes that decode one latent image into one image."""
@@ -60,7 +61,7 @@ class Latents(TwoSplits):
     """
 
     def __init__(self, params: LatentsParams, ctx: Context) -> None:
-        latents, labels, scale = _read(params.path)
+        latents, labels, scale = _read(fetched(params.path))
         if params.scale != "auto":
             scale = float(params.scale)
         elif scale is None:

@@ -82,8 +82,8 @@ class Spec(BaseModel):
         """
         if scheme := remote_scheme(text.strip()):
             raise NoiseregError(
-                f"{text!r}: only a run may be in remote storage ({scheme}); expected a component, "
-                "or a folder of this machine"
+                f"{text!r}: {scheme} is remote storage, where no component is; expected a "
+                "component, or a folder of this machine"
             )
         name, colon, rest = text.strip().partition(":")
         if not name:

@@ -196,7 +196,7 @@ def test_every_option_of_every_command_is_in_its_table():
 def test_what_is_no_run_cannot_be_remote(capsys, arguments):
     assert run(arguments) == 2
     err = capsys.readouterr().err
-    assert "only a run may be in remote storage" in err
+    assert "only runs, sweeps, data and tables may be in remote storage" in err
     assert err.count("\n") == 1
 
 

@@ -33,7 +33,7 @@ HUGE = "9" * 23
         (["--noise", "blue-tv:gamma.learn.gamma.learn=1"], "blue-tv: gamma.learn: expected true"),
         (["--noise", f"blue-tv:{'gamma.learn.' * 3000}x=1"], "has more than 16 parts"),
         (["--noise", 'blue-tv:{"gamma":' + "[" * 5000], "nested more than 64 deep"),
-        (["--noise", "s3://bucket/noise"], "only a run may be in remote storage (s3)"),
+        (["--noise", "s3://bucket/noise"], "s3 is remote storage, where no component is"),
         (["--set", "noise=5"], "noise: expected a component: its name, or a mapping with the key"),
         (["--set", "reg=[[]]"], "reg.0: expected a component: its name, or a mapping"),
         (["--set", "noise={name: [x]}"], "noise: expected a component: its name, or a mapping"),
