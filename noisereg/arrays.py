@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from noisereg.errors import NoiseregError
+from noisereg.reading import check_ordinary
 
 LARGEST = 64 * 2**30
 """Bytes of one array that are read at most, whatever the file claims."""
@@ -111,6 +112,7 @@ def open_arrays(path: Path, expected: str) -> ArrayFile:
     Raises:
         NoiseregError: in one line, with what was ``expected``.
     """
+    check_ordinary(path)
     with explained(path, expected):
         return ArrayFile(path)
 

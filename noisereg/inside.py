@@ -25,17 +25,23 @@ def inside(path: Path, folder: Path) -> Path:
     return path
 
 
-def check_links(folder: Path) -> None:
-    """That no link below a run's or a sweep's folder leads out of it. The folder itself may be a
-    link: that is the user's own choice. A folder that is not there is in order.
+def check_contents(folder: Path) -> None:
+    """That no link below a run's or a sweep's folder leads out of it, and that there are files and
+    folders alone: opening a pipe waits for ever. The folder itself may be a link: that is the
+    user's own choice. A folder that is not there is in order.
 
     Raises:
         NoiseregError: names the first one that does.
     """
-    for link in _links(folder):
-        if not _leads_inside(link, folder):
+    for path, link in _odd(folder):
+        if not link:
             raise NoiseregError(
-                f"{link} is a link that leads out of {folder}; nothing outside of a run's or a "
+                f"{path} is no ordinary file (a pipe, a socket or a device), as no run or sweep "
+                "has; remove it"
+            )
+        if not _leads_inside(path, folder):
+            raise NoiseregError(
+                f"{path} is a link that leads out of {folder}; nothing outside of a run's or a "
                 "sweep's own folder is read, written or deleted: put what it links to in its "
                 "place, or remove it"
             )
@@ -48,8 +54,10 @@ def _leads_inside(path: Path, folder: Path) -> bool:
         return False
 
 
-def _links(folder: Path) -> Iterator[Path]:
-    """Every link below ``folder``, in an order of their names; none is followed."""
+def _odd(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """What is neither file nor folder below ``folder``, and whether it is a link, in an order of
+    their names; no link is followed.
+    """
     try:
         with os.scandir(folder) as entries:
             entries_in_order = sorted(entries, key=lambda entry: entry.name)
@@ -57,6 +65,8 @@ def _links(folder: Path) -> Iterator[Path]:
         return
     for entry in entries_in_order:
         if entry.is_symlink():
-            yield Path(entry.path)
+            yield Path(entry.path), True
         elif entry.is_dir(follow_symlinks=False):
-            yield from _links(Path(entry.path))
+            yield from _odd(Path(entry.path))
+        elif not entry.is_file(follow_symlinks=False):
+            yield Path(entry.path), False

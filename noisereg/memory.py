@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from noisereg.ranks import place
+
 GUESS = 4 * 2**30
 """Where the system does not say."""
 
@@ -19,7 +21,7 @@ def free_host_memory(root: Path = Path("/")) -> int:
     """
     free = min([_available(root / "proc/meminfo"), *_allowances(root)])
     # Each rank of a node holds its own copy.
-    return max(0, free) // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(0, free) // place().local_world
 
 
 def _available(meminfo: Path) -> int:

@@ -122,7 +122,7 @@ def sweep(
         NoiseregError: for a mistake (nothing is written then), and for cells that failed, once all
             others are trained.
     """
-    from noisereg.inside import check_links
+    from noisereg.inside import check_contents
     from noisereg.ownership import owned
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
@@ -143,7 +143,7 @@ def sweep(
     resolved = resolve(make_cells(base, grid), registry(), runtime)
     for note in resolved.notes:
         told.note(note)
-    check_links(folder)
+    check_contents(folder)
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as held:
         spec = Spec.parse(launcher or "local")

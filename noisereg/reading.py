@@ -9,6 +9,7 @@ Imports neither torch nor anything of noisereg but its errors.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -31,6 +32,17 @@ MAX_NODES = 200_000
 """Values in YAML once its aliases are unfolded, so that a kilobyte cannot fill the memory."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_ordinary(path: Path) -> None:
+    """
+    Raises:
+        NoiseregError: for a pipe, a socket or a device, which keeps whoever opens it waiting.
+    """
+    with contextlib.suppress(OSError, ValueError):  # whoever opens it will say what is wrong
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise NoiseregError(f"{path} is no ordinary file; expected one to read")
 
 
 def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:

@@ -18,7 +18,7 @@ from fake_packages import good
 
 from noisereg.cli.main import run as command_line
 from noisereg.errors import NoiseregError
-from noisereg.inside import check_links, inside
+from noisereg.inside import check_contents, inside
 from noisereg.plugins import trust
 from noisereg.plugins.registry import reset
 from noisereg.reading import write_yaml
@@ -379,15 +379,15 @@ def test_links_that_stay_inside_are_in_order_and_the_folder_itself_may_be_one(tm
     (run / "samples/000001.png").touch()
     (run / "latest.png").symlink_to("samples/000001.png")
     (tmp_path / "link").symlink_to(run)
-    check_links(run)
-    check_links(tmp_path / "link")
-    check_links(tmp_path / "not there")
+    check_contents(run)
+    check_contents(tmp_path / "link")
+    check_contents(tmp_path / "not there")
     assert inside(run / "latest.png", tmp_path / "link") == run / "latest.png"
     for number, target in enumerate(("loop0", "../../x", "/etc/passwd", "../run2/file")):
         link = run / f"loop{number}"
         link.symlink_to(target)
         with pytest.raises(NoiseregError, match=f"{link} is a link that leads out of"):
-            check_links(run)
+            check_contents(run)
         with pytest.raises(NoiseregError, match="leads out of"):
             inside(link, run)
         link.unlink()

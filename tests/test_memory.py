@@ -47,7 +47,9 @@ def test_a_container_sees_its_own_group_as_the_root(system):
 
 
 def test_ranks_of_one_node_share_it(system, monkeypatch):
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in {"WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "RANK": 1, "LOCAL_RANK": 1,
+                        "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
     assert free_host_memory(system) == 2 * GIB
 
 

@@ -168,7 +168,7 @@ def sweep(
 
     from noisereg.api import Context
     from noisereg.cli.progress import ConsoleReporter
-    from noisereg.inside import check_links
+    from noisereg.inside import check_contents
     from noisereg.ownership import owned
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
@@ -195,7 +195,7 @@ def sweep(
         return
     # The definition has one writer at a time, and is fixed while anybody trains; the cells may be
     # trained by several (array jobs), each of which holds the locks of its own.
-    check_links(out)  # before the lock, which could be one
+    check_contents(out)  # before the lock, which could be one
     with contextlib.ExitStack() as held:
         if not (print_commands or together):
             engine.open(out.absolute(), at_once)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from noisereg.errors import NoiseregError
+from noisereg.reading import check_ordinary
 
 WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 """Pillow's modes of a 16-bit grey image; its own conversion to 8 bits clips some of them."""
@@ -85,6 +86,8 @@ def open_picture(source: Path | bytes) -> Image.Image:
         Unfaithful: for what cannot be shown in 8 bits a channel.
         OSError, ValueError, …: :data:`UNREADABLE`, for a file that is no picture.
     """
+    if isinstance(source, Path):
+        check_ordinary(source)
     try:
         image = Image.open(source if isinstance(source, Path) else BytesIO(source))
     except UnidentifiedImageError:

@@ -21,6 +21,7 @@ from noisereg.datasets.decoding import UNREADABLE, heard, reading, to_pixels, un
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
 from noisereg.memory import free_device_memory, free_host_memory
+from noisereg.ranks import place
 
 HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
 """How much of the free memory data may take: on a GPU the network and its activations need the
@@ -83,7 +84,7 @@ class Decoders(ThreadPoolExecutor):
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
-        ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        ranks = place().local_world
         super().__init__(max(1, min(16, cores // ranks)), thread_name_prefix="decode")
 
 

@@ -13,6 +13,7 @@ from noisereg.api import Context, Features
 from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
 from noisereg.features import InceptionParams, PixelsParams, RandomVgg16Params
+from noisereg.reading import check_ordinary
 
 
 def as_rgb(x: Tensor, space: str) -> Tensor:
@@ -175,6 +176,7 @@ def load_inception(path: Path) -> tuple[nn.Module, str]:
     )
 
     expected = f"expected torch-fidelity's {URL_INCEPTION_V3.rpartition('/')[2]}"
+    check_ordinary(path)
     try:
         data = path.read_bytes()
     except OSError as error:

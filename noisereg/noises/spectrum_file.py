@@ -16,6 +16,7 @@ import numpy as np
 from noisereg.arrays import DAMAGED, ArrayFile
 from noisereg.errors import NoiseregError
 from noisereg.noises.covariance import Array, unit_mean
+from noisereg.reading import check_ordinary
 
 FORMAT = "noisereg-spectrum-1"
 SHIPPED = (8, 16, 32, 64)
@@ -105,6 +106,7 @@ def read(path: Path) -> Spectrum:
         NoiseregError: if the file is missing, unreadable, damaged or no spectrum.
     """
     path = path.expanduser()
+    check_ordinary(path)
     try:
         if path.stat().st_size > 16 * LARGEST:
             raise NoiseregError(f"spectrum={path} is too large for a spectrum file; expected one")

@@ -14,7 +14,7 @@ import torch
 
 from noisereg.datasets.fingerprint import difference
 from noisereg.errors import NoiseregError
-from noisereg.inside import check_links
+from noisereg.inside import check_contents
 from noisereg.ownership import LOCK, owned, owned_new, vacant
 from noisereg.plugins.registry import Registry
 from noisereg.runs import checkpoint, parentage
@@ -69,7 +69,7 @@ def run_folder(
                         )
                     ):
                         raise NoiseregError(NO_RUN.format(out))
-                    check_links(path)  # before the lock, which could be one
+                    check_contents(path)  # before the lock, which could be one
                     held.enter_context(owned(path, note=reporter.note))
             except NoiseregError as error:
                 box[1] = error

@@ -13,7 +13,7 @@ from noisereg.api import Context
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
-from noisereg.reading import read_json
+from noisereg.reading import check_ordinary, read_json
 from noisereg.runs.config import Config, InitRecord, read_complete
 from noisereg.runs.records import read_environment
 
@@ -189,6 +189,7 @@ class PretrainedFolder(Pretrained):
         digest = hashlib.sha256()
         for file in sorted([self.path / "config.json", *self.path.glob("*.safetensors")]):
             digest.update(file.name.encode())
+            check_ordinary(file)
             with file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)

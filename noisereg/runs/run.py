@@ -17,7 +17,7 @@ from noisereg.data import NotFinite, as_output
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
-from noisereg.inside import check_links
+from noisereg.inside import check_contents
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
@@ -141,7 +141,7 @@ class Run:
         if not (path / "config.yaml").exists():
             kind = "is not there" if not path.exists() else "holds no run (no config.yaml)"
             raise NoiseregError(f"{path} {kind}; expected the folder that noisereg train printed")
-        check_links(path)
+        check_contents(path)
         config = read_complete(path / "config.yaml")
         shape = tuple(read_environment(path)["shape"])
         for record in config.plugins:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from noisereg.errors import NoiseregError
+from noisereg.ranks import place
 from noisereg.runs.config import RuntimeConfig
 
 
@@ -44,7 +45,7 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 
 def rank() -> int:
     """This process's rank under torchrun, else 0."""
-    return int(os.environ.get("RANK", 0))
+    return place().rank
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,28 @@ class Runtime:
 
     @classmethod
     def start(cls, config: RuntimeConfig) -> Runtime:
-        """Read torchrun's environment and join its group (NCCL on GPUs, gloo otherwise)."""
-        world = int(os.environ.get("WORLD_SIZE", 1))
-        device = pick_device(config.device, int(os.environ.get("LOCAL_RANK", 0)))
+        """Read torchrun's environment and join its group (NCCL on GPUs, gloo otherwise).
+
+        Raises:
+            NoiseregError: for an environment that is not torchrun's, a device that is not there,
+                and ranks that do not meet.
+        """
+        here = place()
+        world = here.world
+        device = pick_device(config.device, here.local_rank)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if world > 1 and not dist.is_initialized():
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=30)
-            )
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            try:
+                dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+            except (RuntimeError, ValueError) as error:  # torch's DistError is the first
+                where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+                said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+                raise NoiseregError(
+                    f"the {world} ranks do not meet at {where} ({said}); expected every one of "
+                    "them to be started by one torchrun, and the port to be free"
+                ) from None
         cuda = device.type == "cuda"
         return cls(
             device=device,
@@ -76,7 +90,7 @@ class Runtime:
             or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
             channels_last=cuda if config.channels_last == "auto" else config.channels_last,
             compile=config.compile,
-            rank=rank(),
+            rank=here.rank,
             world=world,
         )
 

@@ -26,7 +26,7 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from noisereg.errors import NoiseregError
-from noisereg.inside import check_links
+from noisereg.inside import check_contents
 from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share
 from noisereg.plugins.spec import Spec
 from noisereg.plugins.validation import validation_message
@@ -206,7 +206,7 @@ class Sweep:
         """
         if not (path / SWEEP_FILE).exists():
             raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})")
-        check_links(path)
+        check_contents(path)
         grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
         there = {file.stem for file in (path / "cells").glob("[!.]*.yaml")}
         if forgotten := sorted(there - set(grid.cells)) or ["none"] * (not grid.cells):
@@ -291,7 +291,7 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
         raise NoiseregError(
             f"{path} is not empty and holds no sweep; expected a new folder for `out`"
         )
-    check_links(path)
+    check_contents(path)
     new = {cell.name: cell for cell in cells}
     for file in sorted((path / "cells").glob("[!.]*.yaml")):
         if not (path / SWEEP_FILE).exists() and not file.with_suffix("").exists():

@@ -123,14 +123,11 @@ def test_a_run_records_its_data_and_is_not_resumed_on_others(tmp_path, monkeypat
     before = json.loads((tmp_path / "run/environment.json").read_text())["data"]
     assert before == Digits(ImageParams(), Context()).fingerprint()
 
-    import sklearn.datasets
+    from noisereg.datasets import digits
 
-    real = sklearn.datasets.load_digits()
-
-    class Other:
-        images, target = np.concatenate([real.images[1:], real.images[:1]]), real.target
-
-    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: Other)
+    real = digits._table()
+    other = np.column_stack([np.roll(real[:, :-1], 1, axis=0), real[:, -1]])
+    monkeypatch.setattr(digits, "_table", lambda: other)
     with pytest.raises(NoiseregError, match=r"other data: the training samples have other values"):
         go(resume=True)
     assert json.loads((tmp_path / "run/environment.json").read_text())["data"] == before

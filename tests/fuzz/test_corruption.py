@@ -34,7 +34,7 @@ BASE: dict[str, Any] = {
     "sample": {"steps": 2},
 }
 CELL = "sweep/cells/white_s0"
-KINDS = ("flip", "cut", "empty", "folder", "missing")
+KINDS = ("flip", "cut", "empty", "folder", "missing", "pipe")
 Answer = tuple[int, object, str]
 """Exit code, result, and what was said on stderr."""
 
@@ -117,10 +117,12 @@ def one_of_a_kind(names: list[str]) -> list[str]:
 
 def damage(file: Path, kind: str, chance: random.Random) -> None:
     contents = file.read_bytes()
-    if kind in ("folder", "missing"):
+    if kind in ("folder", "missing", "pipe"):
         file.unlink()
         if kind == "folder":
             file.mkdir()
+        elif kind == "pipe":  # which waits, when it is opened, for somebody who writes
+            os.mkfifo(file)
     elif kind == "empty":
         file.write_bytes(b"")
     elif kind == "cut":
