@@ -13,10 +13,18 @@ import time
 import numpy as np
 import pytest
 import torch
+from ranks import ranks
 from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from noisereg import python as noisereg
+from noisereg.cli.main import run
+from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.loss import Weighted
 from noisereg.runs.checkpoint_files import steps_in
+from noisereg.runs.config import RuntimeConfig
+from noisereg.runs.objective import Objective
+from noisereg.runs.runtime import Runtime, leave_group
 
 VARIANTS = [
     f"isotropy:weight=1,mean={mean},level={level},space={space},bins=3"
@@ -27,25 +35,16 @@ VARIANTS = [
     )
 ]
 
-WORKER = """
-import os, sys, torch
-from torch.nn.parallel import DistributedDataParallel
-from noisereg.runs.config import RuntimeConfig
-from noisereg.diffusion.diffusion import Diffusion
-from noisereg.diffusion.loss import Weighted
-from noisereg.runs.objective import Objective
-from noisereg.runs.runtime import Runtime, leave_group
-from noisereg.python import build
 
 def gradients(runtime, variant):
     torch.manual_seed(0)
     shape, size = (1, 8, 8), 12
-    noise = build("noise", "blue-tv:factor=spectral", shape=shape)
-    process = build("process", "ddpm", shape=shape, noise=noise)
+    noise = noisereg.build("noise", "blue-tv:factor=spectral", shape=shape)
+    process = noisereg.build("process", "ddpm", shape=shape, noise=noise)
     network = torch.nn.Conv2d(1, 2, 3, padding=1).double()
     denoiser = torch.nn.Sequential(network)
     denoiser.forward = lambda x, t, cond: network(x) * (1 + t.reshape(-1, 1, 1, 1))
-    term = build("regularizer", variant, shape=shape, noise=noise, process=process)
+    term = noisereg.build("regularizer", variant, shape=shape, noise=noise, process=process)
     diffusion = Diffusion(shape, process, noise, [Weighted("isotropy", 1.0, term)])
     objective = Objective(denoiser, diffusion)
     model = DistributedDataParallel(objective) if runtime.world > 1 else objective
@@ -56,33 +55,18 @@ def gradients(runtime, variant):
     loss.backward()
     return torch.cat([p.grad.flatten() for p in objective.parameters()])
 
-runtime = Runtime.start(RuntimeConfig(device="cpu"))
-result = {v: gradients(runtime, v) for v in sys.argv[2:]}
-if runtime.main:
-    torch.save(result, sys.argv[1])
-leave_group(wait=True)
-os._exit(0)  # as noisereg/__main__.py
-"""
 
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-
-
-def launch(arguments):
-    """Two ranks by torchrun, each on one thread."""
-    command = [*TORCHRUN, *arguments]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+def all_gradients(path):
+    runtime = Runtime.start(RuntimeConfig(device="cpu"))
+    result = {v: gradients(runtime, v) for v in VARIANTS}
+    if runtime.main:
+        torch.save(result, path)
+    leave_group(wait=True)
 
 
 def test_isotropys_gradients_equal_one_ranks_for_every_option(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    launch([str(script), str(tmp_path / "two.pt"), *VARIANTS])
-    subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "one.pt"), *VARIANTS], check=True, timeout=120
-    )
+    ranks(2, tmp_path / "said", all_gradients, tmp_path / "two.pt")
+    all_gradients(tmp_path / "one.pt")
     one, two = torch.load(tmp_path / "one.pt"), torch.load(tmp_path / "two.pt")
     for variant in VARIANTS:
         assert one[variant].abs().max() > 1e-3
@@ -107,11 +91,8 @@ def runs(tmp_path_factory):
         "--set",
         "sample.steps=4",
     ]
-    launch(["-m", "noisereg", *common, "--out", str(folder / "two")])
-    from noisereg.cli.main import run
-
+    ranks(2, folder / "said", run, [*common, "--out", str(folder / "two")])
     assert run([*common, "--out", str(folder / "one")]) == 0
-    # torchrun would take --num for its own --numa-binding but for the `--`.
     drawing = [
         "sample",
         str(folder / "one"),
@@ -122,7 +103,7 @@ def runs(tmp_path_factory):
         "--out",
         str(folder / "two.npz"),
     ]
-    launch(["-m", "--", "noisereg", *drawing])
+    ranks(2, folder / "said", run, drawing)
     return folder
 
 
@@ -164,7 +145,7 @@ def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):
     """
     out = tmp_path / "run"
     command = [
-        *TORCHRUN,
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
         "-m",
         "noisereg",
         "train",
@@ -205,12 +186,12 @@ def test_two_ranks_draw_the_samples_of_one(runs):
     from noisereg.runs.run import draw
 
     two = np.load(runs / "two.npz")["samples"]
-    run = noisereg.load(runs / "one")
-    whole = draw(run.model(steps=5), range(21))
+    loaded = noisereg.load(runs / "one")
+    whole = draw(loaded.model(steps=5), range(21))
     for size in (1, 7):
-        cut = draw(run.model(steps=5, batch_size=size), range(21))
+        cut = draw(loaded.model(steps=5, batch_size=size), range(21))
         assert (cut - whole).abs().max() <= 1e-3
     assert two.shape == (21, 8, 8, 1)
     assert two.dtype == np.uint8
-    own = run.sample(21, steps=5).permute(0, 2, 3, 1).numpy()
+    own = loaded.sample(21, steps=5).permute(0, 2, 3, 1).numpy()
     assert np.abs(two.astype(int) - own.astype(int)).max() <= 1
