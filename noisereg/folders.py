@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
@@ -55,6 +57,29 @@ def not_the_users(path: Path, group: bool = False) -> str:
     if group and status.st_mode & stat.S_IWGRP:
         return "its group may write into it"
     return ""
+
+
+@contextlib.contextmanager
+def no_empty_remains(folder: Path) -> Iterator[None]:
+    """Where the block raises, the folders that it has made at, below or above ``folder`` and that
+    are empty are removed again. Files stay: a part of a download that is whole need not be
+    fetched again.
+    """
+    there = {folder, *folder.parents, *_below(folder)}
+    there = {path for path in there if path.is_dir()}
+    try:
+        yield
+    except BaseException:
+        made = {*_below(folder), folder, *folder.parents} - there
+        for path in sorted(made, key=lambda path: len(path.parts), reverse=True):
+            with contextlib.suppress(OSError):  # it is not empty, or was not made
+                path.rmdir()
+        raise
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for directory, names, _ in os.walk(folder):
+        yield from (Path(directory, name) for name in names)
 
 
 @functools.cache

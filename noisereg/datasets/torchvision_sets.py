@@ -12,6 +12,7 @@ from noisereg.api import Context
 from noisereg.datasets import TorchvisionParams
 from noisereg.datasets.images import ImageDataset, ImageSplit, Source
 from noisereg.errors import NoiseregError
+from noisereg.folders import no_empty_remains
 
 
 class Concatenated:
@@ -79,9 +80,8 @@ class TorchvisionDataset(ImageDataset):
 
         root, download = self.params.root, self.params.download
         try:
-            with contextlib.redirect_stdout(
-                sys.stderr
-            ):  # torchvision prints; stdout is for results
+            # torchvision prints; stdout is for results
+            with no_empty_remains(root), contextlib.redirect_stdout(sys.stderr):
                 return getattr(torchvision.datasets, self.reader)(
                     root, download=download, **arguments
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -23,11 +24,13 @@ STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 class StopRequest:
     """A signal of :data:`STOPPING` asks for a checkpoint; a second Ctrl-C does not wait for it,
     and a third ends the process at once, as a kill does: a thread that does not return is not
-    waited for.
+    waited for. A rank whose torchrun was killed is asked, too: it would hold the run's folder and
+    the ranks' port against the one that goes on.
     """
 
     def __init__(self) -> None:
         self.signum = 0
+        self._torchrun = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -38,6 +41,12 @@ class StopRequest:
                 if signum is not None and signal.getsignal(signum) != signal.SIG_IGN:
                     self._old[signum] = signal.signal(signum, self._ask)
         return self
+
+    def asked(self) -> bool:
+        """Whether to save and stop."""
+        if not self.signum and self._torchrun not in (None, os.getppid()):
+            self.signum = signal.SIGTERM
+        return bool(self.signum)
 
     def _ask(self, signum: int, frame: Any) -> None:
         if self.signum and signum == signal.SIGINT:

@@ -298,7 +298,7 @@ class Training:
                 after_step()
             self.ema.update(self.updates + step + 1)
             done = step + 1
-            asked = done % every == 0 and runtime.any(bool(stop.signum) or self.reporter.gone)
+            asked = done % every == 0 and runtime.any(stop.asked() or self.reporter.gone)
             if asked or self.due(done):
                 self.book(done, asked)
             if asked and done < train.steps:

@@ -22,6 +22,7 @@ from noisereg.api import Context
 from noisereg.datasets import FlippedParams, PhotoParams, TorchvisionParams
 from noisereg.datasets import torchvision_sets as sets
 from noisereg.errors import NoiseregError
+from noisereg.folders import no_empty_remains
 
 
 @pytest.fixture
@@ -161,12 +162,29 @@ def test_a_download_that_fails_says_where_to_put_the_data(tmp_path, monkeypatch,
         else "download_and_extract_archive"
     )
     monkeypatch.setattr(f"torchvision.datasets.{module}.{download}", offline)
+    root = tmp_path / "own" / "data"
     with pytest.raises(NoiseregError) as caught:
-        kind(PhotoParams(root=tmp_path, download=True), Context())
+        kind(PhotoParams(root=root, download=True), Context())
     assert str(caught.value) == (
-        f"{kind.name} could not be downloaded to {tmp_path} (Name or service not known); "
-        f"fetch it elsewhere and put it at {tmp_path / kind.place}"
+        f"{kind.name} could not be downloaded to {root} (Name or service not known); "
+        f"fetch it elsewhere and put it at {root / kind.place}"
     )
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_was_there_before_a_download_that_failed_stays(tmp_path):
+    (tmp_path / "data" / "empty").mkdir(parents=True)
+
+    def fetch():
+        (tmp_path / "data" / "made" / "deep").mkdir(parents=True)
+        (tmp_path / "data" / "part").mkdir()
+        (tmp_path / "data" / "part" / "whole.gz").write_bytes(b"kept")
+        raise OSError("offline")
+
+    with pytest.raises(OSError, match="offline"), no_empty_remains(tmp_path / "data"):
+        fetch()
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
+    assert left == ["data", "data/empty", "data/part", "data/part/whole.gz"]
 
 
 def test_a_damaged_file_is_named(tmp_path):

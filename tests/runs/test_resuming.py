@@ -448,3 +448,25 @@ def test_a_run_killed_before_its_configuration_was_written_starts_anew(
     with pytest.raises(NoiseregError, match=r"holds no run \(no config\.yaml\)"):
         train(run.path, 8, resume=True)
     assert steps_in(run.path / "checkpoints") == [4, 6]
+
+
+def test_a_rank_whose_torchrun_was_killed_saves_and_stops(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    parents = iter([7, 7, 7])
+    monkeypatch.setattr("noisereg.runs.stopping.os.getppid", lambda: next(parents, 1))
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path / "run", steps=50)
+    assert stopped.value.signum == signal.SIGTERM
+    assert stopped.value.step == 3
+    assert steps_in(tmp_path / "run" / "checkpoints")[-1] == 3
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "stopped"
+
+
+def test_one_whose_shell_has_ended_goes_on(tmp_path, monkeypatch):
+    """As under nohup: a parent that is no torchrun may go."""
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    parents = iter([7, 7, 7])
+    monkeypatch.setattr("noisereg.runs.stopping.os.getppid", lambda: next(parents, 1))
+    train(tmp_path / "run", steps=6)
+    assert steps_in(tmp_path / "run" / "checkpoints")[-1] == 6
