@@ -83,7 +83,7 @@ The file that is named cannot be read faithfully, or the data set is not where i
            "runs/build", "runs/conditions", "runs/objective"), """\
 The combination would train or sample wrongly, and the line gives the reason. [What goes with what](composition.md) lists every
 pair; `noisereg train … --dry-run` tries one without writing anything."""),
-    Group("Run folders: starting, going on, owning", ("runs", "inside", "ownership", "store"), """\
+    Group("Run folders: starting, going on, owning", ("runs", "inside", "ownership", "ranks", "store"), """\
 A run folder has one owner and one configuration. `--resume` goes on with it as it was started; what changes its result needs a
 new `--out`, or a new run from its weights (`noisereg train --from RUN`). A damaged checkpoint is passed over for the one before it."""),
     Group("Sweeps", ("sweeps",), """\
