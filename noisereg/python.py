@@ -129,9 +129,9 @@ def sweep(
     from noisereg.runs.train import train as engine_train
     from noisereg.sweeps.grid import check_continues, make_cells, read_grid, taking_part
     from noisereg.sweeps.resolve import resolve
-    from noisereg.sweeps.training import SweepTraining
+    from noisereg.sweeps.training import SweepTraining, check_place
 
-    told, folder = reporter or usual_reporter(), Path(out)
+    told, folder = reporter or usual_reporter(), local_or_copy(out)
     given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
     chosen = {k: [v] if isinstance(v, str) else list(v) for k, v in given.items() if v}
     varied = {k: list(v) for k, v in (axes or {}).items()}
@@ -148,6 +148,7 @@ def sweep(
     with contextlib.ExitStack() as held:
         spec = Spec.parse(launcher or "local")
         engine = registry().build("launcher", spec.name, spec.params, Context())
+        check_place(folder, engine, spec.name)
         elsewhere = launcher is not None or (jobs or 1) > 1
         if elsewhere:
             engine.open(folder.absolute(), jobs or engine.jobs)

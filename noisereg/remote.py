@@ -10,26 +10,36 @@ that a checkpoint is whole or none, as on a disk. status.json comes after everyt
 of.
 
 What the working copy has and the store has not was never safe, so it is dropped: the store says
-how far a run is. Nothing locks a store: that two machines do not train one run is the user's care.
+how far a run is. A sweep's working copy is that of all its cells, each of which is uploaded as a
+run.
+
+Nothing locks a store. So a run that is trained there has an owner, ``.owner.json``, written anew
+every few seconds (:func:`claimed`): whoever finds one waits whether it changes, which needs no
+clocks that agree, and is refused if it does. An owner that has been taken over finds that before
+it uploads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import posixpath
 import re
 import shutil
+import socket
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from noisereg.errors import NoiseregError
 from noisereg.folders import cache_dir
-from noisereg.ownership import owned
+from noisereg.ownership import LOCK, lock_of_children, owned
 from noisereg.paths import clean, remote_scheme
 
 STATE, STATUS = "state.json", "status.json"
@@ -39,6 +49,13 @@ KEPT_HERE = ("eval", "cache")
 OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
 """Schemes of stores that have no folders to be made."""
 
+OWNER = ".owner.json"
+BEAT = 10.0
+"""Seconds between the signs of life of a run's owner."""
+SILENT = 60.0
+"""Seconds without one after which it is taken for dead."""
+COPIES = "NOISEREG_COPIES"
+"""The variable that tells a sweep's processes of its working copy."""
 FETCHING = 600.0
 """Seconds that another process is waited for that fetches the same data."""
 AT_ONCE = 256
@@ -46,7 +63,14 @@ AT_ONCE = 256
 
 _copies: dict[Path, str] = {}
 """By working copy: the address. Of this process alone: what a folder says of itself, which anybody
-may have written, must not send its contents anywhere."""
+may have written, must not send its contents anywhere. (The processes that it starts are told by
+:data:`COPIES`.)"""
+_claims: dict[Path, str] = {}
+"""By working copy: what this process calls itself as its owner."""
+
+
+class Lost(NoiseregError):
+    """Another machine has taken over what this one was writing."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -83,7 +107,7 @@ def working_copy(path: str | os.PathLike[str]) -> Path:
     with contextlib.suppress(_Busy), _alone(folder):
         busy = False
         with _said(url):
-            _download(url, folder)
+            _download(*_open(url), url, folder)
     if busy and not folder.exists():
         raise NoiseregError(f"{clean(url)}: another process is fetching it; try again")
     return folder
@@ -98,8 +122,151 @@ def address(path: str | os.PathLike[str]) -> str:
 
 
 def address_of(folder: Path) -> str:
-    """The address that a working copy of this process's stands for, or the empty string."""
-    return _copies.get(folder.absolute(), "")
+    """The address that a working copy of this process's, or a path in one, stands for, or the
+    empty string.
+    """
+    folder = folder.absolute()
+    told = json.loads(os.environ.get(COPIES, "{}"))
+    copies = {Path(place): url for place, url in told.items()} | _copies
+    for place in (folder, *folder.parents):
+        if place in copies:
+            inside = folder.relative_to(place).as_posix()
+            return copies[place] if inside == "." else f"{copies[place]}/{inside}"
+    return ""
+
+
+def passed_on(folder: Path) -> dict[str, str]:
+    """What a process that works in a working copy is told by its environment; nothing for any
+    other folder.
+    """
+    url = address_of(folder)
+    return {COPIES: json.dumps({str(folder.absolute()): url})} if url else {}
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """This machine alone trains the run of a working copy, which is what the store has then;
+    nothing for any other folder. To be entered by the owner of the folder.
+
+    Raises:
+        NoiseregError: if another machine does, or the store cannot be reached.
+    """
+    url = address_of(folder)
+    if not url:
+        yield
+        return
+    own: dict[str, Any] = {
+        "owner": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    mine = folder.with_name(f".{folder.name}{OWNER}")
+    with _said(url):
+        store, root = _open(url)
+        place = f"{root}/{OWNER}"
+        _take(store, place, own, mine, url, note)
+        _download(store, root, url, folder)
+    mine.write_text(json.dumps(own))
+    _claims[folder.absolute()] = own["owner"]
+    stop = threading.Event()
+    beating = threading.Thread(target=_beat, args=(store, place, own, stop), daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beating.join()
+        _claims.pop(folder.absolute(), None)
+        mine.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # an owner that is silent is taken for dead
+            if _owner(store, place).get("owner") == own["owner"]:
+                store.rm_file(place)
+
+
+def _take(
+    store: Any,
+    place: str,
+    own: dict[str, Any],
+    mine: Path,
+    url: str,
+    note: Callable[[str], None],
+) -> None:
+    """Become the owner: where there is none, it was this machine, or it is silent."""
+    found = _owner(store, place)
+    before = json.loads(mine.read_text()) if mine.is_file() else {}
+    if found and found.get("owner") != before.get("owner"):
+        who = f"{found.get('host', 'another machine')} (process {found.get('pid', '?')})"
+        note(f"{clean(url)} was being trained by {who}; looking whether it still is")
+        deadline = time.monotonic() + SILENT
+        while time.monotonic() < deadline:
+            time.sleep(min(BEAT, SILENT) / 5)
+            now = _owner(store, place)
+            if not now:
+                break
+            if now != found:
+                raise NoiseregError(
+                    f"{clean(url)} is being trained by {who}; wait until it has ended, or give "
+                    "another `out`"
+                )
+        else:
+            note(f"{who} has given no sign of life for {SILENT:.0f} s; going on with its run")
+    if found and _owner(store, place) == found:
+        store.rm_file(place)
+    if not _create(store, json.dumps(own).encode(), place):
+        raise NoiseregError(
+            f"{clean(url)}: another machine has just begun to train it; wait until it has ended, "
+            "or give another `out`"
+        )
+
+
+def _owner(store: Any, place: str) -> dict[str, Any]:
+    """Who trains a run, empty for nobody."""
+    try:
+        found = json.loads(store.cat_file(place))
+    except FileNotFoundError:
+        return {}
+    except ValueError:  # of another writer's, half-read
+        found = None
+    return found if isinstance(found, dict) else {"owner": "unknown"}
+
+
+def _create(store: Any, data: bytes, target: str) -> bool:
+    """Put a file where there is none; False where there is one. A store that cannot do both at
+    once is asked before.
+    """
+    if not OBJECTS & set(_protocols(store)):
+        store.makedirs(posixpath.dirname(target), exist_ok=True)
+    try:
+        store.pipe_file(target, data, mode="create")
+    except FileExistsError:
+        return False
+    except (TypeError, NotImplementedError, ValueError):
+        if _owner(store, target):
+            return False
+        _put_bytes(store, data, target)
+    return True
+
+
+def _beat(store: Any, place: str, own: dict[str, Any], stop: threading.Event) -> None:
+    """Give a sign of life until it is no longer the owner."""
+    for beat in itertools.count(1):
+        if stop.wait(BEAT):
+            return
+        with contextlib.suppress(Exception):  # of the network: the next one may come through
+            if _owner(store, place).get("owner") != own["owner"]:
+                return
+            _put_bytes(store, json.dumps({**own, "beat": beat}).encode(), place)
+
+
+def put(path: Path) -> None:
+    """Bring one file of a working copy of this process's to where it belongs; nothing for any
+    other.
+
+    Raises:
+        NoiseregError: if it cannot be.
+    """
+    if (url := address_of(path)) and path.is_file():
+        write_file(url, path.read_bytes())
 
 
 def fetched(path: str | os.PathLike[str]) -> Path:
@@ -180,12 +347,20 @@ def upload(folder: Path) -> None:
     """Bring the store up to a working copy of this process's; nothing for any other folder.
 
     Raises:
+        Lost: if another machine has taken over.
         NoiseregError: if it cannot be; what the store had is still whole.
     """
-    if (url := _copies.get(folder.absolute())) is None:
+    url = address_of(folder)
+    if not url:
         return
     with _said(url):
         store, root = _open(url)
+        own = _claims.get(folder.absolute())
+        if own is not None and (now := _owner(store, f"{root}/{OWNER}")).get("owner") != own:
+            raise Lost(
+                f"{clean(url)} has been taken over by {now.get('host', 'another machine')}, to "
+                "which this one had given no sign of life; nothing more is written there"
+            )
         there = _sizes(store, root)
         here = {p.relative_to(folder).as_posix(): p for p in _files(folder)}
         for name in sorted(set(there) - set(here), key=_first_the_state):
@@ -208,11 +383,10 @@ def upload(folder: Path) -> None:
                 _put(store, here[name], f"{root}/{name}")
 
 
-def _download(url: str, folder: Path) -> None:
+def _download(store: Any, root: str, url: str, folder: Path) -> None:
     """Make the working copy what the store has. A checkpoint without its state.json is not
     there yet.
     """
-    store, root = _open(url)
     there = _sizes(store, root)
     whole = {posixpath.dirname(n) for n in there if posixpath.basename(n) == STATE}
     wanted = {n for n in there if not _of_checkpoint(n) or posixpath.dirname(n) in whole}
@@ -269,7 +443,8 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
-        if path.is_file() and not path.is_symlink() and not hidden and parts[0] not in KEPT_HERE:
+        kept = any(part in KEPT_HERE for part in parts[:-1])
+        if path.is_file() and not path.is_symlink() and not hidden and not kept:
             yield path
 
 
@@ -286,7 +461,7 @@ def _sizes(store: Any, root: str) -> dict[str, int]:
 
 
 def _of_checkpoint(name: str) -> bool:
-    return name.startswith("checkpoints/") and name.count("/") == 2
+    return name.split("/")[-3:-2] == ["checkpoints"]
 
 
 def _is_state(name: str) -> bool:
@@ -324,16 +499,22 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 class _Busy(Exception):
-    """Another process owns the working copy."""
+    """Another process works in the working copy."""
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
+    """With every lock in a working copy: of a sweep each cell has its own."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(owned(folder, wait=0.2))
         except NoiseregError:
             raise _Busy from None
+        for path in [p for p in folder.rglob(f".*{LOCK[1:]}") if p != folder / LOCK]:
+            lock = lock_of_children(path)
+            if lock is None:
+                raise _Busy
+            stack.enter_context(lock)
         yield
 
 

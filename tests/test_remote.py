@@ -20,9 +20,12 @@ fsspec = pytest.importorskip("fsspec")
 
 from noisereg import python as noisereg  # noqa: E402
 from noisereg import remote  # noqa: E402
+from noisereg.api import Launcher  # noqa: E402
 from noisereg.cli.main import run as command  # noqa: E402
 from noisereg.errors import NoiseregError  # noqa: E402
+from noisereg.ownership import lock_of_children  # noqa: E402
 from noisereg.runs.reporter import Reporter  # noqa: E402
+from noisereg.sweeps.training import check_place  # noqa: E402
 
 RUN = {
     "denoiser": "mlp:width=16,blocks=1",
@@ -335,6 +338,153 @@ def test_tables_are_written_to_a_store_and_shown_from_it(url, tmp_path, capsys):
     assert "may be in remote storage" in capsys.readouterr().err
 
 
+# Two machines
+
+
+class Reading(Reporter):
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def owner(url):
+    return stored(url).get(remote.OWNER)
+
+
+def test_a_run_that_another_machine_trains_is_refused(url, monkeypatch):
+    """The first is alive: its sign of life changes while the second looks."""
+    monkeypatch.setattr(remote, "BEAT", 0.05)
+    there = remote.working_copy(url)
+    with remote.claimed(there, print):
+        first = json.loads(owner(url))["owner"]
+        another_machine()
+        with pytest.raises(NoiseregError, match="is being trained by") as caught:
+            noisereg.train(out=url, **RUN)
+        assert "\n" not in str(caught.value)
+        assert json.loads(owner(url))["owner"] == first
+    assert owner(url) is None
+    assert "config.yaml" not in stored(url)
+    noisereg.train(out=url, **RUN)
+    assert owner(url) is None
+
+
+def test_a_machine_that_gives_no_sign_of_life_is_taken_over_and_stops(url, monkeypatch):
+    """It was only asleep: once it uploads again it finds that it has lost the run."""
+    monkeypatch.setattr(remote, "SILENT", 0.3)
+    monkeypatch.setattr(remote, "BEAT", 1000.0)
+    heard, upload, other = Reading(), remote.upload, []
+
+    def asleep(folder):
+        upload(folder)
+        if not other and (folder / "checkpoints/000002").exists():
+            copies = dict(remote._copies)
+            remote._copies.clear()
+            given = {**RUN, "train": {**RUN["train"], "steps": 4}}
+            other.append(True)
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setenv("NOISEREG_CACHE", str(folder.parent / "elsewhere"))
+                noisereg.train(out=url, resume=True, reporter=heard, **given)
+            remote._copies |= copies
+
+    monkeypatch.setattr(remote, "upload", asleep)
+    with pytest.raises(remote.Lost, match="taken over by another machine"):
+        noisereg.train(out=url, **RUN)
+    assert any("no sign of life" in text for text in heard.said)
+    files = stored(url)
+    assert json.loads(files["status.json"]) == {"status": "finished", "step": 4, "steps": 4}
+    assert not any("000006" in name for name in files)
+
+
+def test_of_two_that_begin_at_once_one_is_the_owner(url):
+    store, root = fsspec.core.url_to_fs(url)
+    taken = [remote._create(store, b"{}", f"{root}/{remote.OWNER}") for _ in range(2)]
+    assert taken == [True, False]
+
+
+def test_a_run_killed_here_goes_on_here_at_once(url, monkeypatch):
+    monkeypatch.setattr(remote, "SILENT", 1e9)
+    run = noisereg.train(out=url, **RUN)
+    place = run.path.with_name(f".{run.path.name}{remote.OWNER}")
+    left = b'{"owner": "killed"}'  # as it leaves them: in the store and here
+    place.write_bytes(left)
+    remote.write_file(f"{url}/{remote.OWNER}", left)
+    noisereg.train(out=url, resume=True, **RUN)
+    assert owner(url) is None
+
+
+# Sweeps
+
+GRID = {"noise": ["white", "blue-tv"], "seeds": 2}
+
+
+def test_a_sweep_in_a_store_goes_on_on_another_machine_and_has_the_table_of_a_local_one(
+    url, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        killed_at(patched, 30)  # in the second or third of four cells
+        with pytest.raises(Killed):
+            noisereg.sweep(out=url, **GRID, **RUN)
+    done = [n for n in stored(url) if n.endswith("000006/state.json")]
+    assert 0 < len(done) < 4
+    another_machine()
+    noisereg.sweep(out=url, **GRID, **RUN)
+    local = noisereg.sweep(out=tmp_path / "local", **GRID, **RUN)
+    another_machine()
+    tables = [noisereg.evaluate([place], num=16) for place in (url, local)]
+    assert len(tables[0]) == 2
+    assert [row["metrics"] for row in tables[0]] == [row["metrics"] for row in tables[1]]
+    files = stored(url)
+    for cell in (local / "cells").iterdir():
+        if cell.is_dir():
+            for name in BYTES:
+                path = f"checkpoints/000006/{name}"
+                assert files[f"cells/{cell.name}/{path}"] == (cell / path).read_bytes()
+    assert files["sweep.yaml"] == (local / "sweep.yaml").read_bytes()
+    assert not any(Path(name).name.startswith(".") for name in files)
+
+
+def test_a_sweeps_own_processes_upload_their_cells(bucket, tmp_path, capsys):
+    url = f"s3://{bucket}/sweep"
+    line = ["sweep", "--out", url, "--noise", "white", "--seeds", "2", "--steps", "2"]
+    line += ["--denoiser", "mlp:width=16,blocks=1", "--batch-size", "8"]
+    line += ["--set", "runtime.device=cpu", "--set", "sample.steps=2"]
+    assert command(line) == 0
+    assert f"2 of 2 cells finished · {url}" in capsys.readouterr().out
+    files = stored(url)
+    for cell in ("white_s0", "white_s1"):
+        assert json.loads(files[f"cells/{cell}/status.json"])["status"] == "finished"
+        assert f"cells/{cell}/checkpoints/000002/state.json" in files
+        assert b"denoiser" in files[f"cells/{cell}.log"]
+    another_machine()
+    assert command(["eval", url, "--num", "8"]) == 0
+    capsys.readouterr()
+    assert command([*line, "--print-commands"]) == 2
+    assert "expected one, or the sweep without --print-commands" in capsys.readouterr().err
+
+
+def test_a_sweep_in_training_is_left_alone_by_who_only_looks(url):
+    """Its cells hold locks of their own; what they have not uploaded yet must not be dropped."""
+    folder = remote.working_copy(url)
+    (folder / "cells/a_s0").mkdir(parents=True)
+    fresh = folder / "cells/a_s0/config.yaml"
+    fresh.write_text("{}")
+    with lock_of_children(folder / "cells/.a_s0.lock"):
+        remote.working_copy(url)
+        assert fresh.exists()
+    remote.working_copy(url)
+    assert not fresh.exists()
+
+
+def test_machines_that_do_not_see_the_working_copy_are_refused(url):
+    class Elsewhere(Launcher):
+        here = False
+
+    with pytest.raises(NoiseregError, match="launcher far trains on other machines"):
+        check_place(remote.working_copy(url), Elsewhere(), "far")
+
+
 # An object store
 
 
@@ -377,7 +527,7 @@ def test_a_bucket_that_is_not_there_is_not_made(bucket, tmp_path):
     assert not store.exists(f"no-{bucket}")
 
 
-def test_a_process_killed_by_9_is_gone_on_with_on_another_machine(bucket, tmp_path):
+def test_a_process_killed_by_9_is_gone_on_with_on_another_machine(bucket, tmp_path, monkeypatch):
     """A command at s3://, the kill whenever it comes; then the same command with an empty cache."""
     url = f"s3://{bucket}/run"
     line = [sys.executable, "-m", "noisereg", "train", "--out", url, "--resume", "--steps", "200"]
@@ -393,13 +543,10 @@ def test_a_process_killed_by_9_is_gone_on_with_on_another_machine(bucket, tmp_pa
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    environment["NOISEREG_CACHE"] = str(tmp_path / "second")
-    done = subprocess.run(line, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    local = noisereg.train(
-        out=tmp_path / "local",
-        **{**RUN, "train": {"steps": 200, "batch_size": 8, "checkpoint_every": 10}},
-    )
+    monkeypatch.setattr(remote, "SILENT", 0.5)
+    given = {**RUN, "train": {"steps": 200, "batch_size": 8, "checkpoint_every": 10}}
+    noisereg.train(out=url, resume=True, **given)
+    local = noisereg.train(out=tmp_path / "local", **given)
     for name in BYTES:
         path = f"checkpoints/000200/{name}"
         assert stored(url)[path] == (local.path / path).read_bytes()

@@ -225,7 +225,7 @@ def _reached(leaf: Any, name: str, path: Path) -> Path:
     if remote_scheme(str(path)):
         if (leaf.name, name) == ("eval", "out"):
             return path
-        if name in RUNS or (leaf.name, name) == ("train", "out"):
+        if name in RUNS or (leaf.name, name) in (("train", "out"), ("sweep", "out")):
             from noisereg.remote import local_or_copy
 
             return local_or_copy(path)

@@ -170,15 +170,23 @@ def sweep(
     from noisereg.cli.progress import ConsoleReporter
     from noisereg.inside import check_contents
     from noisereg.ownership import owned
+    from noisereg.remote import address_of
     from noisereg.runs.config import RuntimeConfig
     from noisereg.runs.runtime import Runtime
     from noisereg.sweeps.grid import check_continues, taking_part
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.together import Together, check_together, groups
-    from noisereg.sweeps.training import SweepTraining
+    from noisereg.sweeps.training import SweepTraining, check_place
 
     spec = Spec.parse(launcher)
     engine: Launcher = registry.build("launcher", spec.name, spec.params, Context())
+    if out is not None:
+        check_place(out, engine, spec.name)
+        if print_commands and (url := address_of(out)):
+            raise NoiseregError(
+                f"--out {url}: --print-commands prints commands for a folder of this machine; "
+                "expected one, or the sweep without --print-commands"
+            )
     at_once = jobs or engine.jobs
     resolved = resolve(
         cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run
@@ -286,9 +294,11 @@ def _list(
 def _train(
     training: SweepTraining | Together, cells: list[Cell], reporter: Any, as_json: bool
 ) -> None:
+    from noisereg import remote
     from noisereg.sweeps.training import Stopped
 
     sweep = training.sweep
+    place = remote.address_of(sweep.path) or str(sweep.path)
     try:
         tally = training.run(cells)
     except Stopped as stopped:
@@ -296,13 +306,13 @@ def _train(
         raise typer.Exit(128 + stopped.signum) from None
     if as_json:
         done = [cell.name for cell in tally.finished]
-        outcome = {"sweep": str(sweep.path), "finished": done, "failed": tally.failed}
+        outcome = {"sweep": place, "finished": done, "failed": tally.failed}
         print(json.dumps({**outcome, "diverged": tally.diverged}))
     else:
-        print(f"{len(tally.finished)} of {len(cells)} cells finished · {sweep.path}")
+        print(f"{len(tally.finished)} of {len(cells)} cells finished · {place}")
         for name, said in tally.failed.items():
             what = "diverged" if name in tally.diverged else "failed"
-            print(f"  {what}: {name}: {printable(said)} ({sweep.path / 'cells' / name}.log)")
-        print(f"  noisereg eval {sweep.path}")
+            print(f"  {what}: {name}: {printable(said)} ({place}/cells/{name}.log)")
+        print(f"  noisereg eval {place}")
     if tally.failed:
         raise typer.Exit(1)

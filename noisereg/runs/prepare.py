@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from noisereg import remote
 from noisereg.datasets.fingerprint import difference
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_contents
@@ -71,6 +72,7 @@ def run_folder(
                         raise NoiseregError(NO_RUN.format(out))
                     check_contents(path)  # before the lock, which could be one
                     held.enter_context(owned(path, note=reporter.note))
+                    held.enter_context(remote.claimed(path, reporter.note))
             except NoiseregError as error:
                 box[1] = error
         if runtime.world > 1:

@@ -588,6 +588,8 @@ class Training:
             raise
         try:
             remote.upload(self.out)
+        except remote.Lost:
+            raise
         except NoiseregError as error:
             if status == "finished":
                 raise

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from noisereg import remote
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_contents
 from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share
@@ -340,9 +341,10 @@ def definition(
 
 
 def write(path: Path, base: Mapping[str, Any], grid: Grid, cells: Sequence[Cell]) -> Sweep:
-    """Write the definition, sweep.yaml last; each file whole or not at all."""
+    """Write the definition, sweep.yaml last, into a store too; each file whole or not at all."""
     for file, content in definition(path, base, grid, cells).items():
         write_atomically(file, content)
+        remote.put(file)
     return Sweep(path, list(cells))
 
 

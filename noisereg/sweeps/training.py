@@ -13,7 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from noisereg import remote
 from noisereg.api import Job, Launcher, Started
+from noisereg.errors import NoiseregError
 from noisereg.ownership import lock_of_children
 from noisereg.plugins import trust
 from noisereg.runs.reporter import Reporter
@@ -31,6 +33,19 @@ def environment_for(launcher: Launcher) -> dict[str, str]:
     """The variables of a job of the launcher's that it would not have by itself."""
     passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED_ON)}
     return ({} if launcher.here else passed) | trust.passed_on()
+
+
+def check_place(path: Path, launcher: Launcher, name: str) -> None:
+    """That the launcher's machines see a sweep's folder.
+
+    Raises:
+        NoiseregError: for an address, whose working copy is this machine's, elsewhere.
+    """
+    if not launcher.here and (url := remote.address_of(path)):
+        raise NoiseregError(
+            f"`out={url}`: launcher {name} trains on other machines, which do not see this one's "
+            "working copy; expected a folder that all of them see, or launcher local"
+        )
 
 
 class Stopped(Exception):
@@ -63,6 +78,10 @@ class Tally:
         """Count a cell and tell of it; ``said`` is why it failed, None where it has finished.
         The seconds of one that was ``queued`` are not those of its training alone.
         """
+        try:
+            remote.put(sweep.log_of(cell))
+        except NoiseregError as error:
+            reporter.note(str(error))
         queue = " after it was queued" * queued
         if said is None:
             self.finished.append(cell)
@@ -196,7 +215,7 @@ class SweepTraining:
         return Job(
             cell.name,
             tuple(command),
-            environment_for(self.launcher),
+            environment_for(self.launcher) | remote.passed_on(self.sweep.path),
             Path.cwd(),
             self.sweep.log_of(cell).absolute(),
             tuple(inherited),
