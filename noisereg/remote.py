@@ -106,8 +106,8 @@ def working_copy(path: str | os.PathLike[str]) -> Path:
     busy = True
     with contextlib.suppress(_Busy), _alone(folder):
         busy = False
-        with _said(url):
-            _download(*_open(url), url, folder)
+        with said(url):
+            _download(*open_store(url), url, folder)
     if busy and not folder.exists():
         raise NoiseregError(f"{clean(url)}: another process is fetching it; try again")
     return folder
@@ -161,8 +161,8 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         "pid": os.getpid(),
     }
     mine = folder.with_name(f".{folder.name}{OWNER}")
-    with _said(url):
-        store, root = _open(url)
+    with said(url):
+        store, root = open_store(url)
         place = f"{root}/{OWNER}"
         _take(store, place, own, mine, url, note)
         _download(store, root, url, folder)
@@ -281,8 +281,8 @@ def fetched(path: str | os.PathLike[str]) -> Path:
     url = address(path)
     folder = cache_dir() / "remote" / hashlib.sha256(f"data {url}".encode()).hexdigest()[:16]
     place = folder / posixpath.basename(url)
-    with owned(folder, wait=FETCHING), _said(url):
-        store, root = _open(url)
+    with owned(folder, wait=FETCHING), said(url):
+        store, root = open_store(url)
         store.invalidate_cache()
         found = store.find(root, detail=True)
         if not found:
@@ -290,7 +290,7 @@ def fetched(path: str | os.PathLike[str]) -> Path:
         names = {full: full.removeprefix(root).lstrip("/") for full in found}
         record = folder / ".fetched.json"
         had = json.loads(record.read_text()) if record.is_file() else {}
-        now = {name: _version(found[full]) for full, name in names.items()}
+        now = {name: version(found[full]) for full, name in names.items()}
         if place.exists() and place.is_file() != ("" in now):  # a file in a folder's place
             had = {}
             place.unlink() if place.is_file() else shutil.rmtree(place)
@@ -323,7 +323,7 @@ def _fetch(store: Any, wanted: dict[str, Path]) -> None:
             there.replace(path)
 
 
-def _version(info: dict[str, Any]) -> str:
+def version(info: dict[str, Any]) -> str:
     """What differs where a stored file does: its size, and what the store tells of its content or
     its time.
     """
@@ -338,8 +338,8 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         NoiseregError: if it cannot be.
     """
     url = address(path)
-    with _said(url):
-        store, target = _open(url)
+    with said(url):
+        store, target = open_store(url)
         _put_bytes(store, data, target)
 
 
@@ -353,8 +353,8 @@ def upload(folder: Path) -> None:
     url = address_of(folder)
     if not url:
         return
-    with _said(url):
-        store, root = _open(url)
+    with said(url):
+        store, root = open_store(url)
         own = _claims.get(folder.absolute())
         if own is not None and (now := _owner(store, f"{root}/{OWNER}")).get("owner") != own:
             raise Lost(
@@ -482,7 +482,7 @@ def _first_the_state(name: str) -> tuple[bool, str]:
     return posixpath.basename(name) != STATE, name
 
 
-def _open(url: str) -> tuple[Any, str]:
+def open_store(url: str) -> tuple[Any, str]:
     """The store, and the path in it."""
     try:
         import fsspec
@@ -493,8 +493,8 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         store, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise NoiseregError(f"{clean(url)}: {said}; expected an address of fsspec's") from None
+        text = " ".join(str(error).split())
+        raise NoiseregError(f"{clean(url)}: {text}; expected an address of fsspec's") from None
     return store, str(root).rstrip("/")
 
 
@@ -519,12 +519,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _said(url: str) -> Iterator[None]:
+def said(url: str) -> Iterator[None]:
     """Whatever a store raises, in a line."""
     try:
         yield
     except NoiseregError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise NoiseregError(f"{clean(url)} cannot be reached: {said}") from error
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise NoiseregError(f"{clean(url)} cannot be reached: {text}") from error

@@ -248,7 +248,7 @@ def put(url, folder):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of 20 images in two classes, a .zip of it, and an .npz of their pixels."""
+    """A folder of 20 images in two classes, a .zip and a .tar of it, an .npz of their pixels."""
     folder = tmp_path / "data/pictures"
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
     for k, each in enumerate(pixels):
@@ -256,11 +256,12 @@ def pictures(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(each).save(path)
     shutil.make_archive(str(folder), "zip", folder)
+    shutil.make_archive(str(folder), "tar", folder)
     np.savez(folder.with_suffix(".npz"), samples=pixels)
     return folder.parent
 
 
-@pytest.mark.parametrize("name", ["pictures", "pictures.zip", "pictures.npz"])
+@pytest.mark.parametrize("name", ["pictures", "pictures.zip", "pictures.npz", "pictures.tar"])
 def test_a_run_on_data_in_a_store_is_the_run_on_a_copy_here(url, name, pictures, tmp_path):
     put(url, pictures)
     runs = [

@@ -194,6 +194,32 @@ class HuggingFaceParams(ImageParams):
     )
 
 
+class WebDatasetParams(ImageParams):
+    """Images in .tar shards, as the package webdataset writes them."""
+
+    path: str = Field(
+        min_length=1,
+        description="the shards: data/shard-{000..009}.tar, or an address, "
+        "s3://bucket/{train,more}-{0..9}.tar",
+    )
+    image: str = Field(
+        "auto",
+        description="what the image of a sample ends in, such as jpg or input.png; auto: the one "
+        "that is an image",
+    )
+    label: str = Field(
+        "auto",
+        description="what the label of a sample ends in, a whole number as text; auto: cls, where "
+        "there is one; none: no labels",
+    )
+    heldout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the samples that is not trained on, by a hash of each one's key",
+    )
+
+
 class LatentsParams(Params):
     """Latents of an autoencoder, computed beforehand."""
 
@@ -212,7 +238,13 @@ class LatentsParams(Params):
     )
 
 
-BY_ENDING = {".npy": "arrays", ".npz": "arrays", ".parquet": "hf", ".zip": "folder"}
+BY_ENDING = {
+    ".npy": "arrays",
+    ".npz": "arrays",
+    ".parquet": "hf",
+    ".zip": "folder",
+    ".tar": "webdataset",
+}
 """The component that reads a file, by its ending; folders are the folder's."""
 
 
@@ -338,6 +370,12 @@ def noisereg_datasets() -> Iterator[Component]:
         impl="noisereg.datasets.hugging_face:HuggingFace",
         params=HuggingFaceParams,
         summary="images of Hugging Face's datasets library, local or not",
+    )
+    yield Component(
+        name="webdataset",
+        impl="noisereg.datasets.webdataset:WebDataset",
+        params=WebDatasetParams,
+        summary="images in .tar shards, here or in a store, beyond memory and disk",
     )
     yield Component(
         name="latents",

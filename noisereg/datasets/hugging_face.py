@@ -31,7 +31,9 @@ EXTENDING = ("dataset_info.json", "state.json", "dataset_dict.json")
 
 
 class HuggingFace(ImageDataset):
-    """A column of images, encoded as their files were; decoded by us, as every other image.
+    """A column of images, encoded as their files were; decoded by us, as every other image. The
+    library maps its Arrow files into memory, and any row can be read, so that the order of samples
+    is ours.
 
     No code that comes with a data set is run: of builders only the library's own are taken.
 
@@ -57,8 +59,10 @@ class HuggingFace(ImageDataset):
             training, heldout = holdout_by_name([str(k) for k in range(count)])
         else:
             training, heldout = np.arange(count), np.arange(count, len(self))
+        # Where nothing has to be found out nothing is read: there may be more than fits anywhere.
+        known = params.size is not None and params.channels is not None
         with Decoders() as readers, heard(self.warnings.append):
-            seen = list(readers.map(self._look, range(len(self))))
+            seen = [] if known else list(readers.map(self._look, range(len(self))))
         sizes = {size for size, _ in seen}
         if params.size is None and len(sizes) > 1:
             first, second = sorted(sizes)[:2]

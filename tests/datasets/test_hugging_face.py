@@ -160,3 +160,49 @@ def test_colour_stays_colour(tmp_path):
     x = dataset.train.batch(torch.tensor([0])).x[0, :, 0, 0]
     k = round(float((x[0] + 1) * 127.5))
     np.testing.assert_allclose(((x + 1) * 127.5).numpy(), [k, 2 * k, 3 * k], atol=1e-3)
+
+
+def test_rows_are_mapped_into_memory_and_a_resumed_run_sees_those_of_an_uninterrupted_one(
+    tmp_path, monkeypatch
+):
+    from noisereg import draws
+    from noisereg import python as noisereg
+    from noisereg.datasets.hugging_face import HuggingFace
+
+    path = parquet(tmp_path / "x.parquet", count=40)
+    seen, get = [], HuggingFace.__getitem__
+
+    def watched(self, index):
+        seen.append(index)
+        return get(self, index)
+
+    monkeypatch.setattr(HuggingFace, "__getitem__", watched)
+    dataset = build(path, tmp_path, size=4, channels=1, memory="stream")
+    assert seen == []  # all is known: nothing is read before it is needed
+    assert all(rows.cache_files for rows in dataset._rows)  # Arrow files, mapped
+
+    data = {"name": "hf", "path": str(path), "size": 4, "channels": 1, "memory": "stream"}
+    settings = {
+        "denoiser": "mlp:width=16,blocks=1",
+        "runtime": {"device": "cpu"},
+        "sample": {"steps": 1},
+    }
+
+    def train(out, steps):
+        seen.clear()
+        given = {"steps": steps, "batch_size": 8, "checkpoint_every": 1}
+        run = noisereg.train(out=tmp_path / out, data=data, resume=True, train=given, **settings)
+        return run, list(seen)
+
+    whole, _ = train("whole", 8)
+    train("halves", 4)
+    run, second = train("halves", 8)
+    kept = dataset.train.part.indices
+    order = kept[draws.Order(0, len(kept))(32, 64).numpy()]
+    last = second[-32:]  # what the fingerprint looks at comes before
+    assert [sorted(last[k : k + 8]) for k in range(0, 32, 8)] == [
+        sorted(order[k : k + 8]) for k in range(0, 32, 8)
+    ]
+    for name in ("model.safetensors", "optimizer.pt"):
+        one, other = (r.checkpoint().path / name for r in (whole, run))
+        assert one.read_bytes() == other.read_bytes()
