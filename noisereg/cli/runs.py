@@ -7,15 +7,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from noisereg.cli.options import Json
 from noisereg.cli.plugins import print_table
 from noisereg.errors import NoiseregError
 from noisereg.ownership import owned
+from noisereg.plugins.registry import Registry, registry
 from noisereg.plugins.spec import flatten
 from noisereg.reading import short
 from noisereg.runs.config import Config, read_complete
@@ -85,6 +88,40 @@ def describe(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def told(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], registry: Registry) -> str:
+    """What differs, in a line: of a component its name, and of its parameters those that are not
+    as it has them by itself or in which runs with the same component differ.
+    """
+    own, parts = row["settings"], []
+    for key, value in own.items():
+        section, _, name = key.partition(".")
+        component = f"{section}.name"
+        if name == "name":
+            parts.append(f"{section}={value}")
+            continue
+        if component in own:
+            alike = [r["settings"] for r in rows if r["settings"].get(component) == own[component]]
+            same = all(one.get(key) == value for one in alike)
+            if same and usual(registry, section, own[component]).get(name) == value:
+                continue
+        parts.append(f"{key}={value}")
+    return " ".join(parts)
+
+
+def usual(registry: Registry, section: str, name: str) -> dict[str, str]:
+    """The parameters that a component of a section of the configuration has by itself, as
+    :func:`settings` gives them; none for one that is not installed.
+    """
+    kind: Any = "dataset" if section == "data" else section
+    try:
+        fields = registry.find(kind, name).component.params.model_fields
+    except NoiseregError:
+        return {}
+    values = {n: f.get_default(call_default_factory=True) for n, f in fields.items()}
+    plain = {n: v.model_dump() if isinstance(v, BaseModel) else v for n, v in values.items()}
+    return {key: "null" if v is None else str(v) for key, v in flatten(plain).items()}
+
+
 @app.command("list")
 def list_(
     folder: Annotated[
@@ -102,11 +139,12 @@ def list_(
     if not rows:
         print(f"no runs in {folder}")
         return
+    known = registry()
     table = [["run", "status", "step", "loss", "what differs"]]
     for row in rows:
         step = "-" if row["step"] is None else f"{row['step']:,} of {row['steps']:,}"
         loss = row["metrics"].get("loss")
-        differs = row.get("problem") or " ".join(f"{k}={v}" for k, v in row["settings"].items())
+        differs = row.get("problem") or told(row, rows, known)
         table.append(
             [row["run"], row["status"], step, "-" if loss is None else f"{loss:.4g}", differs]
         )
