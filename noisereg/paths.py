@@ -58,6 +58,19 @@ def remote_scheme(text: str) -> str:
     return scheme[1] if scheme and not os.path.lexists(text) else ""
 
 
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the address of a store: ``s3://…``, also with one stroke lost to Path."""
+    return bool(remote_scheme(os.fspath(path)))
+
+
+def address(path: str | os.PathLike[str]) -> str:
+    """``s3://bucket/run`` of ``s3:/bucket/run``, which is what Path makes of it."""
+    text = os.fspath(path)
+    scheme = remote_scheme(text)
+    rest = text[len(scheme) + 1 :].lstrip("/").rstrip("/")
+    return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
+
+
 def check_text(text: str, where: str) -> None:
     """That a text is UTF-8 and can be handed to the system.
 

@@ -40,7 +40,9 @@ from typing import Any
 from noisereg.errors import NoiseregError
 from noisereg.folders import cache_dir
 from noisereg.ownership import LOCK, lock_of_children, owned
-from noisereg.paths import clean, remote_scheme
+from noisereg.paths import address as address
+from noisereg.paths import clean
+from noisereg.paths import is_remote as is_remote
 
 STATE, STATUS = "state.json", "status.json"
 KEPT_HERE = ("eval", "cache")
@@ -71,11 +73,6 @@ _claims: dict[Path, str] = {}
 
 class Lost(NoiseregError):
     """Another machine has taken over what this one was writing."""
-
-
-def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the address of a store: ``s3://…``, also with one stroke lost to Path."""
-    return bool(remote_scheme(os.fspath(path)))
 
 
 SINGLE = (".json", ".npz", ".npy", ".zip", ".parquet", ".tar")
@@ -111,14 +108,6 @@ def working_copy(path: str | os.PathLike[str]) -> Path:
     if busy and not folder.exists():
         raise NoiseregError(f"{clean(url)}: another process is fetching it; try again")
     return folder
-
-
-def address(path: str | os.PathLike[str]) -> str:
-    """``s3://bucket/run`` of ``s3:/bucket/run``, which is what Path makes of it."""
-    text = os.fspath(path)
-    scheme = remote_scheme(text)
-    rest = text[len(scheme) + 1 :].lstrip("/").rstrip("/")
-    return f"{scheme}:///{rest}" if scheme in ("file", "local") else f"{scheme}://{rest}"
 
 
 def address_of(folder: Path) -> str:

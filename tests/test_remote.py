@@ -198,6 +198,20 @@ def test_a_new_run_starts_from_one_in_a_store(url, tmp_path):
     assert parent.path != run.path
 
 
+def test_a_network_may_come_from_a_run_in_a_store(url, tmp_path):
+    small = {**RUN, "denoiser": "unet:channels=4,8,attention=[]"}
+    noisereg.train(out=url, **{**small, "train": {"steps": 1, "batch_size": 8}})
+    another_machine()
+    sets = [f"{k}.{n}={v}" for k in ("train", "runtime") for n, v in RUN[k].items()]
+    line = ["train", "--init", url, "--noise", "blue-tv", "--out", str(tmp_path / "new")]
+    for each in [*sets, "train.steps=1", "sample.steps=1"]:
+        line += ["--set", each]
+    assert command(line) == 0
+    new, old = noisereg.load(tmp_path / "new"), noisereg.load(url)
+    assert new.config.dump()["init"]["path"] == url
+    assert new.config.denoiser == old.config.denoiser
+
+
 def test_a_folder_cannot_send_itself_anywhere(tmp_path):
     """Only what this process was given as an address is uploaded."""
     remote._copies.clear()

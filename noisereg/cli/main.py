@@ -217,13 +217,13 @@ def _invoke(leaf: Any, invoke: Callable[[Any], Any], context: Any) -> Any:
 
 def _reached(leaf: Any, name: str, path: Path) -> Path:
     """A path of this machine; a run's address is replaced by its working copy, a file's by the
-    file fetched; a table's stays, for it is written there.
+    file fetched; that of a table, or of a network to start from, stays as it is.
 
     Raises:
         NoiseregError: for an address of anything else.
     """
     if remote_scheme(str(path)):
-        if (leaf.name, name) == ("eval", "out"):
+        if (leaf.name, name) in (("eval", "out"), ("train", "init")):
             return path
         if name in RUNS or (leaf.name, name) in (("train", "out"), ("sweep", "out")):
             from noisereg.remote import local_or_copy

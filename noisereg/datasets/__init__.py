@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 from noisereg.api import Component, Field, Params, hookimpl
-from noisereg.paths import remote_scheme
-from noisereg.remote import address, is_remote
+from noisereg.paths import address, is_remote
 
 MAX_SIZE = 4096
 """The largest side an image data set resizes to, in pixels."""
@@ -252,7 +251,7 @@ def is_path(text: str) -> bool:
     """Whether ``--data`` names a place rather than a data set, whatever is or is not there."""
     place, _ = split_path(text)
     here = text[:1] in (".", "/", "~") or Path(place).suffix.lower() in BY_ENDING
-    return here or bool(remote_scheme(text))
+    return here or is_remote(text)
 
 
 def split_path(text: str) -> tuple[str, dict[str, Any]]:

@@ -76,6 +76,8 @@ class Shard(ABC):
 
     name: str
     """As messages say it."""
+    place: str
+    """Where it is, whatever the current folder."""
     size: int
     version: str
     """Another one where its content is another."""
@@ -95,7 +97,7 @@ class LocalShard(Shard):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name = path, str(path)
+        self.path, self.name, self.place = path, str(path), str(path.absolute())
         if not path.is_file():
             raise NoiseregError(
                 f"there is no file {path}; expected path= to name the shards, such as "
@@ -120,7 +122,7 @@ class RemoteShard(Shard):
     """
 
     def __init__(self, url: str) -> None:
-        self.name = clean(url)
+        self.name, self.place = clean(url), url
         with remote.said(url):
             self._store, self._path = remote.open_store(url)
             try:
@@ -164,7 +166,7 @@ class Index:
             NoiseregError: as :func:`read_index`.
         """
         store = Store(cache_dir() / "webdataset", cache_dir())
-        key = {"shard": shard.name, "version": shard.version, "image": image, "label": label}
+        key = {"shard": shard.place, "version": shard.version, "image": image, "label": label}
         made: list[Index] = []
 
         def read() -> Index:

@@ -26,6 +26,7 @@ from pydantic import (
 
 from noisereg.datasets import is_path, path_spec, split_path
 from noisereg.errors import NoiseregError, nearest
+from noisereg.paths import address, is_remote
 from noisereg.plugins.registry import (
     FILE,
     KINDS,
@@ -39,7 +40,6 @@ from noisereg.plugins.registry import (
 from noisereg.plugins.spec import Spec, flatten, set_dotted
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml
-from noisereg.remote import address, is_remote
 
 SECTION_KIND: dict[str, Kind] = {
     "data": "dataset",
@@ -80,15 +80,25 @@ class PluginRecord(Section):
         return {"source": value} if isinstance(value, str) else value
 
 
+def _written(path: Path) -> str:
+    """An address with both its strokes."""
+    return address(path) if is_remote(path) else str(path)
+
+
 class InitRecord(Section):
     """The pretrained network a run starts from; a later run of the same configuration finds it
     unchanged, or not at all.
     """
 
     path: Path = Field(
-        description="folder of a diffusers UNet2DModel, of a pipeline with one, or of a run"
+        description="folder of a diffusers UNet2DModel, of a pipeline with one, or of a run; or "
+        "its address"
     )
     sha256: str = Field("", description="of its configuration and weights; empty: as they are")
+
+    @field_serializer("path")
+    def _whole(self, path: Path) -> str:
+        return _written(path)
 
     @model_validator(mode="before")
     @classmethod
@@ -121,8 +131,7 @@ class ParentRecord(Section):
 
     @field_serializer("path")
     def _whole(self, path: Path) -> str:
-        """An address with both its strokes."""
-        return address(path) if is_remote(path) else str(path)
+        return _written(path)
 
 
 class TrainConfig(Section):

@@ -14,6 +14,7 @@ from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.reading import check_ordinary, read_json
+from noisereg.remote import local_or_copy
 from noisereg.runs.config import Config, InitRecord, read_complete
 from noisereg.runs.records import read_environment
 
@@ -286,13 +287,14 @@ class PretrainedRun(Pretrained):
 
 
 def open_pretrained(path: Path) -> Pretrained:
-    """The network in a folder.
+    """The network in a folder, or at an address.
 
     Raises:
         NoiseregError: for a folder that holds none.
     """
-    is_run = (path.expanduser() / "config.yaml").is_file()
-    return PretrainedRun(path) if is_run else PretrainedFolder(path)
+    folder = local_or_copy(path.expanduser())
+    is_run = (folder / "config.yaml").is_file()
+    return PretrainedRun(folder) if is_run else PretrainedFolder(folder)
 
 
 def denoiser_of(record: InitRecord) -> Spec:
