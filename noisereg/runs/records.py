@@ -22,7 +22,8 @@ class ComponentRecord(_Record):
     """Which implementation of a component a run was started with."""
 
     name: str
-    revision: int = 1
+    revision: int
+    version: str
 
 
 class Environment(_Record):

@@ -208,7 +208,11 @@ class Sweep:
         if not (path / SWEEP_FILE).exists():
             raise NoiseregError(f"{path} holds no sweep (no {SWEEP_FILE})")
         check_contents(path)
-        grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
+        try:
+            grid = read_grid(read_yaml(path / SWEEP_FILE).get("sweep"))
+        except NoiseregError as error:
+            named = str(error) if SWEEP_FILE in str(error) else f"{path / SWEEP_FILE}: {error}"
+            raise NoiseregError(named) from None
         there = {file.stem for file in (path / "cells").glob("[!.]*.yaml")}
         if forgotten := sorted(there - set(grid.cells)) or ["none"] * (not grid.cells):
             raise NoiseregError(

@@ -169,3 +169,32 @@ def test_every_file_of_a_sweep_its_caches_and_its_table(
             if said := fault(whole, tmp_path / "x", command, name, kind, number):
                 bad.append(f"{name} ({kind}), {command}: {' '.join(said.split())[:300]}")
     assert bad == [], "\n".join(["", *bad])
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now"),
+    [
+        (f"{CELL}/environment.json", '"revision"', '"revisiof"'),
+        (f"{CELL}/environment.json", '"version"', '"versiof"'),
+        ("sweep/sweep.yaml", "seeds:", "smeds:"),
+    ],
+)
+def test_what_make_fuzz_has_found(
+    whole: tuple[Path, dict[str, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    was: str,
+    now: str,
+) -> None:
+    """A key with a flipped bit, which no byte order or type shows."""
+    monkeypatch.setenv("NOISEREG_CACHE", "cache")
+    shutil.copytree(whole[0], tmp_path / "x")
+    file = tmp_path / "x" / name
+    assert was in file.read_text(encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace(was, now, 1), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "x")
+    code, _, err = COMMANDS["eval"]()
+    assert code == 2
+    assert Path(name).name in err
+    assert "Traceback" not in err
