@@ -1,11 +1,17 @@
-"""How much memory there is for data."""
+"""How much memory there is, and how much something takes."""
 
 from __future__ import annotations
 
 import os
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from noisereg.ranks import place
 
@@ -68,3 +74,44 @@ def _allowances(root: Path) -> list[int]:
 def free_device_memory(device: torch.device) -> int:
     """Bytes free on a CUDA device; 0 for any other, whose memory is the host's."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+class Peak(TorchDispatchMode):
+    """Counts, while it is entered, the bytes of the tensors that are made and not yet gone:
+    ``most`` at a time. On any device; what a kernel takes for itself is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = self._now = 0
+        self._tensors: dict[int, int] = {}
+        """How many tensors share each storage, by its address."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, Tensor):
+                self._add(each)
+        return made
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address not in self._tensors:
+            self._tensors[address] = 0
+            self._now += size
+            self.most = max(self.most, self._now)
+        self._tensors[address] += 1
+        weakref.finalize(tensor, self._remove, address, size)
+
+    def _remove(self, address: int, size: int) -> None:
+        self._tensors[address] -= 1
+        if not self._tensors[address]:
+            del self._tensors[address]
+            self._now -= size

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from noisereg.memory import GUESS, free_device_memory, free_host_memory
+from noisereg.memory import GUESS, Peak, free_device_memory, free_host_memory
 
 GIB = 2**30
 
@@ -59,3 +59,22 @@ def test_a_system_that_does_not_say_still_gives_a_number(tmp_path):
 
 def test_only_a_gpu_has_memory_of_its_own():
     assert free_device_memory(torch.device("cpu")) == 0
+
+
+def test_the_peak_is_that_of_the_tensors_alive():
+    """Of x → 2x + 1 over and over: the old x, 2x and the new x; a view is its tensor's memory, and
+    what is there before is not counted.
+    """
+    x = torch.zeros(1000)
+    with Peak() as peak:
+        for _ in range(5):
+            x = (x * 2 + 1).view(10, 100).flatten()
+    assert peak.most == 3 * 4000
+    convolution = torch.nn.Conv2d(3, 8, 3, padding=1)
+    taken = []
+    for count in (1, 2, 4):
+        images = torch.zeros(count, 3, 16, 16)
+        with torch.inference_mode(), Peak() as peak:
+            convolution(images)
+        taken.append(peak.most)
+    assert taken == [4 * 8 * 16 * 16 * count for count in (1, 2, 4)]

@@ -185,7 +185,18 @@ class Diffusion(nn.Module):
     ) -> Prediction:
         """(x̂0, ε̂_t, heads) of x_t (B, *shape) at t (B,); with ``null``, the condition's absence,
         under classifier-free ``guidance``."""
-        t = times_of(t, self.T, x_t.device)
+        return self._predict(net, x_t, times_of(t, self.T, x_t.device), cond, guidance, null)
+
+    def _predict(
+        self,
+        net: Net,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Tensor | None,
+        guidance: float,
+        null: Tensor | None,
+    ) -> Prediction:
+        """At times in [0, 1] that are there, float64: to look would be to wait for the device."""
         told = self._told(under_autocast_of_caller(net, x_t.device))
         with torch.autocast(x_t.device.type, enabled=False):
             if cond is None or null is None or guidance == 1:
@@ -213,7 +224,7 @@ class Diffusion(nn.Module):
 
         Raises:
             NoiseregError: for a solver under which a step would be wrong, and guidance without a
-                condition.
+                condition, and times out of [0, 1].
         """
         if guidance != 1 and (cond is None or null is None):
             raise NoiseregError(
@@ -224,9 +235,10 @@ class Diffusion(nn.Module):
         compatible.check_solver(self.process, noise, solver, self.pairing is not None)
 
         def predict(x: Tensor, t: Tensor) -> Prediction:
-            return self.predict(net, x, t, cond, guidance, null)
+            return self._predict(net, x, t, cond, guidance, null)
 
         predicted = adjusted(predict, self.process, eps_scale, clip)
+        times = times_of(times, None, times.device)
         return trajectory(predicted, self.process, noise, source, times, solver, start)
 
     def sample(

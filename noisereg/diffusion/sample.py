@@ -31,6 +31,8 @@ def trajectory(
     """
     latents = source(0)
     batch = next(iter(latents.values()))
+    # Nothing below asks a device for a number, which would wait for all that it has been given.
+    to_data = float(times[-1]) == 0.0
     nodes = [time.to(batch.device).expand(len(batch)) for time in times]
     x = start
     if x is None:
@@ -51,7 +53,7 @@ def trajectory(
                 noise=noise,
                 predict=predict,
                 fresh=lambda k=k, s=s: noise.color(source(k + 1), s),  # type: ignore[misc]
-                last=k == len(nodes) - 2 and float(times[-1]) == 0.0,
+                last=k == len(nodes) - 2 and to_data,
             )
         )
         history = [*history, (t, here)][-solver.memory :] if solver.memory else []

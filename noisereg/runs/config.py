@@ -274,7 +274,10 @@ class SampleConfig(Section):
         "dynamic:percentile=0.995 (Imagen's thresholding)",
     )
     batch_size: int = Field(
-        500, ge=1, description="samples at once; it changes nothing but memory and speed"
+        500,
+        ge=1,
+        description="samples at once, or fewer where memory has no room for them; it changes "
+        "nothing but memory and speed",
     )
 
     @field_validator("eps_scale", mode="before")

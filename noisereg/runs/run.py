@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from noisereg.diffusion.diffusion import Diffusion
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_contents
+from noisereg.memory import Peak, free_device_memory, free_host_memory
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
@@ -70,15 +72,16 @@ def draw(
     """Samples ``indices``, (len(indices), *shape) in the network's range; with ``keep`` what they
     were after so many steps, (len(keep), len(indices), *shape).
 
-    Draws are bit-equal however the indices are cut into batches. ``done`` samples of the
+    Draws are bit-equal however the indices are cut into batches, which is as memory has room for
+    (:func:`at_once`). ``done`` samples of the
     reporter's work are behind us. ``latents``, each (len(indices), …), replace those of the start.
     """
-    settings = model.settings
     steps = len(model.times()) - 1
     drawn: list[Tensor] = []
     model.parts.objective.eval()
-    for start in range(0, len(indices), settings.batch_size):
-        some = indices[start : start + settings.batch_size]
+    size = at_once(model, indices, cond)
+    for start in range(0, len(indices), size):
+        some = indices[start : start + size]
         some_cond = None if cond is None else cond[start : start + len(some)].to(model.device)
         own = {
             name: z[start : start + len(some)].to(model.device)
@@ -95,6 +98,36 @@ def draw(
         drawn.append(torch.stack([frames[k].clone() for k in keep or (steps,)]))
     whole = torch.cat(drawn, 1)
     return whole[0] if keep is None else whole
+
+
+TRIED = 4
+"""Samples of which the memory is measured first."""
+ROOM = 0.5
+"""The share of the free memory that samples on their way may take."""
+
+
+def at_once(model: RunModel, indices: Sequence[int], cond: Tensor | None = None) -> int:
+    """How many samples to draw at once: ``sample.batch_size``, or fewer, at least one, where the
+    free memory has no room for as many. What they take is measured on the first two steps of a
+    few.
+
+    n take at most n/m of what m < n take: in proportion, or less by what is taken however many
+    they are. So where not all have room, those that have are measured too.
+    """
+    most, count = min(model.settings.batch_size, len(indices)), TRIED
+    if most <= count:
+        return max(most, 1)
+    cuda = model.device.type == "cuda"
+    room = ROOM * (free_device_memory(model.device) if cuda else free_host_memory())
+    while True:
+        some_cond = None if cond is None else cond[:count].to(model.device)
+        with torch.inference_mode(), Peak() as peak:
+            for _ in itertools.islice(model.trajectory(indices[:count], some_cond), 3):
+                pass
+        size = min(most, int(room * count / peak.most))
+        if size == most or size < 2 * count:
+            return max(size, 1)
+        count = size
 
 
 def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) -> Tensor:

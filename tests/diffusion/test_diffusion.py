@@ -8,11 +8,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisereg
 from noisereg.cli.main import run as command
+from noisereg.diffusion.adjust import Clip
 from noisereg.diffusion.loss import Weighted
 from noisereg.errors import NoiseregError
+from noisereg.memory import Peak
 from noisereg.plugins.registry import registry
 from noisereg.python import Diffusion, build
 from noisereg.runs.build import build_parts
@@ -331,6 +334,59 @@ def test_any_solver_and_grid_by_spec(process, noise, solver, grid):
     assert torch.equal(drawn, again)
 
 
+class Waiting(TorchDispatchMode):
+    """Refuses to tell a tensor's value to Python, for which a device must have done its work."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        told = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        assert func not in told, "a step waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("solver", ["ddim:eta=0", "ddim:eta=1", "heun", "dpmpp-2m"])
+@pytest.mark.parametrize(
+    ("process", "noise"),
+    [
+        ("ddpm", "white"),
+        ("ddpm:target=v", "blue"),
+        ("ddpm:variance=learned", "blue-tv"),
+        ("ddpm", "red-tv:factor=spectral"),
+        ("iadb", "blue-tv:gamma.learn=true"),
+    ],
+)
+def test_no_step_waits_for_the_device(process, noise, solver, monkeypatch):
+    """Scaled, clipped and guided, too. (A noise looks at every t on a CPU alone.)"""
+    monkeypatch.setattr("noisereg.api.check_times", lambda t, by_value: None)
+    diffusion = Diffusion(SHAPE, process, noise)
+    net = Net(diffusion.outputs)
+    calls = iter(
+        diffusion.trajectory(
+            lambda x, t, cond: net(x, t) + cond.reshape(-1, 1, 1, 1),
+            lambda k: diffusion.draw_latents(3, generator(k)),
+            torch.linspace(1, 0, 5, dtype=torch.float64),
+            build("solver", solver),
+            cond=torch.ones(3),
+            null=torch.zeros(3),
+            guidance=1.5,
+            eps_scale=lambda eps, t: torch.full_like(t, 0.99),
+            clip=Clip("dynamic"),
+        )
+    )
+    next(calls)
+    with torch.no_grad(), Waiting():
+        steps = list(calls)
+    assert len(steps) == 4
+    with pytest.raises(AssertionError, match="waits"), Waiting():
+        float(steps[0].sum())
+
+
+def test_times_of_a_trajectory_are_looked_at_once_and_before_it():
+    diffusion = Diffusion(SHAPE, "iadb", "white")
+    times = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    with pytest.raises(NoiseregError, match="a time is -0"):
+        diffusion.trajectory(Net(1), diffusion.draw_latents, times, build("solver", "ddim"))
+
+
 def test_one_step_is_the_formula():
     """x_0 = x̂0 at (b·L z, 1) for a single step, in the network's mode of use, which is restored."""
     diffusion = Diffusion(SHAPE, "iadb", "blue")
@@ -390,6 +446,44 @@ def test_a_runs_diffusion_and_net_draw_its_samples(run):
     assert [(r.name, r.weight) for r in run.diffusion.regularizers] == [("isotropy", 0.2)]
     loss, _ = run.diffusion.loss(run.net, images(4))
     assert loss.requires_grad
+
+
+@pytest.mark.parametrize("solver", ["ddim:eta=1", "dpmpp-2m"])
+def test_samples_do_not_depend_on_how_many_memory_has_room_for_at_once(run, solver, monkeypatch):
+    """Room for some of 40, for less than one, and for all: the same latents to the bit, samples
+    to rounding, and never more memory than there is.
+    """
+    from noisereg.runs import run as runs
+
+    model = run.model(steps=3, solver=solver)
+
+    def needed(count):
+        with torch.inference_mode(), Peak() as peak:
+            for _ in model.trajectory(range(count)):
+                pass
+        return peak.most
+
+    needed(1)  # what is computed once and kept is not counted again
+    latents, drawn, sizes = type(model).latents, [], []
+    for room in (needed(20), 1, 2 * needed(40)):
+        monkeypatch.setattr(runs, "free_host_memory", lambda room=room: room / runs.ROOM)
+        sizes.append(runs.at_once(model, range(40)))
+        starts = []
+
+        def recording(self, indices, step, starts=starts):
+            starts.extend([tuple(indices)] * (step == 0))
+            return latents(self, indices, step)
+
+        monkeypatch.setattr(type(model), "latents", recording)
+        drawn.append(runs.draw(model, range(40)))
+        monkeypatch.setattr(type(model), "latents", latents)
+        batches = [tuple(range(40)[k : k + sizes[-1]]) for k in range(0, 40, sizes[-1])]
+        assert starts[-len(batches) :] == batches  # after those that were measured
+    assert sizes[1:] == [1, 40]
+    assert 10 < sizes[0] <= 20
+    assert needed(sizes[0]) <= needed(20)
+    for other in drawn[1:]:
+        assert torch.allclose(drawn[0], other, atol=1e-5)
 
 
 # Global generators
