@@ -266,13 +266,13 @@ def reset_peak() -> float:
     return peak_mib()
 
 
-def arguments(doc: str, **defaults: Any) -> argparse.Namespace:
+def arguments(doc: str, rounds: int = 4, **defaults: Any) -> argparse.Namespace:
     """The options that all benchmarks have, and some of one's own with their defaults."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=4, help="segments of each contender")
+    parser.add_argument("--rounds", type=int, default=rounds, help="segments of each contender")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     for name, default in defaults.items():
         option = "--" + name.replace("_", "-")
