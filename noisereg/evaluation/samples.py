@@ -173,14 +173,13 @@ def plan(
             else run.model(**given, checkpoint=checkpoint, ema=ema, runtime=runtime).settings
         )
     weights = None if untrained else run.checkpoint(checkpoint, reporter)
-    file = "ema.safetensors" if ema else "model.safetensors"
     return Sampling(
         run=run,
         settings=settings,
         seed=run.config.seed + seed,
         checkpoint=weights.step if weights else 0,
         weights="EMA" if ema else "raw",
-        sha256=weights.sha256[file] if weights else "",
+        sha256=weights.digest(ema) if weights else "",
         bf16=runtime.bf16,
         condition=condition,
     )

@@ -114,7 +114,9 @@ def build_parts(
         terms = [_build(registry, "regularizer", reg, context) for reg in config.reg]
         pairing = _build_pairing(config, registry, context)
     diffusion = Diffusion(shape, process, noise, _weighted(config, terms), pairing)
-    objective = Objective(denoiser, diffusion, runtime.bf16).to(runtime.device)
+    objective = Objective(denoiser, diffusion, runtime.bf16)
+    # A network that is to be sharded may not fit on the device.
+    (objective.diffusion if runtime.shard else objective).to(runtime.device)
     if runtime.channels_last and len(shape) == 3:
         objective.denoiser.to(memory_format=torch.channels_last)
     decode = _decoder(config, registry, dataset, shape, runtime)

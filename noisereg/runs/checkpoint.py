@@ -2,6 +2,9 @@
 
 STEP/model.safetensors   the weights       STEP/optimizer.pt   read with weights_only
 STEP/ema.safetensors     their average     STEP/state.json     the run, the step, the digests
+
+Those of :mod:`noisereg.runs.sharding` have a file a rank in place of the first three, and are read
+here like any other.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +50,28 @@ def _stateful(objective: Objective) -> dict[str, Any]:
     }
 
 
+MODEL_OF, EMA_OF, OPTIMIZER_OF = "model.", "ema.", "optimizer."
+"""How names in a distributed checkpoint begin."""
+
+
+def own_part(value: Tensor) -> Tensor:
+    """What this rank holds of a tensor: all, unless it is sharded."""
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
+def _like(whole: Tensor, value: Tensor) -> Tensor:
+    """``whole`` as ``value`` is: on its device, and sharded where that is."""
+    if not hasattr(value, "to_local") or hasattr(whole, "to_local"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = value
+    # Each rank has all of it: no communication.
+    return distribute_tensor(
+        whole.to(value.device), sharded.device_mesh, sharded.placements, src_data_rank=None
+    )
+
+
 def tensors_of(objective: Objective) -> dict[str, Tensor]:
     """All weights, buffers and fitted tensors by name, detached."""
     state = {name: value.detach() for name, value in objective.state_dict().items()}
@@ -59,14 +85,28 @@ def restore(objective: Objective, tensors: dict[str, Tensor]) -> None:
     Raises:
         NoiseregError: if names or shapes are not this run's.
     """
+    restore_around(objective, tensors, denoiser=True)
+
+
+def restore_around(
+    objective: Objective, tensors: dict[str, Tensor], denoiser: bool = False
+) -> None:
+    """:func:`restore` of all but the denoiser, or of that too.
+
+    Raises:
+        NoiseregError: if names or shapes are not this run's.
+    """
     left = dict(tensors)
     for prefix, part in _stateful(objective).items():
         own = {name: left.pop(name) for name in list(left) if name.startswith(f"{prefix}.")}
         part.load_state_dict(
             {name.removeprefix(f"{prefix}."): value for name, value in own.items()}
         )
+    modules = objective if denoiser else objective.diffusion
+    if not denoiser:
+        left = {name.removeprefix("diffusion."): value for name, value in left.items()}
     try:
-        objective.load_state_dict(left)
+        modules.load_state_dict(left)
     except RuntimeError as error:
         raise NoiseregError(
             f"the checkpoint does not fit this run: {' '.join(str(error).split())[:300]}"
@@ -93,7 +133,10 @@ class EMA:
     def update(self, count: int) -> None:
         """After the ``count``-th optimiser step, from 1."""
         decay = self.decay_at(count)
-        torch._foreach_lerp_(list(self.shadow.values()), list(self._live.values()), 1 - decay)
+        averages, weights = (
+            [own_part(value) for value in values.values()] for values in (self.shadow, self._live)
+        )
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def tensors(self, objective: Objective) -> dict[str, Tensor]:
         """A whole state with the averages in place of the weights."""
@@ -101,20 +144,21 @@ class EMA:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         for name, value in self.shadow.items():
-            value.copy_(tensors[name])
+            value.copy_(_like(tensors[name], value))
 
     @contextlib.contextmanager
     def applied(self) -> Any:
         """The averages in place of the weights while the block runs."""
+        live = {name: own_part(p.detach()) for name, p in self._live.items()}
         with torch.no_grad():
-            backup = {name: p.detach().clone() for name, p in self._live.items()}
-            for name, p in self._live.items():
-                p.copy_(self.shadow[name])
+            backup = {name: p.clone() for name, p in live.items()}
+            for name, p in live.items():
+                p.copy_(own_part(self.shadow[name]))
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, p in self._live.items():
+                for name, p in live.items():
                     p.copy_(backup[name])
 
 
@@ -193,6 +237,48 @@ class Checkpoint:
         verified = checkpoint_files.verify(path)
         return cls(verified.path, verified.step, verified.sha256)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether it is a distributed one, of several ranks."""
+        return "model.safetensors" not in self.sha256
+
+    def digest(self, ema: bool) -> str:
+        """The SHA-256 of the weights' file; of all files together where each has a part."""
+        if self.sharded:
+            return hashlib.sha256(json.dumps(self.sha256, sort_keys=True).encode()).hexdigest()
+        return self.sha256["ema.safetensors" if ema else "model.safetensors"]
+
+    def stored(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
+        """The tensors of a distributed checkpoint, by the names they have there."""
+        from torch.distributed.checkpoint import HuggingFaceStorageReader
+
+        found: dict[str, Any] = (
+            HuggingFaceStorageReader(str(self.path)).read_metadata().state_dict_metadata
+        )
+        return {name: (each.properties.dtype, each.size) for name, each in found.items()}
+
+    def parts(self, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+        """Of a distributed checkpoint the whole tensors with such names, on the CPU.
+
+        Raises:
+            NoiseregError: if a file has changed.
+        """
+        from torch.distributed import checkpoint as dcp
+
+        for name, digest in self.sha256.items():
+            if checkpoint_files.sha256_of(self.path / name) != digest:
+                raise NoiseregError(f"{self.path}: {name} has changed since it was looked at")
+        tensors: dict[str, Any] = {
+            name: torch.empty(size, dtype=dtype)
+            for name, (dtype, size) in self.stored().items()
+            if wanted(name)
+        }
+        reader = dcp.HuggingFaceStorageReader(str(self.path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of one process that reads alone, as is meant
+            dcp.load(tensors, storage_reader=reader, no_dist=True)
+        return tensors
+
     def _read(self, name: str) -> bytes:
         try:
             data = (self.path / name).read_bytes()
@@ -207,6 +293,15 @@ class Checkpoint:
         Raises:
             NoiseregError: if they have changed, or are none.
         """
+        if self.sharded:
+            kinds = (MODEL_OF, EMA_OF) if ema else (MODEL_OF,)  # averages go over weights
+            found = self.parts(lambda name: name.startswith(kinds))
+            return {
+                name.removeprefix(kind): value
+                for kind in kinds
+                for name, value in found.items()
+                if name.startswith(kind)
+            }
         name = "ema.safetensors" if ema else "model.safetensors"
         try:
             return load_tensors(self._read(name))
@@ -219,6 +314,7 @@ class Checkpoint:
             NoiseregError: if it has changed, or holds something else than tensors and plain
             values: code, above all, which is not executed.
         """
+        assert not self.sharded
         data = io.BytesIO(self._read("optimizer.pt"))
         try:
             return torch.load(data, map_location=device, weights_only=True)
@@ -229,6 +325,37 @@ class Checkpoint:
             ) from None
 
 
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, objective: Objective, found: Checkpoint
+) -> None:
+    """Put a checkpoint's state of the optimiser into this run's, sharded or not; rates are set at
+    every step.
+
+    Raises:
+        NoiseregError: if it has changed, or holds something else.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = optimizer.state_dict()
+    if found.sharded:
+        names = {p: name for name, p in objective.named_parameters()}
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in found.parts(lambda name: name.startswith(OPTIMIZER_OF)).items():
+            key, _, of = name.removeprefix(OPTIMIZER_OF).partition(".")
+            index = next(i for i, p in enumerate(params) if names[p] == of)
+            states.setdefault(index, {})[key] = value
+        saved["state"] = states
+    else:
+        saved = found.optimizer(params[0].device)
+    saved["state"] = {
+        index: {
+            key: _like(value, params[index]) if value.shape == params[index].shape else value
+            for key, value in state.items()
+        }
+        for index, state in saved["state"].items()
+    }
+    optimizer.load_state_dict(saved)
+
+
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint; see :func:`noisereg.runs.checkpoint_files.latest`."""
     verified = checkpoint_files.latest(folder, warn)
@@ -236,8 +363,10 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number is infinite or nan; waits for the device once."""
-    each_finite = [torch.isfinite(v.detach()).all() for v in tensors if v.is_floating_point()]
+    """Whether no number is infinite or nan, of what this rank holds; waits for the device once."""
+    each_finite = [
+        torch.isfinite(own_part(v.detach())).all() for v in tensors if v.is_floating_point()
+    ]
     return not each_finite or bool(
         torch.stack([f.to(each_finite[0].device) for f in each_finite]).all()
     )

@@ -2,7 +2,8 @@
 
 ``checkpoints/STEP/state.json`` holds the step, the run (as environment.json names it), each file's
 SHA-256, and a digest over all of that: so a file that was changed, and one that is another step's
-or another run's, are told from the right one.
+or another run's, are told from the right one. The files are :data:`CONTENTS`, or those of several
+ranks (:mod:`noisereg.runs.sharding`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from noisereg.reading import read_json
 STATE = "state.json"
 RECORDS = "environment.json"
 CONTENTS = ("model.safetensors", "ema.safetensors", "optimizer.pt")
+OF_A_RANK = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+"""A file of a distributed checkpoint."""
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -40,6 +44,11 @@ def name_of(step: int) -> str:
 def make_state(run: str, step: int, contents: dict[str, bytes]) -> dict[str, Any]:
     """What state.json holds of a checkpoint with these files."""
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    return state_of(run, step, digests)
+
+
+def state_of(run: str, step: int, digests: dict[str, str]) -> dict[str, Any]:
+    """:func:`make_state` of files whose SHA-256 are known."""
     state = {"run": run, "step": step, "sha256": digests}
     return {**state, "digest": _digest(state)}
 
@@ -75,8 +84,8 @@ def verify(path: Path) -> Verified:
     """
     state = _read_state(path)
     digests = state["sha256"]
-    for name in CONTENTS:
-        if _sha256(path / name) != digests[name]:
+    for name in digests:
+        if sha256_of(path / name) != digests[name]:
             raise NoiseregError(f"{path}: {name} is damaged (its SHA-256 is not the recorded one)")
     return Verified(path, state["step"], digests)
 
@@ -91,7 +100,9 @@ def damage(path: Path) -> str:
     was asked last is not read again.
     """
     path = path.absolute()
-    read = [path.parent.parent / RECORDS, path / STATE, *(path / name for name in CONTENTS)]
+    parts = sorted(file for file in path.glob("shard-*") if OF_A_RANK.fullmatch(file.name))
+    contents = parts or [path / name for name in CONTENTS]
+    read = [path.parent.parent / RECORDS, path / STATE, *contents]
     try:
         stats = [file.stat() for file in read]
     except OSError as error:
@@ -118,7 +129,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise damaged from None
     if not isinstance(state, dict) or set(state) != {"run", "step", "sha256", "digest"}:
         raise damaged
-    if state.pop("digest") != _digest(state) or set(state["sha256"]) != set(CONTENTS):
+    if state.pop("digest") != _digest(state) or not _is_whole_set(state["sha256"]):
         raise damaged
     if name_of(state["step"]) != path.name:
         raise NoiseregError(f"{path} is the checkpoint of step {state['step']} under another name")
@@ -127,7 +138,17 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def _sha256(file: Path) -> str:
+def _is_whole_set(names: Iterable[str]) -> bool:
+    return set(names) == set(CONTENTS) or (
+        bool(names) and all(OF_A_RANK.fullmatch(name) for name in names)
+    )
+
+
+def sha256_of(file: Path) -> str:
+    """
+    Raises:
+        NoiseregError: if it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:
@@ -224,6 +245,7 @@ def prune(
 
 def remove(path: Path) -> None:
     """Remove a checkpoint, whole or not; a folder that holds anything else is left alone."""
-    ours = not path.is_symlink() and {p.name for p in path.iterdir()} <= {STATE, *CONTENTS}
-    if ours:
+    own = (STATE, *CONTENTS)
+    names = [] if path.is_symlink() else [p.name for p in path.iterdir()]
+    if names and all(name in own or OF_A_RANK.fullmatch(name) for name in names):
         shutil.rmtree(path, ignore_errors=True)

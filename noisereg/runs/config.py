@@ -304,6 +304,11 @@ class RuntimeConfig(Section):
         "auto", description="of the network; auto: bf16 on CUDA"
     )
     compile: bool = Field(False, description="torch.compile the denoiser")
+    shard: bool = Field(
+        False,
+        description="FSDP2: each rank holds a part of the weights, their averages and the "
+        "optimiser's state",
+    )
     channels_last: Literal["auto"] | bool = Field(
         "auto", description="memory format of images; auto: on CUDA"
     )

@@ -21,6 +21,8 @@ class Objective(nn.Module):
         self.denoiser = denoiser
         self.diffusion = diffusion
         self.bf16 = bf16
+        self.sharded = False
+        """Whether the denoiser's weights are split over ranks: all take part in each call."""
 
     def net(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """The denoiser, in the run's number format."""

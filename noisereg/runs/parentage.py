@@ -72,7 +72,7 @@ def open_parent(
         have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
         asked = "whole checkpoint" if step is None else f"checkpoint of step {step}"
         raise NoiseregError(f"`parent={place}` has no {asked}; there are: {have}")
-    digest = weights.sha256["model.safetensors"]
+    digest = weights.digest(ema=False)
     if record.sha256 and record.sha256 != digest:
         raise NoiseregError(
             f"`parent={place}@{weights.step}` has changed since this configuration recorded it "

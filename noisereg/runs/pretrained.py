@@ -266,7 +266,7 @@ class PretrainedRun(Pretrained):
 
     def sha256(self) -> str:
         spec = json.dumps(self.denoiser.model_dump(mode="json"), sort_keys=True)
-        digests = self.checkpoint.sha256["ema.safetensors"]
+        digests = self.checkpoint.digest(ema=True)
         return hashlib.sha256(f"{spec} {digests}".encode()).hexdigest()
 
     def weights(self) -> dict[str, Tensor]:

@@ -88,7 +88,9 @@ def draw(
             for name, z in (latents or {}).items()
         }
         frames: dict[int, Tensor] = {}
-        with torch.inference_mode():
+        # What FSDP gathers here it uses again in training, where no inference tensor may be.
+        gathers = model.parts.objective.sharded
+        with torch.no_grad() if gathers else torch.inference_mode():
             for k, x in enumerate(model.trajectory(some, some_cond, own or None)):
                 if k in (keep if keep is not None else (steps,)):
                     frames[k] = x
@@ -115,7 +117,7 @@ def at_once(model: RunModel, indices: Sequence[int], cond: Tensor | None = None)
     they are. So where not all have room, those that have are measured too.
     """
     most, count = min(model.settings.batch_size, len(indices)), TRIED
-    if most <= count:
+    if most <= count or model.parts.objective.sharded:  # whose ranks must all cut alike
         return max(most, 1)
     cuda = model.device.type == "cuda"
     room = ROOM * (free_device_memory(model.device) if cuda else free_host_memory())
@@ -130,9 +132,9 @@ def at_once(model: RunModel, indices: Sequence[int], cond: Tensor | None = None)
         count = size
 
 
-def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) -> Tensor:
-    """The picture of a training run's samples, with the run's own sampling settings; how the first
-    of them came about, (times, N, …), for loggers.
+def draw_grid(parts: Parts, path: Path | None, registry: Registry, reporter: Reporter) -> Tensor:
+    """The picture of a training run's samples, with the run's own sampling settings, written where
+    there is a ``path``; how the first of them came about, (times, N, …), for loggers.
     """
     model = RunModel(parts, parts.config.sample, registry, parts.config.seed)
     count = GRID if len(parts.shape) == 3 else 2000
@@ -145,8 +147,9 @@ def draw_grid(parts: Parts, path: Path, registry: Registry, reporter: Reporter) 
         x = as_output(drawn[-1], parts.decode)
     finally:
         reporter.end()
-    write_atomically(path, picture(x))
-    if x.ndim == 2:
+    if path is not None:
+        write_atomically(path, picture(x))
+    if path is not None and x.ndim == 2:
         from noisereg.runs.output import npz_bytes
 
         write_atomically(path.with_suffix(".npz"), npz_bytes(x))

@@ -58,6 +58,8 @@ class Runtime:
     compile: bool = False
     rank: int = 0
     world: int = 1
+    shard: bool = False
+    """Whether ranks hold a part of the network each; in training alone."""
 
     @classmethod
     def start(cls, config: RuntimeConfig) -> Runtime:
@@ -106,6 +108,7 @@ class Runtime:
             else str(self.device)
         )
         ranks = f" · {self.world} ranks" if self.world > 1 else ""
+        ranks += ", a part of the network each" * self.shard
         return f"{name} · {'bf16' if self.bf16 else 'float32'}{ranks}"
 
     def barrier(self) -> None:

@@ -80,6 +80,11 @@ def refuse_runtime(config: RuntimeConfig) -> Runtime:
             "runs that train together share one forward pass, which runtime.compile does not "
             "reach; expected runtime.compile=false, or no `together`"
         )
+    if config.shard:
+        raise NoiseregError(
+            "runs that train together are on one device, and runtime.shard splits one run over "
+            "several; expected one of them"
+        )
     return runtime
 
 

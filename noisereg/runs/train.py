@@ -5,6 +5,7 @@ interruption.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import platform
@@ -141,6 +142,11 @@ def train(
         Interrupted: after SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     runtime = Runtime.start(config.runtime)
+    if config.runtime.shard:
+        from noisereg.runs import sharding
+
+        sharding.check(config, runtime)
+        runtime = dataclasses.replace(runtime, shard=True, channels_last=False)
     if not runtime.main:
         reporter = Reporter()
     with run_folder(config, out, runtime, reporter) as folder:
@@ -177,16 +183,25 @@ class Training:
         self.run = ""
         self.known: set[int] = set()
         """Steps whose checkpoints have been verified."""
+        in_parts = runtime.shard and found is not None and found.sharded
         if found:
-            checkpoint.restore(self.objective, found.weights(ema=False))
+            if not in_parts:
+                checkpoint.restore(self.objective, found.weights(ema=False))
             self.known.add(found.step)
         else:
             fit_noise(parts.noise, parts, runtime)
+        if runtime.shard:
+            from noisereg.runs import sharding
+
+            sharding.check_parts(parts)
+            sharding.shard(self.objective, runtime)
         self.ema = EMA(self.objective, self.config.ema.decay, self.config.ema.warmup)
         self.optimizer = make_optimizer(self.config, parts)
-        if found:
+        if found and in_parts:
+            sharding.load(found, self.objective, self.ema, self.optimizer)
+        elif found:
             self.ema.load(found.weights(ema=True))
-            self.optimizer.load_state_dict(found.optimizer(runtime.device))
+            checkpoint.restore_optimizer(self.optimizer, self.objective, found)
         elif parent:
             self.ema.load(parentage.averages(parent, self.ema.shadow))
         self.updates = self.config.parent.updates if self.config.parent else 0
@@ -194,7 +209,7 @@ class Training:
         self.model: nn.Module = self.objective
         if runtime.compile:
             self.objective.denoiser.compile()
-        if runtime.world > 1:
+        if runtime.world > 1 and not runtime.shard:
             learns = any(
                 p.requires_grad
                 for n, p in self.objective.named_parameters()
@@ -510,6 +525,8 @@ class Training:
             with contextlib.suppress(NoiseregError):
                 weights = checkpoint.Checkpoint.open(folder / name_of(step)).weights(ema=False)
                 if checkpoint.finite(weights.values()):
+                    if self.objective.sharded:  # trying it would need all ranks
+                        return step
                     checkpoint.restore(self.objective, weights)
                     if error(self.objective.net) <= USELESS * error(nothing):
                         return step
@@ -610,14 +627,21 @@ class Training:
     def _save(self, step: int) -> None:
         if step == self.saved:
             return
-        # On every rank, where they are the same: the others would wait for one that raised alone.
-        if not checkpoint.finite(self.ema.shadow.values()):
+        # On every rank: the others would wait for one that raised alone.
+        if self.runtime.any(not checkpoint.finite(self.ema.shadow.values())):
             raise NotFinite(
                 self._not_finite(f"the averaged weights are not finite after step {step}")
             )
-        if self.runtime.main:
-            folder = self.out / "checkpoints"
+        folder = self.out / "checkpoints"
+        if self.objective.sharded:
+            from noisereg.runs import sharding
+
+            sharding.save(
+                folder, step, self.objective, self.ema, self.optimizer, self.run, self.runtime
+            )
+        elif self.runtime.main:
             checkpoint.save(folder, step, self.objective, self.ema, self.optimizer, self.run)
+        if self.runtime.main:
             self.known.add(step)
             train = self.config.train
             best = None
@@ -638,17 +662,23 @@ class Training:
         return path if path.is_file() and path.stat().st_size else None
 
     def _grid(self, step: int) -> None:
-        """samples/STEP.png (.npz beside it for points), from the averaged weights, on rank 0."""
-        if self.runtime.main:
+        """samples/STEP.png (.npz beside it for points), from the averaged weights, on rank 0; with
+        the others' help where each has a part of them.
+        """
+        main = self.runtime.main
+        if main or self.objective.sharded:
             from noisereg.runs.run import draw_grid
 
             self.reporter.end()
             try:
                 with self.ema.applied():
                     path = self.out / "samples" / f"{step:06d}.png"
-                    frames = draw_grid(self.parts, path, self.registry, self.reporter)
-                self.loggers.call("pictured", step, "samples", path.read_bytes())
-                if self.config.log:
+                    frames = draw_grid(
+                        self.parts, path if main else None, self.registry, self.reporter
+                    )
+                if main:
+                    self.loggers.call("pictured", step, "samples", path.read_bytes())
+                if main and self.config.log:
                     self.loggers.call("pictured", step, "trajectory", strip(frames))
             except NotFinite as error:
                 if step == self.config.train.steps:
