@@ -61,6 +61,8 @@ def test_a_changed_number_is_noticed(make: ModuleType) -> None:
 
 CLAIMED = {
     "table1.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4, 5, 6)}},
+    "table1-minibatch.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-bins.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "swiss-roll.json": {"tables": 1, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta0.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta1.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},

@@ -5,7 +5,8 @@ script, and draws the pictures that need no trained model, from these files or f
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
 prints, run in this folder; between ``<!-- against the paper: FILE.json METRIC SEEDS -->`` and
 ``<!-- end -->`` the paper's Table 1 beside ours, at the λ that the metric picks on these seeds;
-with one λ in place of both, at that on all seeds; between ``<!-- closed form: FILE.json -->`` and
+with one λ in place of both, at that on all seeds, and with ``rescaled`` too that of the control, ε̂
+rescaled without training; between ``<!-- closed form: FILE.json -->`` and
 ``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
 """
 
@@ -79,10 +80,9 @@ def block(kind: str, arguments: str) -> str:
         return beside["table"](json.loads((HERE / words[0]).read_text()))
     if kind == "against the paper:":
         file, *how = words
-        if len(how) == 1:
-            return against_the_paper(
-                [at(table, float(how[0])) for table in read_json(HERE / file)]
-            )
+        if how[0][0].isdigit():
+            name = "-".join([*how[1:], "isotropy"])
+            return against_the_paper([at(t, name, float(how[0])) for t in read_json(HERE / file)])
         metric, seeds = how
         pick_on = [int(seed) for seed in seeds.split(",")]
         picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in read_json(HERE / file)]
@@ -103,9 +103,15 @@ def block(kind: str, arguments: str) -> str:
     return out.getvalue()
 
 
-def at(table: Table, weight: float) -> list[Row]:
-    """The baseline, and the row of this λ."""
-    return [row for row in table.rows if row.baseline or weight_of(row) == weight]
+def at(table: Table, name: str, weight: float) -> list[Row]:
+    """The baseline, and the row of this term at this λ."""
+
+    def wanted(row: Row) -> bool:
+        return any(spec.name == name for spec in row.first.components["reg"])
+
+    return [
+        row for row in table.rows if row.baseline or (wanted(row) and weight_of(row) == weight)
+    ]
 
 
 def weight_of(row: Row) -> float:
