@@ -266,8 +266,9 @@ def main() -> None:
             f"{faster:.2f} × in {measure} time, {ratio(found, 'diffusers', 'noisereg'):.2f} × in "
             "CPU seconds",
             faster >= 1.3,
-            "three quarters of a step are oneDNN's convolutions, forward and backward, which both "
-            "loops call alike. Tried on one thread: channels_last takes 1.06 × the time, "
+            "72 and 76 % of a step (two profiles, beside other work: `OMP_NUM_THREADS=1 python "
+            "docs/measure_profile.py`) are oneDNN's convolutions, forward and backward, which "
+            "both loops call alike. Tried on one thread: channels_last takes 1.06 × the time, "
             "torch.compile 0.92 × after 65 CPU seconds of compiling, which pays from 800 steps on "
             "(`runtime.compile`); the fused optimiser and averages in one call are in",
         )
