@@ -67,6 +67,8 @@ CLAIMED = {
     "digits-eta0.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-eta1.json": {"tables": 2, "rows": 36, "seeds": {(0, 1, 2, 3, 4)}},
     "digits-control.json": {"tables": 3, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
+    "digits-grids-eta0.json": {"tables": 2, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
+    "digits-grids-eta1.json": {"tables": 2, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
     "blue-noise.json": {"tables": 1, "rows": 33, "seeds": {(0, 1, 2, 3, 4)}},
 }
 
