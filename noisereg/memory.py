@@ -81,6 +81,11 @@ class Peak(TorchDispatchMode):
     ``most`` at a time. On any device; what a kernel takes for itself is not seen.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Or torch imports the whole of torch.compile's tracer, to keep it out of this method."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.most = self._now = 0

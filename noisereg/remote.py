@@ -483,7 +483,9 @@ def open_store(url: str) -> tuple[Any, str]:
         store, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         text = " ".join(str(error).split())
-        raise NoiseregError(f"{clean(url)}: {text}; expected an address of fsspec's") from None
+        missing = isinstance(error, ImportError)
+        hint = "pip install 'noisereg[remote]'" if missing else "expected an address of fsspec's"
+        raise NoiseregError(f"{clean(url)}: {text}; {hint}") from None
     return store, str(root).rstrip("/")
 
 

@@ -188,7 +188,6 @@ def test_every_option_of_every_command_is_in_its_table():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["sweep", "--noise", "white", "--out", "s3://bucket/sweep"],
         ["noise", "build", "--out", "hf://datasets/x"],
         ["sample", "run", "--out", "s3://bucket/grid.png"],
     ],
