@@ -18,7 +18,7 @@ demo: $(STAMP)
 test: $(TEST_STAMP)
 	$(BIN)/pytest -n 2
 
-# About twenty minutes on two cores: noisereg beside what people would use instead; writes docs/benchmarks.md.
+# About ten minutes on two idle cores: noisereg beside what people would use instead; writes docs/benchmarks.md.
 BENCHMARKS ?= training sampling fidelity noise pairing startup loading sweep scale
 bench: $(BENCH_STAMP)
 	@failed=; for name in $(BENCHMARKS); do \

@@ -24,7 +24,7 @@ ORDER = (
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `make bench`, which measures noisereg beside what people would use instead (about twenty minutes on two cores); one
+Written by `make bench`, which measures noisereg beside what people would use instead (about ten minutes on two idle cores); one
 benchmark is one command, named under its heading, and writes a JSON file in `benchmarks/results/`. Contenders run interleaved, in
 processes of their own; a row is the median of a segment's seconds and, in brackets, its quartiles. CPU seconds are those of all
 threads and children: where a machine does other work too, they are what to compare, and wall-clock is what a user waits. A goal is
