@@ -31,6 +31,10 @@ def pull(process: Process, t: Tensor) -> Tensor:
     return torch.where(gain <= MAX_GAIN, moved, torch.zeros_like(moved))
 
 
+LEAST_FACTOR = 1e-3
+"""Of ε̂; the greatest is its inverse. Beyond, 1/factor − 1 has no digit left of the factor."""
+
+
 def constant(process: Process, factor: float) -> EpsScale:
     """ε̂ × ``factor`` where the network predicts ε; for another target 1/(1 + (1/factor − 1)g²), g
     being its gain: what the same force on ε̂ does through the network's own output. So nothing is
@@ -39,8 +43,11 @@ def constant(process: Process, factor: float) -> EpsScale:
     Raises:
         NoiseregError: for a factor with which ε̂ would have no bound.
     """
-    if not 0 < factor < float("inf"):
-        raise NoiseregError(f"`eps_scale={factor:g}`: expected a factor above 0, such as 1.02")
+    if not LEAST_FACTOR <= factor <= 1 / LEAST_FACTOR:
+        raise NoiseregError(
+            f"`eps_scale={factor:g}`: expected a factor above 0, such as 1.02, from "
+            f"{LEAST_FACTOR:g} to {1 / LEAST_FACTOR:g}"
+        )
     times = torch.arange(1, 1001, dtype=torch.float64) / 1000
     gain = process.noise_gain(times)
     largest = float(gain[gain <= MAX_GAIN].max()) ** 2
