@@ -40,9 +40,7 @@ from typing import Any
 from noisereg.errors import NoiseregError
 from noisereg.folders import cache_dir
 from noisereg.ownership import LOCK, lock_of_children, owned
-from noisereg.paths import address as address
-from noisereg.paths import clean
-from noisereg.paths import is_remote as is_remote
+from noisereg.paths import address, clean, is_remote
 
 STATE, STATUS = "state.json", "status.json"
 KEPT_HERE = ("eval", "cache")

@@ -86,3 +86,19 @@ def test_where_a_file_is_named(capsys, pipe, tmp_path, monkeypatch, name, argume
     out = ["--out", "r"] if given[0] == "train" else []
     assert name in refused(capsys, [*given, *out])
     assert {p.name for p in tmp_path.iterdir()} == {name}
+
+
+@pytest.mark.parametrize("flag", ["--from", "--init"])
+def test_in_a_run_that_another_starts_from(capsys, tmp_path, flag):
+    """A run that somebody sent, with a pipe in the place of its weights."""
+    net = ["--denoiser", "unet:channels=8,16,attention=1"]
+    given, out = str(tmp_path / "given"), str(tmp_path / "new")
+    small = ["--steps", "1", "--batch-size", "2", "--set", "sample.steps=1"]
+    assert run(["train", *small, *net, "--out", given]) == 0
+    capsys.readouterr()
+    weights = tmp_path / "given/checkpoints/000001/model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    said = refused(capsys, ["train", *small, flag, given, "--out", out])
+    assert "model.safetensors is no ordinary file" in said
+    assert not (tmp_path / "new").exists()

@@ -24,6 +24,7 @@ from noisereg.api import Launcher  # noqa: E402
 from noisereg.cli.main import run as command  # noqa: E402
 from noisereg.errors import NoiseregError  # noqa: E402
 from noisereg.ownership import lock_of_children  # noqa: E402
+from noisereg.paths import address  # noqa: E402
 from noisereg.runs.reporter import Reporter  # noqa: E402
 from noisereg.sweeps.training import check_place  # noqa: E402
 
@@ -222,8 +223,8 @@ def test_a_folder_cannot_send_itself_anywhere(tmp_path):
 
 @pytest.mark.parametrize("text", ["s3://bucket/a/run", "s3:/bucket/a/run", "s3://bucket/a/run/"])
 def test_an_address_survives_being_a_path(text):
-    assert remote.address(text) == "s3://bucket/a/run"
-    assert remote.address("file:/a/run") == remote.address("file:///a/run") == "file:///a/run"
+    assert address(text) == "s3://bucket/a/run"
+    assert address("file:/a/run") == address("file:///a/run") == "file:///a/run"
 
 
 def test_the_command_line_takes_addresses_of_runs(tmp_path, capsys):

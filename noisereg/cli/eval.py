@@ -382,7 +382,8 @@ def _write(text: str, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    from noisereg.remote import address, is_remote, write_file
+    from noisereg.paths import address, is_remote
+    from noisereg.remote import write_file
     from noisereg.store import write_atomically
 
     if is_remote(out):

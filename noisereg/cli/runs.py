@@ -4,6 +4,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -18,7 +19,7 @@ from noisereg.cli.options import Json
 from noisereg.cli.plugins import print_table
 from noisereg.errors import NoiseregError
 from noisereg.ownership import owned
-from noisereg.plugins.registry import Registry, registry
+from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import flatten
 from noisereg.reading import short
 from noisereg.runs.config import Config, read_complete
@@ -88,33 +89,42 @@ def describe(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def told(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], registry: Registry) -> str:
-    """What differs, in a line: of a component its name, and of its parameters those that are not
-    as it has them by itself or in which runs with the same component differ.
+def told(every: Sequence[Mapping[str, str]]) -> list[str]:
+    """Of each run's settings what differs, in a line: of a component its name, and of its
+    parameters those that are not as it has them by itself or in which runs with the same component
+    differ.
     """
-    own, parts = row["settings"], []
-    for key, value in own.items():
-        section, _, name = key.partition(".")
-        component = f"{section}.name"
-        if name == "name":
-            parts.append(f"{section}={value}")
-            continue
-        if component in own:
-            alike = [r["settings"] for r in rows if r["settings"].get(component) == own[component]]
-            same = all(one.get(key) == value for one in alike)
-            if same and usual(registry, section, own[component]).get(name) == value:
-                continue
-        parts.append(f"{key}={value}")
-    return " ".join(parts)
+    values: dict[tuple[str, str | None], set[str | None]] = {}
+    for own in every:
+        for key, value in own.items():
+            component = own.get(f"{key.partition('.')[0]}.name")
+            values.setdefault((key, component), set()).add(value)
+    usual_of = functools.cache(usual)
+    lines = []
+    for own in every:
+        parts = []
+        for key, value in own.items():
+            section, _, name = key.partition(".")
+            component = own.get(f"{section}.name")
+            if name == "name":
+                parts.append(f"{section}={value}")
+            elif (
+                component is None
+                or len(values[key, component]) > 1
+                or usual_of(section, component).get(name) != value
+            ):
+                parts.append(f"{key}={value}")
+        lines.append(" ".join(parts))
+    return lines
 
 
-def usual(registry: Registry, section: str, name: str) -> dict[str, str]:
+def usual(section: str, name: str) -> dict[str, str]:
     """The parameters that a component of a section of the configuration has by itself, as
     :func:`settings` gives them; none for one that is not installed.
     """
     kind: Any = "dataset" if section == "data" else section
     try:
-        fields = registry.find(kind, name).component.params.model_fields
+        fields = registry().find(kind, name).component.params.model_fields
     except NoiseregError:
         return {}
     values = {n: f.get_default(call_default_factory=True) for n, f in fields.items()}
@@ -139,12 +149,11 @@ def list_(
     if not rows:
         print(f"no runs in {folder}")
         return
-    known = registry()
     table = [["run", "status", "step", "loss", "what differs"]]
-    for row in rows:
+    for row, line in zip(rows, told([row["settings"] for row in rows]), strict=True):
         step = "-" if row["step"] is None else f"{row['step']:,} of {row['steps']:,}"
         loss = row["metrics"].get("loss")
-        differs = row.get("problem") or told(row, rows, known)
+        differs = row.get("problem") or line
         table.append(
             [row["run"], row["status"], step, "-" if loss is None else f"{loss:.4g}", differs]
         )

@@ -260,10 +260,16 @@ _reading = threading.local()
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """What is warned of in this thread, within the block, is of the picture ``name``."""
+    """What is warned of in this thread, within the block, is of the picture ``name``.
+
+    Raises:
+        NoiseregError: with that name, for what shows within the block that it cannot be decoded.
+    """
     _reading.name = name
     try:
         yield
+    except UNREADABLE as error:
+        raise unreadable(name, error) from None
     finally:
         _reading.name = None
 

@@ -20,7 +20,6 @@ from noisereg.datasets.decoding import (
     is_grey,
     open_picture,
     reading,
-    unreadable,
     upright_size,
 )
 from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
@@ -285,13 +284,9 @@ class Folder(ImageDataset):
         """Of one image: (width, height) if that matters, which may be to read all of it; whether
         it is grey; whether it is animated.
         """
-        name = self._place_of(index)
-        try:
-            with reading(name), self._open(index) as image:
-                size = upright_size(image) if self.params.size is None else None
-                return size, is_grey(image), is_animated(image)
-        except UNREADABLE as error:
-            raise unreadable(name, error) from None
+        with reading(self._place_of(index)), self._open(index) as image:
+            size = upright_size(image) if self.params.size is None else None
+            return size, is_grey(image), is_animated(image)
 
     def _open(self, index: int) -> Image.Image:
         return open_picture(self.tree.source(self.files[index].name))

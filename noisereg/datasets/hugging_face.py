@@ -12,12 +12,10 @@ from PIL import Image
 from noisereg.api import Context
 from noisereg.datasets import HuggingFaceParams
 from noisereg.datasets.decoding import (
-    UNREADABLE,
     heard,
     is_grey,
     open_picture,
     reading,
-    unreadable,
     upright_size,
 )
 from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
@@ -193,12 +191,8 @@ class HuggingFace(ImageDataset):
             ) from None
 
     def _look(self, index: int) -> tuple[tuple[int, int], bool]:
-        name = self._place_of(index)
-        try:
-            with reading(name), self[index][0] as image:
-                return upright_size(image), is_grey(image)
-        except UNREADABLE as error:
-            raise unreadable(name, error) from None
+        with reading(self._place_of(index)), self[index][0] as image:
+            return upright_size(image), is_grey(image)
 
     def _place_of(self, index: int) -> str:
         return f"{self.params.path}, row {index}"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from noisereg.api import Batch, Context, Split
 from noisereg.datasets import ImageParams
-from noisereg.datasets.decoding import UNREADABLE, heard, reading, to_pixels, unreadable
+from noisereg.datasets.decoding import heard, reading, to_pixels
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
 from noisereg.memory import free_device_memory, free_host_memory
@@ -64,14 +64,10 @@ class ImageSplit:
             NoiseregError: names the image if it cannot be read.
         """
         index = int(self.indices[position])
-        name = self.name(index)
-        try:
-            with reading(name):
-                image, label = self.source[index]
-                with image:
-                    pixels = to_pixels(image, self.size, self.channels)
-        except UNREADABLE as error:
-            raise unreadable(name, error) from None
+        with reading(self.name(index)):
+            image, label = self.source[index]
+            with image:
+                pixels = to_pixels(image, self.size, self.channels)
         return pixels, -1 if label is None else int(label)
 
 

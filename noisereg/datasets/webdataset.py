@@ -25,19 +25,17 @@ from noisereg import remote
 from noisereg.api import Context
 from noisereg.datasets import WebDatasetParams, fingerprint
 from noisereg.datasets.decoding import (
-    UNREADABLE,
     heard,
     is_grey,
     open_picture,
     reading,
-    unreadable,
     upright_size,
 )
 from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LARGEST, SUFFIXES
 from noisereg.errors import NoiseregError
-from noisereg.paths import clean
+from noisereg.paths import address, clean, is_remote
 from noisereg.store import ARRAY, BYTES, JSON, Store, cache_dir
 
 MOST_SHARDS = 100_000
@@ -140,8 +138,8 @@ class RemoteShard(Shard):
 
 
 def open_shard(name: str) -> Shard:
-    if remote.is_remote(name):
-        return RemoteShard(remote.address(name))
+    if is_remote(name):
+        return RemoteShard(address(name))
     return LocalShard(Path(name).expanduser())
 
 
@@ -351,12 +349,8 @@ class WebDataset(ImageDataset):
         return sizes[0], self.params.channels or (1 if all(grey for _, grey in seen) else 3)
 
     def _look(self, index: int) -> tuple[tuple[int, int], bool]:
-        name = self._place_of(index)
-        try:
-            with reading(name), self._open(index) as image:
-                return upright_size(image), is_grey(image)
-        except UNREADABLE as error:
-            raise unreadable(name, error) from None
+        with reading(self._place_of(index)), self._open(index) as image:
+            return upright_size(image), is_grey(image)
 
     def _open(self, index: int) -> Image.Image:
         which = self._which(index)

@@ -338,11 +338,11 @@ def restore_optimizer(
     saved = optimizer.state_dict()
     if found.sharded:
         names = {p: name for name, p in objective.named_parameters()}
+        places = {names[p]: index for index, p in enumerate(params)}
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in found.parts(lambda name: name.startswith(OPTIMIZER_OF)).items():
             key, _, of = name.removeprefix(OPTIMIZER_OF).partition(".")
-            index = next(i for i, p in enumerate(params) if names[p] == of)
-            states.setdefault(index, {})[key] = value
+            states.setdefault(places[of], {})[key] = value
         saved["state"] = states
     else:
         saved = found.optimizer(params[0].device)

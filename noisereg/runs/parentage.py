@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from noisereg.errors import NoiseregError
-from noisereg.remote import is_remote, local_or_copy
+from noisereg.inside import check_contents
+from noisereg.paths import is_remote
+from noisereg.remote import local_or_copy
 from noisereg.runs import checkpoint, checkpoint_files
 from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import Checkpoint
@@ -99,6 +101,7 @@ def _opened(path: Path) -> tuple[str, Path]:
     place = shown(folder) if is_remote(path) else str(folder)
     if not (folder / "config.yaml").is_file():
         raise NoiseregError(f"`parent={place}` holds no run; expected the folder of one")
+    check_contents(folder)
     return place, folder
 
 

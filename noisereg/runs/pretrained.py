@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.inside import check_contents
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.reading import check_ordinary, read_json
@@ -73,7 +75,7 @@ class Trained:
         return all(torch.allclose(mine, theirs, rtol=0, atol=1e-6) for mine, theirs in pairs)
 
 
-class Pretrained:
+class Pretrained(ABC):
     """A network to start from."""
 
     path: Path
@@ -103,25 +105,25 @@ class Pretrained:
             return Blocks(count - 1, 0)
         return None
 
+    @abstractmethod
     def sha256(self) -> str:
         """Of its configuration and weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self) -> dict[str, Tensor]:
         """By the names that diffusers gives them.
 
         Raises:
             NoiseregError: if they are missing or damaged.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check_same(self, parts: Parts) -> None:
         """That the run's network is of the same architecture.
 
         Raises:
             NoiseregError: names what differs.
         """
-        raise NotImplementedError
 
 
 class PretrainedFolder(Pretrained):
@@ -245,6 +247,7 @@ class PretrainedRun(Pretrained):
         from noisereg.runs import checkpoint
 
         self.path = path.expanduser()
+        check_contents(self.path)
         run = read_complete(self.path / "config.yaml")
         shape = tuple(read_environment(self.path)["shape"])
         self.trained = Trained(run.noise, run.process, shape)

@@ -23,8 +23,11 @@ HUGE = "9" * 23
         (["--set", "optim.lr=.inf"], "optim.lr: expected auto, or a finite number, not inf"),
         (["--set", "optim.lr=x"], "optim.lr: expected auto, or a number, not 'x'"),
         (["--set", "optim.weight_decay=.inf"], "optim.weight_decay: expected a finite number"),
-        (["--set", f"sample.eps_scale={HUGE}"], "sample.eps_scale: expected a factor above 0"),
-        (["--set", "sample.eps_scale=1e-320"], "sample.eps_scale: expected a factor above 0"),
+        (
+            ["--set", f"sample.eps_scale={HUGE}"],
+            "expected a factor above 0, such as 1.02, from 0.001 to",
+        ),
+        (["--set", "sample.eps_scale=1e-320"], "expected a factor above 0, such as 1.02, from"),
         (["--set", "sample.eta=x"], "sample.eta: expected auto, or a number, not 'x'"),
         (["--set", "sample.steps=1000000000"], "sample.steps: input should be less than or equal"),
         (["--set", f"train.steps={HUGE}"], "train.steps: expected a whole number of at most 64"),
