@@ -370,13 +370,15 @@ class WebDataset(ImageDataset):
         their contents too.
         """
         whole = sum(shard.size for shard in self.shards) <= HASHED
+        # By what tells their names apart, so that they may be moved together.
+        folder = posixpath.commonpath([posixpath.dirname(shard.place) for shard in self.shards])
         files = {}
         for shard, index in zip(self.shards, self.indices, strict=True):
             text = "\n".join(index.keys).encode() + np.ascontiguousarray(index.places).tobytes()
             content = hashlib.sha256(text).hexdigest()[:16]
             if whole:
                 content += f"{zlib.crc32(shard.read(0, shard.size)):08x}"
-            files[posixpath.basename(shard.name)] = (shard.size, content)
+            files[posixpath.relpath(shard.place, folder)] = (shard.size, content)
         return {
             "shape": list(self.shape),
             **({"classes": list(self.class_names)} if self.classes else {}),

@@ -47,6 +47,21 @@ def test_the_list_shows_status_step_loss_and_what_differs(two, capsys):
     assert rows[0]["metrics"] == {"step": 3, "loss": 0.25}
 
 
+def test_the_list_shows_a_parameter_in_which_runs_of_one_component_differ(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name, noise in {"a": "blue-tv:gamma.tau=0.2", "b": "blue-tv:gamma.tau=0.3"}.items():
+        make(Path("runs") / name, noise=noise)
+    make(Path("runs/c"), noise="white")
+    assert run(["runs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # The first is as the component has it by itself, and shown: it is what tells it from b.
+    assert lines[1].endswith("noise=blue-tv noise.gamma.tau=0.2")
+    assert lines[2].endswith("noise=blue-tv noise.gamma.tau=0.3")
+    assert lines[3].endswith("noise=white")
+
+
 def test_a_damaged_run_is_listed_with_what_is_wrong(two, capsys):
     (two / "runs/a/status.json").write_text("{")
     (two / "runs/deep/b/config.yaml").write_bytes(b"\xff")

@@ -286,3 +286,21 @@ def test_a_shard_that_is_not_in_the_store_is_a_line(tmp_path):
     pytest.importorskip("fsspec")
     with pytest.raises(NoiseregError, match="nothing is there; expected a shard"):
         opened(f"memory://{tmp_path.name}/no.tar")
+
+
+def test_shards_of_one_name_in_several_folders_are_all_in_the_fingerprint(tmp_path):
+    def write(folder, first):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        files = [(f"{folder}{k}.png", png(PIXELS[first + k])) for k in range(4)]
+        write_tar(tmp_path / folder / "0.tar", files)
+
+    write("a", 0)
+    write("b", 4)
+    before = opened(tmp_path / "{a,b}" / "0.tar").fingerprint()
+    write("a", 8)
+    assert opened(tmp_path / "{a,b}" / "0.tar").fingerprint() != before
+    write("a", 0)
+    (tmp_path / "moved").mkdir()
+    for folder in ("a", "b"):
+        (tmp_path / folder).rename(tmp_path / "moved" / folder)
+    assert opened(tmp_path / "moved" / "{a,b}" / "0.tar").fingerprint() == before
