@@ -27,14 +27,14 @@ bench: $(BENCH_STAMP)
 	$(BIN)/python docs/make_benchmarks.py; \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
-# Hours: the fuzzer and the corruption test with many examples; NUMBER and SEED may be given.
+# About ten minutes: the fuzzer and the corruption test with many examples; NUMBER and SEED may be given.
 NUMBER ?= 50000
 SEED ?= $(shell date +%s)
 fuzz: $(TEST_STAMP)
 	@echo "seed $(SEED): make fuzz SEED=$(SEED) NUMBER=$(NUMBER) does the same again"
 	NOISEREG_FUZZ=$(NUMBER) $(BIN)/pytest tests/fuzz -p no:cacheprovider --hypothesis-seed=$(SEED)
 
-# Half an hour: 200 kills of train, eval, noise build and sweep, and 20 pairs of runs started together.
+# About two minutes: 200 kills of train, eval, noise build and sweep, and 20 pairs of runs started together.
 kill: $(TEST_STAMP)
 	NOISEREG_KILLS=200 NOISEREG_ROUNDS=20 $(BIN)/pytest tests/test_kill.py tests/test_ownership.py
 
