@@ -114,9 +114,8 @@ def times(
     u = (k - 1 + v) / T
     if antithetic:
         u = np.stack([u, 1 - u], axis=1).reshape(-1)
-    if law == "batch":
-        u = np.repeat(u, size)
-    return process.time(torch.from_numpy(u))
+    t = process.time(torch.from_numpy(u))
+    return t.expand(size) if law == "batch" else t
 
 
 class Order:

@@ -90,6 +90,7 @@ def test_micro_batches_of_a_step_share_its_law_of_times(law):
     t = torch.cat([feed.prepare(3, micro).t for micro in range(2)])
     assert torch.equal(t, draws.times(0, 3, 8, parts.process, law=law))
     assert len(t.unique()) == (1 if law == "batch" else 8)
+    assert (feed.prepare(3, 0).t.stride(0) == 0) == (law == "batch")  # networks embed it once
 
 
 @pytest.mark.parametrize("ahead", [True, False])

@@ -8,6 +8,13 @@ import torch
 from torch import Tensor, nn
 
 
+def shared(t: Tensor) -> Tensor:
+    """(1,) of a time (B,) that all samples share as one number in memory, as ``expand`` gives it
+    and as a sampler tells it; another t as it is. What depends on t alone is computed for as many.
+    """
+    return t[:1] if t.stride(0) == 0 else t
+
+
 class Sinusoidal(nn.Module):
     """(sin ω₀t, cos ω₀t, sin ω₁t, …), ω_i = 10000^(−2i/length): (B,) to (B, length)."""
 

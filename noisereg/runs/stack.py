@@ -28,6 +28,7 @@ from noisereg.runs.config import horizon
 from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.meter import Meter
 from noisereg.runs.optimizer import learning_rate
+from noisereg.runs.stacked_linear import StackedLinear
 from noisereg.runs.train import Training
 
 TOLERANCE = 1e-3
@@ -195,6 +196,7 @@ class Stack:
         for _, same in itertools.groupby(range(self.count), keys.__getitem__):
             indices = list(same)
             self.rows.append(_Rows(self, slice(indices[0], indices[-1] + 1)))
+        self.shared_time = self.parts.config.train.times == "batch"
         self.batch = Parted(self)
         self.meter = Meter()
         self.last: MicroBatch | None = None
@@ -222,11 +224,14 @@ class Stack:
 
     def net(self, *given: Tensor) -> Tensor:
         """(cells·B, …) of x_t, t and what the network is told, each (cells·B, …)."""
-        parts = [v.unflatten(0, (self.count, -1)) for v in given]
-        with torch.autocast(
+        x, t, *told = (v.unflatten(0, (self.count, -1)) for v in given)
+        if self.shared_time:
+            t = t[:, :1].expand_as(t)
+        autocast = torch.autocast(
             given[0].device.type, torch.bfloat16, enabled=self.parts.objective.bf16
-        ):
-            return self._forward(self.weights, *parts).flatten(0, 1)
+        )
+        with autocast, StackedLinear():
+            return self._forward(self.weights, x, t, *told).flatten(0, 1)
 
     def loss(self, batch: MicroBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """(cells,), and its parts, each (cells,)."""

@@ -32,7 +32,6 @@ OWN_NUMBERS = (
     "log",
     "ema",
     "train.steps",
-    "train.times",
     "optim.lr",
     "optim.betas",
     "optim.weight_decay",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -11,6 +13,7 @@ from noisereg.api import Context
 from noisereg.denoisers import DenseParams, MLPParams
 from noisereg.denoisers.dense import Dense
 from noisereg.denoisers.mlp import MLP
+from noisereg.denoisers.time import Sinusoidal
 
 
 def count(model: nn.Module) -> int:
@@ -53,6 +56,29 @@ def test_mlp_starts_at_zero_and_learns():
         loss.backward()
         optimizer.step()
     assert loss < 0.05
+
+
+@pytest.mark.parametrize("name", ["dense", "mlp"])
+def test_one_time_of_all_samples_is_embedded_once(name, monkeypatch):
+    """As a sampler tells it, and a training with one t a minibatch: output and gradients are those
+    of as many equal times.
+    """
+    torch.manual_seed(2)
+    context = Context(shape=(2,), task=SimpleNamespace(classes=3, channels=0))
+    model = Dense(DenseParams(), context) if name == "dense" else MLP(MLPParams(), context)
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.05)
+    seen = []
+    embed = Sinusoidal.forward
+    monkeypatch.setattr(Sinusoidal, "forward", lambda s, t: seen.append(len(t)) or embed(s, t))
+    x, labels = torch.randn(16, 2), torch.arange(16) % 3
+    t = torch.tensor(0.3, dtype=torch.float64)
+    found = []
+    for times in (t.expand(16), t.repeat(16)):
+        out = model(x, times, labels)
+        found.append((out, *torch.autograd.grad(out.square().sum(), list(model.parameters()))))
+    assert seen == [1, 16]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_are_read_from_text():
