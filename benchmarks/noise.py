@@ -23,6 +23,7 @@ SHAPE, BATCH = (3, 64, 64), 128
 ROWS = (
     "torch.randn",
     "draws by counter",
+    "draws=device",
     "spectral",
     "cholesky",
     "dense L",
@@ -46,9 +47,10 @@ def prepared(name: str, z: Any, t: Any) -> Callable[[], Any]:
 
     if name == "torch.randn":
         return lambda: torch.randn(z.shape)
-    if name == "draws by counter":
+    if name.startswith("draws"):
         white, stream = noise("white"), draws.Stream.TRAIN_LATENTS
-        return lambda: draws.latents(white, SHAPE, 0, stream, range(len(z)), 1)
+        place = "device" if name == "draws=device" else "host"
+        return lambda: draws.latents(white, SHAPE, 0, stream, range(len(z)), 1, z.device, place)
     if name == "dense L":
         lower = noise("blue").factor.root(z)
         return lambda: z.reshape(-1, 64 * 64) @ lower.T

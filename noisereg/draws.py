@@ -9,6 +9,7 @@ run was interrupted; and no two of them ever share a number.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Literal
@@ -17,8 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from noisereg import philox
+
 if TYPE_CHECKING:
     from noisereg.api import Noise, Process
+
+
+Place = Literal["host", "device"]
+"""Where latents are drawn: on the CPU, by numpy's Philox 4×64 and its normals, or where the
+network is, by :mod:`noisereg.philox`. Each is a law of its own: a run keeps to one.
+"""
 
 
 class Stream(IntEnum):
@@ -70,11 +79,21 @@ def latents(
     indices: Sequence[int],
     step: int,
     device: torch.device | str = "cpu",
+    place: Place = "host",
 ) -> dict[str, Tensor]:
-    """The noise's latents for samples ``indices``, each (B, …) float32; drawn on the CPU, so equal
-    on every device.
+    """The noise's latents for samples ``indices``, each (B, …) float32 on ``device``. Whatever the
+    device is, they are the same: drawn on the CPU, or where they are used, by another law
+    (:data:`Place`), and then equal to rounding.
     """
     shapes = noise.latents(shape)
+    if place == "device":
+        sizes = [math.prod(s) for s in shapes.values()]
+        z = philox.normals(seed, int(stream), indices, step, sum(sizes), device)
+        parts = z.split(sizes, 1)
+        return {
+            name: part.reshape(len(indices), *s)
+            for (name, s), part in zip(shapes.items(), parts, strict=True)
+        }
     drawn = {name: np.empty((len(indices), *s), dtype=np.float32) for name, s in shapes.items()}
     source = generator(seed, stream, 0, step)
     state = source.bit_generator.state

@@ -113,6 +113,7 @@ def measure(
         range(len(x0)),
         0,
         runtime.device,
+        run.config.draws,
     )
     times = torch.linspace(0, 1, TIMES + 1, dtype=torch.float64)[1:]
     noise = model.noise.given(cond)
@@ -163,6 +164,7 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
         range(SPECTRUM_DRAWS),
         0,
         runtime.device,
+        run.config.draws,
     )
     spectra: dict[str, list[list[float]]] = {}
     for time in SPECTRUM_TIMES:

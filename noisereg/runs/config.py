@@ -322,6 +322,11 @@ class Config(Section):
     seed: int = Field(
         0, ge=0, lt=2**63, description="of weights, data order, t, latents and dropout"
     )
+    draws: Literal["host", "device"] = Field(
+        "host",
+        description="where latents are drawn: on the CPU, or where the network is, which gives "
+        "other numbers, on every device the same to rounding",
+    )
     plugins: list[PluginRecord] = []
     data: Spec = Spec(name="digits")
     noise: Spec = Spec(name="white")

@@ -80,6 +80,7 @@ class Feed:
                 range(first, last),
                 step,
                 device,
+                self.config.draws,
             )
         cond = self.task.cond(batch)
         if cond is not None:

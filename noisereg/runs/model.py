@@ -91,7 +91,14 @@ class RunModel:
 
     def latents(self, indices: Sequence[int], step: int) -> dict[str, Tensor]:
         return draws.latents(
-            self.noise, self.shape, self.seed, Stream.SAMPLE_LATENTS, indices, step, self.device
+            self.noise,
+            self.shape,
+            self.seed,
+            Stream.SAMPLE_LATENTS,
+            indices,
+            step,
+            self.device,
+            self.parts.config.draws,
         )
 
     def times(self, steps: int | None = None, grid: str | None = None) -> Tensor:

@@ -416,8 +416,10 @@ class Run:
         """The latents that :meth:`sample` starts from, by name, each (num, …) on the CPU: equal
         for runs whose noises take the same ones.
         """
-        noise = self.load().noise
-        return draws.latents(noise, self.shape, seed, Stream.SAMPLE_LATENTS, range(num), 0)
+        noise, place = self.load().noise, self.config.draws
+        return draws.latents(
+            noise, self.shape, seed, Stream.SAMPLE_LATENTS, range(num), 0, place=place
+        )
 
 
 def kept_steps(steps: int, trajectory: bool | int) -> list[int]:
