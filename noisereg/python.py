@@ -76,6 +76,11 @@ def train(
     """
     from noisereg.runs.train import train as engine_train
 
+    if not isinstance(config, Config | None):
+        raise NoiseregError(
+            f"config is a {type(config).__name__}; expected a Config, such as load(RUN).config, "
+            "or its sections by name: train(**config)"
+        )
     given = sections.pop("plugins", [])
     values = layer(config.dump() if config else {}, named(sections, registry()))
     for section in ("reg", "log"):  # what is given by name may be one spec

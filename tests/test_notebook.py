@@ -64,6 +64,11 @@ def test_a_tensor_is_data_and_a_module_is_a_denoiser(tmp_path):
     assert resumed.status["step"] == 6
 
 
+def test_a_mapping_is_not_a_configuration():
+    with pytest.raises(NoiseregError, match=r"config is a dict; .* train\(\*\*config\)"):
+        noisereg.train({"data": "digits"})
+
+
 def test_a_network_with_other_channels_is_refused_before_training(tmp_path):
     with pytest.raises(NoiseregError, match=r"Net gives \(1, 8, 8\) for a sample .*\(2, 8, 8\)"):
         noisereg.train(denoiser=Net(), noise="blue-tv", out=tmp_path / "run", **FAST)

@@ -21,10 +21,12 @@ from noisereg import python as noisereg
 from noisereg.cli.main import run
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.loss import Weighted
+from noisereg.errors import NoiseregError
 from noisereg.runs.checkpoint_files import steps_in
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.objective import Objective
 from noisereg.runs.runtime import Runtime, leave_group
+from noisereg.runs.train import Training
 
 VARIANTS = [
     f"isotropy:weight=1,mean={mean},level={level},space={space},bins=3"
@@ -180,6 +182,36 @@ def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):
     assert status["step"] % 10 == 0  # where ranks ask each other
     assert status["step"] == steps_in(out / "checkpoints")[-1]
     assert f"stopped at step {status['step']}" in said
+
+
+def averages_of_one_rank_break(out):
+    """0 where this rank was told that the averages are not finite."""
+    save = Training._save
+
+    def broken(self, step):
+        if self.runtime.rank == 1:
+            next(iter(self.ema.shadow.values())).fill_(float("nan"))
+        save(self, step)
+
+    Training._save = broken
+    config = {
+        "data": "digits",
+        "denoiser": "mlp:width=8,blocks=1",
+        "train": {"steps": 4, "batch_size": 8, "checkpoint_every": 2},
+        "runtime": {"device": "cpu"},
+    }
+    try:
+        noisereg.train(**config, out=out)
+    except NoiseregError as error:
+        return 0 if "averaged weights are not finite after step 2" in str(error) else 1
+    return 1
+
+
+def test_averages_that_one_rank_alone_has_wrong_stop_all(tmp_path):
+    """And not one, for which the others would wait; what is wrong is not saved."""
+    ranks(2, tmp_path / "said", averages_of_one_rank_break, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "failed"
+    assert steps_in(tmp_path / "run" / "checkpoints") == []
 
 
 def test_two_ranks_draw_the_samples_of_one(runs):
