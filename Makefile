@@ -19,7 +19,7 @@ test: $(TEST_STAMP)
 	$(BIN)/pytest -n 2
 
 # About ten minutes on two idle cores: noisereg beside what people would use instead; writes docs/benchmarks.md.
-BENCHMARKS ?= training sampling fidelity noise pairing startup loading sweep scale
+BENCHMARKS ?= training sampling quality fidelity noise pairing startup loading sweep scale
 bench: $(BENCH_STAMP)
 	@failed=; for name in $(BENCHMARKS); do \
 		echo "== $$name"; $(BIN)/python -P benchmarks/$$name.py || failed="$$failed $$name"; \

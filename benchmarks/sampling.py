@@ -1,18 +1,13 @@
-"""Sampling: evaluations a second beside diffusers and Azula, and quality against evaluations.
+"""Sampling: evaluations a second beside diffusers and Azula.
 
-    python benchmarks/sampling.py [--threads 2] [--rounds 4] [--num 1797] [--train-steps 4000]
+    python benchmarks/sampling.py [--threads 2] [--rounds 4]
 
-Speed: 16 images of 3×32×32 from the small U-Net (random weights), 10 evaluations of DDIM at
-η = 0 and at η = 1, by diffusers' DDIMPipeline, Azula's DDIMSampler and ``Diffusion.sample``.
-
-Quality: the Fréchet distance on pixels between scikit-learn's digits and as many samples of a
-model trained on them here (white noise, DDPM, the default network), by solver and number of
-evaluations, each with two seeds; ``dpmpp-2m`` against 100 ancestral steps (``ddim:eta=1``).
+16 images of 3×32×32 from the small U-Net (random weights), 10 evaluations of DDIM at η = 0 and at
+η = 1, by diffusers' DDIMPipeline, Azula's DDIMSampler and ``Diffusion.sample``.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measuring import Goal, Result, arguments, interleaved_calls, packages, ratio, scratch
+from measuring import Goal, Result, arguments, interleaved_calls, packages, ratio
 from training import unet
 
 BATCH, STEPS = 16, 10
@@ -33,18 +28,6 @@ CONTENDERS = (
     "Azula, η = 1",
     "noisereg, η = 1",
 )
-ANCESTRAL = ("ddim:eta=1", 100)
-CURVES = (
-    ANCESTRAL,
-    ("ddim:eta=1", 25),
-    ("ddim:eta=0", 25),
-    ("ddim:eta=0", 100),
-    ("dpmpp-2m", 10),
-    ("dpmpp-2m", 15),
-    ("dpmpp-2m", 20),
-    ("dpmpp-2m", 25),
-)
-SEEDS = (0, 1)
 
 
 def sampler_of(name: str, net: Any) -> Callable[[], Any]:
@@ -97,35 +80,8 @@ def sampler_of(name: str, net: Any) -> Callable[[], Any]:
     return segment
 
 
-def quality(num: int, train_steps: int) -> dict[tuple[str, int], list[float]]:
-    """The Fréchet distance of each solver at each number of steps, a number a seed."""
-    import noisereg
-    from noisereg.metrics.fidelity import frechet_distance
-
-    found: dict[tuple[str, int], list[float]] = {}
-    with scratch() as folder:
-        run = noisereg.train(train={"steps": train_steps}, out=folder / "run")
-        from noisereg.plugins.registry import registry
-        from noisereg.runs.build import build_dataset
-        from noisereg.runs.runtime import Runtime
-
-        split = build_dataset(run.config, registry(), Runtime.start(run.config.runtime)).split(
-            "train"
-        )
-        import torch
-
-        # As images in [0, 1], as the samples are.
-        real = (split.batch(torch.arange(len(split))).x.flatten(1) + 1) / 2
-        for solver, steps in CURVES:
-            for seed in SEEDS:
-                x = run.sample(num, solver=solver, steps=steps, seed=seed)
-                distance = frechet_distance(real, x.flatten(1).float() / 255)
-                found.setdefault((solver, steps), []).append(distance)
-    return found
-
-
 def main() -> None:
-    given = arguments(__doc__, num=1797, train_steps=4000)
+    given = arguments(__doc__)
     import torch
 
     torch.set_num_threads(given.threads)
@@ -138,35 +94,6 @@ def main() -> None:
     )
     found = interleaved_calls({name: sampler_of(name, net) for name in CONTENDERS}, given.rounds)
     result.add("3×32×32, 10 evaluations", found, given.threads, "images", BATCH)
-    curves = quality(given.num, given.train_steps)
-    result.tables.append(
-        {
-            "title": f"Fréchet distance on pixels, digits, {given.num:,} samples of one model "
-            f"({given.train_steps:,} steps), seeds {', '.join(map(str, SEEDS))}",
-            "header": ["solver", "evaluations", "Fréchet distance", "each seed"],
-            "rows": [
-                [s, str(n), f"{statistics.mean(d):.3f}", ", ".join(f"{v:.3f}" for v in d)]
-                for (s, n), d in curves.items()
-            ],
-        }
-    )
-    ancestral = statistics.mean(curves[ANCESTRAL])
-    enough = [
-        n for (s, n), d in curves.items() if s == "dpmpp-2m" and statistics.mean(d) <= ancestral
-    ]
-    best = min(
-        (statistics.mean(d), n) for (s, n), d in curves.items() if s == "dpmpp-2m" and n <= 25
-    )
-    result.goals += [
-        Goal(
-            "`dpmpp-2m` with at most 25 evaluations is as near to digits as 100 ancestral steps",
-            f"{best[0]:.3f} at {best[1]} evaluations, {ancestral:.3f} for 100 ancestral steps"
-            + (f"; {min(enough)} are enough" if enough else ""),
-            bool(enough),
-            "the distances are of one model and two seeds; the differences between solvers are in "
-            "the table",
-        )
-    ]
     for eta in "01":
         share = {
             peer: ratio(found, f"noisereg, η = {eta}", f"{peer}, η = {eta}")

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = (
     "training",
     "sampling",
+    "quality",
+    "quality-fashion-mnist",
     "fidelity",
     "noise",
     "pairing",

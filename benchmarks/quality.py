@@ -1,0 +1,110 @@
+"""Quality against evaluations: what each solver draws in how many steps.
+
+    python benchmarks/quality.py [--data digits] [--denoiser auto] [--train-steps 4000] [--num 1797]
+
+The Fréchet distance on pixels between the training images and ``--num`` samples of one model
+trained on them here (white noise, DDPM), by solver and number of evaluations, each with two
+seeds of the draws; ``dpmpp-2m`` against 100 ancestral steps (``ddim:eta=1``).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from measuring import Goal, Result, arguments, scratch
+
+ANCESTRAL = ("ddim:eta=1", 100)
+CURVES = (
+    ANCESTRAL,
+    ("ddim:eta=1", 25),
+    ("ddim:eta=0", 25),
+    ("ddim:eta=0", 100),
+    ("dpmpp-2m", 10),
+    ("dpmpp-2m", 15),
+    ("dpmpp-2m", 20),
+    ("dpmpp-2m", 25),
+)
+SEEDS = (0, 1)
+
+
+def distances(
+    data: str, denoiser: str, train_steps: int, batch_size: int, num: int
+) -> dict[tuple[str, int], list[float]]:
+    """The Fréchet distance of each solver at each number of steps, a number a seed."""
+    import torch
+
+    import noisereg
+    from noisereg.metrics.fidelity import frechet_distance
+    from noisereg.plugins.registry import registry
+    from noisereg.runs.build import build_dataset
+    from noisereg.runs.runtime import Runtime
+
+    found: dict[tuple[str, int], list[float]] = {}
+    with scratch() as folder:
+        run = noisereg.train(
+            data=data,
+            denoiser=denoiser,
+            train={"steps": train_steps, "batch_size": batch_size},
+            out=folder / "run",
+        )
+        dataset = build_dataset(run.config, registry(), Runtime.start(run.config.runtime))
+        split = dataset.split("train")
+        # As images in [0, 1], as the samples are.
+        real = (split.batch(torch.arange(len(split))).x.flatten(1) + 1) / 2
+        for solver, steps in CURVES:
+            for seed in SEEDS:
+                x = run.sample(num, solver=solver, steps=steps, seed=seed)
+                distance = frechet_distance(real, x.flatten(1).float() / 255)
+                found.setdefault((solver, steps), []).append(distance)
+                print(f"{solver} {steps} {seed}: {distance:.4f}", file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    given = arguments(
+        __doc__, data="digits", denoiser="auto", train_steps=4000, batch_size=128, num=1797
+    )
+    import torch
+
+    torch.set_num_threads(given.threads)
+    name = given.data.partition(":")[0]
+    curves = distances(given.data, given.denoiser, given.train_steps, given.batch_size, given.num)
+    result = Result(
+        "quality" if name == "digits" else f"quality-{name}",
+        f"Quality against evaluations, {name}",
+        f"The Fréchet distance on pixels between the training images and {given.num:,} samples of "
+        f"one model ({given.denoiser}, {given.train_steps:,} steps of {given.batch_size}), by "
+        f"solver; seeds {', '.join(map(str, SEEDS))} of the draws.",
+    )
+    result.tables.append(
+        {
+            "title": "",
+            "header": ["solver", "evaluations", "Fréchet distance", "each seed"],
+            "rows": [
+                [s, str(n), f"{statistics.mean(d):.3f}", ", ".join(f"{v:.3f}" for v in d)]
+                for (s, n), d in curves.items()
+            ],
+        }
+    )
+    ancestral = statistics.mean(curves[ANCESTRAL])
+    few = {n: statistics.mean(d) for (s, n), d in curves.items() if s == "dpmpp-2m"}
+    enough = [n for n, d in few.items() if d <= ancestral]
+    best = min(few, key=few.__getitem__)
+    result.goals.append(
+        Goal(
+            f"`dpmpp-2m` with at most 25 evaluations is as near to {name} as 100 ancestral steps",
+            f"{few[best]:.3f} at {best} evaluations, {ancestral:.3f} for 100 ancestral steps"
+            + (f"; {min(enough)} are enough" if enough else ""),
+            bool(enough),
+            "the distances are of one model; the differences between solvers are in the table",
+        )
+    )
+    result.write()
+
+
+if __name__ == "__main__":
+    main()
