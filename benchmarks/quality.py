@@ -1,6 +1,7 @@
 """Quality against evaluations: what each solver draws in how many steps.
 
-    python benchmarks/quality.py [--data digits] [--denoiser auto] [--train-steps 4000] [--num 1797]
+    python benchmarks/quality.py [--data digits] [--denoiser auto] [--train-steps 4000]
+        [--batch-size 128] [--num 1797]
 
 The Fréchet distance on pixels between the training images and ``--num`` samples of one model
 trained on them here (white noise, DDPM), by solver and number of evaluations, each with two

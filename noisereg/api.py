@@ -312,12 +312,13 @@ class Noise(_Built):
     """What the user should know about it as it was built, a line each."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Every noise's ``color`` takes a tensor where it has one latent, and refuses times that
-        are no times: given a loop's steps 0 … 999, blue noise would be white in silence.
+        """Every noise's ``color`` (and ``color_and_basis``) takes a tensor where it has one
+        latent, and refuses times that are no times: given a loop's steps 0 … 999, blue noise would
+        be white in silence.
         """
         super().__init_subclass__(**kwargs)
-        if "color" in cls.__dict__:
-            cls.color = _with_checked_arguments(cls.__dict__["color"])  # type: ignore[method-assign]
+        for name in {"color", "color_and_basis"} & cls.__dict__.keys():
+            setattr(cls, name, _with_checked_arguments(cls.__dict__[name]))
 
     def latents(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The latents of one sample of ``shape``, by name; each is drawn from N(0, 1)."""
@@ -429,6 +430,14 @@ class Noise(_Built):
         """What the extra heads predict, (B, C·extra_heads, …)."""
         raise NoiseregError(f"{type(self).__name__} has no extra heads")
 
+    def color_and_basis(
+        self, latents: Mapping[str, Tensor], t: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """:meth:`color`, and :meth:`basis` or None without extra heads: a step of training asks
+        for both. Override it where they share work.
+        """
+        return self.color(latents, t), self.basis(latents) if self.extra_heads else None
+
     def head_weight(self, t: Tensor, process: Process) -> Tensor:
         """The weight, (B,) in float64, of the heads' mean squared error in the loss."""
         import torch
@@ -461,9 +470,9 @@ class Noise(_Built):
         """
 
 
-def _with_checked_arguments(color: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _with_checked_arguments(color: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(color)
-    def checked(self: Noise, latents: Tensor | Mapping[str, Tensor], t: Tensor) -> Tensor:
+    def checked(self: Noise, latents: Tensor | Mapping[str, Tensor], t: Tensor) -> Any:
         import torch
 
         if not torch.compiler.is_compiling():

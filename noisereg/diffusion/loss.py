@@ -193,13 +193,12 @@ def loss(
     dimensions and batch. ``cond``, (B, …), is what the network is told beside x_t and t; ``step``,
     from 0, is what schedules of weights go by; ``batch`` is how the batch is summed.
     """
-    eps = noise.color(latents, t)
     if pairing is not None:
         with torch.no_grad():
-            order = batch.order(pairing, x0, latents, eps, t)
+            order = batch.order(pairing, x0, latents, noise.color(latents, t), t)
         latents = {name: values[order] for name, values in latents.items()}
         t = t[order] if pairing.moves_time else t
-        eps = noise.color(latents, t)
+    eps, basis = noise.color_and_basis(latents, t)
     x_t = add_noise(process, x0, eps, t)
 
     first, own, heads = blocks(output_of(net, process, x_t, t, cond), process, noise, x0.shape[1])
@@ -207,7 +206,8 @@ def loss(
     total = batch.mean(process.weight(t).to(error) * error)
     parts = {"mse": batch.mean(error.detach())}
     if heads is not None:
-        head_error = (heads - noise.basis(latents)).flatten(1).square().mean(1)
+        assert basis is not None
+        head_error = (heads - basis).flatten(1).square().mean(1)
         head_weight = noise.head_weight(t, process).detach().to(head_error)
         total = total + batch.mean(head_weight * head_error)
         parts["mse_heads"] = batch.mean(head_error.detach())

@@ -81,9 +81,11 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
 
     # Shaping
 
-    def _mix(self, z: Tensor, gamma: Tensor) -> Tensor:
+    def _mix(self, z: Tensor, gamma: Tensor, applied: Tensor | None = None) -> Tensor:
+        """L_t z; ``applied`` is L z, where it is known."""
+        applied = self.factor.apply(z) if applied is None else applied
         c = self._scale(gamma)
-        return per_sample(gamma / c, z) * z + per_sample((1 - gamma) / c, z) * self.factor.apply(z)
+        return per_sample(gamma / c, z) * z + per_sample((1 - gamma) / c, z) * applied
 
     def _unmix(self, eps: Tensor, gamma: Tensor) -> Tensor:
         self._check_mixture(eps.dtype, gamma)
@@ -128,6 +130,14 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         if not self.heads:
             return super().basis(latents)
         return self.factor.apply(latents["z"]) - latents["z"]
+
+    def color_and_basis(
+        self, latents: Mapping[str, Tensor], t: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """As in the protocol; L z, the most of either, is computed once."""
+        z = latents["z"]
+        applied = self.factor.apply(z)
+        return self._mix(z, self.gamma(t), applied), applied - z if self.heads else None
 
     def head_weight(self, t: Tensor, process: Process) -> Tensor:
         """BNDM's α_{t−1}²·Δγ/Δα at Δ = 1/T where α = t (their second output is α_{t−1}h); else

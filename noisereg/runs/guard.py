@@ -49,6 +49,12 @@ class Guard:
             like = next(iter(latents.values()))
             return _tensor(value, (len(like), heads, *rest), like.dtype)
 
+        def both_of_noise(value: Any, latents: Any, t: Tensor) -> str:
+            if not isinstance(value, tuple) or len(value) != 2:
+                return "the pair (color, basis)"
+            wrong = colored(value[0], latents, t)
+            return wrong or (basis(value[1], latents) if heads else "")
+
         def like_first(value: Any, first: Tensor, *_: Any) -> str:
             return _tensor(value, tuple(first.shape), first.dtype)
 
@@ -73,7 +79,12 @@ class Guard:
         self.watch(
             parts.noise,
             f"noise {config.noise.name}",
-            {**watched, "color": colored, "basis": basis},
+            {
+                **watched,
+                "color": colored,
+                "basis": basis,
+                "color_and_basis": both_of_noise,
+            },
         )
         watched = dict.fromkeys(("signal_scale", "noise_scale", "weight", "time", "after_step"))
         self.watch(

@@ -226,6 +226,21 @@ class HeadScaled(RightWithHead):
         return 2 * super().basis(latents)
 
 
+class OtherTogether(RightWithHead):
+    def color_and_basis(self, latents, t):
+        return 2 * self.color(latents, t), self.basis(latents)
+
+
+class OtherBasisTogether(RightWithHead):
+    def color_and_basis(self, latents, t):
+        return self.color(latents, t), -self.basis(latents)
+
+
+class NoBasisTogether(RightWithHead):
+    def color_and_basis(self, latents, t):
+        return self.color(latents, t), None
+
+
 class RateOff(Right):
     def transport_rate(self, eps, heads, t):
         return -super().transport_rate(eps, heads, t)
@@ -427,6 +442,11 @@ WRONG = {
     "linear_where_it_says_so": [(Clipped, "set linear = False")],
     "whiten_inverts_color": [(WrongInverse, "whiten(color(z)) is z up to")],
     "whitened_power_of_draws": [(WrongPower, "standard errors from 1")],
+    "color_and_basis_are_color_and_basis": [
+        (OtherTogether, "is off color by"),
+        (OtherBasisTogether, "is off basis by"),
+        (NoBasisTogether, "gives no basis"),
+    ],
     "heads_fit_the_network": [
         (HeadTooWide, "basis gives"),
         (NegativeWeight, "is negative or not finite"),

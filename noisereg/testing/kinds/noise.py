@@ -390,6 +390,30 @@ def heads_fit_the_network(subject: Subject) -> None:
 
 
 @check("noise", "exact up to a relative 1e-5, for factors kept in float32")
+def color_and_basis_are_color_and_basis(subject: Subject) -> None:
+    """color_and_basis gives what color and basis do, None for basis without extra heads: the
+    loss asks for both at once, all else for one.
+    """
+    shape = first_shape(subject)
+    noise = fitted(subject, shape)
+    latents = draw_latents(noise, shape, 5)
+    t = at(0.3, first(latents))
+    eps, basis = noise.color_and_basis(latents, t)
+    wanted = _heads(noise, latents)
+    expect(
+        (basis is None) == (wanted is None),
+        f"color_and_basis gives {'no' if basis is None else 'a'} basis, and extra_heads is "
+        f"{noise.extra_heads}",
+    )
+    pairs = {"color": (eps, noise.color(latents, t))}
+    if basis is not None and wanted is not None:
+        pairs["basis"] = basis, wanted
+    for name, (found, by_itself) in pairs.items():
+        error = relative_error(found, by_itself)
+        expect(error <= 1e-5, f"color_and_basis is off {name} by {error:.1e}")
+
+
+@check("noise", "exact up to a relative 1e-5, for factors kept in float32")
 def transport_agrees_with_color(subject: Subject) -> None:
     """transport(ε_t, heads, t, s) is color(z, s), from the true ε_t and heads, between any two
     times: that is what the sampler's step assumes. Static noise does not move; whatever depends on
