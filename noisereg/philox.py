@@ -20,6 +20,8 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 """What is added to the key from round to round."""
 ROUNDS = 10
+AT_ONCE = 2**20
+"""Counters whose words are computed together: about 150 MB, whatever is asked for."""
 WORD = 2**32
 MASK = WORD - 1
 
@@ -76,11 +78,15 @@ def normals(
         index = torch.arange(indices.start, indices.stop, indices.step, device=device)
     else:
         index = torch.tensor(list(indices), dtype=torch.int64).to(device, non_blocking=True)
-    counter = torch.empty(4, len(indices), blocks, dtype=torch.int64, device=device)
-    counter[0] = torch.arange(blocks, device=device)
-    counter[1] = index[:, None] & MASK
-    counter[2] = step
-    counter[3] = (index[:, None] >> 32 << 8) + stream
-    a, b, c, d = words(counter.flatten(1), (seed & MASK, seed >> 32))
-    drawn = torch.stack([*box_muller(a, b), *box_muller(c, d)], -1).float()
-    return drawn.reshape(len(indices), 4 * blocks)[:, :count]
+    drawn = torch.empty(len(indices), count, device=device)
+    rows = max(1, AT_ONCE // max(blocks, 1))
+    for some, into in zip(index.split(rows), drawn.split(rows), strict=True):
+        counter = torch.empty(4, len(some), blocks, dtype=torch.int64, device=device)
+        counter[0] = torch.arange(blocks, device=device)
+        counter[1] = some[:, None] & MASK
+        counter[2] = step
+        counter[3] = (some[:, None] >> 32 << 8) + stream
+        a, b, c, d = words(counter.flatten(1), (seed & MASK, seed >> 32))
+        four = torch.stack([*box_muller(a, b), *box_muller(c, d)], -1).float()
+        into.copy_(four.reshape(len(some), 4 * blocks)[:, :count])
+    return drawn

@@ -107,6 +107,14 @@ def test_sample_i_is_bit_equal_whatever_the_batch_size(size: int) -> None:
     assert torch.equal(drawn([63, 0]), whole[[63, 0]])
 
 
+def test_what_is_computed_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = drawn(range(9))
+    for counters in (1, 8, 11):  # of four a sample: one sample, two, and two again
+        monkeypatch.setattr(philox, "AT_ONCE", counters)
+        assert torch.equal(drawn(range(9)), whole)
+    assert drawn([]).shape == (0, *SHAPE)
+
+
 def test_seeds_streams_indices_and_steps_all_differ() -> None:
     base = drawn([0])
     others = [
