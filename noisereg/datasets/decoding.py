@@ -28,6 +28,9 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"
 NARROW = 4095
 """Where the largest value of a 16-bit picture is no larger, it holds 12 bits, or 8."""
 
+ORIENTATION = 0x0112
+"""Exif's tag of how a camera was held; 1 is upright."""
+
 # TIFF's tags (TIFF 6.0) and what is looked up in them.
 BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 258, 262, 277, 338, 339
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
@@ -174,7 +177,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) once a camera's orientation tag is applied. Reads all of a PNG, where the
     tag may come last.
     """
-    turned = image.getexif().get(0x0112, 1) >= 5
+    turned = image.getexif().get(ORIENTATION, 1) >= 5
     return (image.height, image.width) if turned else image.size
 
 
@@ -196,7 +199,9 @@ def to_pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray
     bits, white_is_low = max(tags.get(BITS, (16,))), tags.get(PHOTOMETRIC) == MIN_IS_WHITE
     # A portable graymap says its largest value, and Pillow has scaled by it.
     scaled = image.format == "PPM"
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)  # which copies what is upright, too
     if image.mode in WIDE_GREY:
         image = _narrow(image, bits, scaled, white_is_low)
     elif raw in ("L;2", "L;4") and isinstance(image.info.get("transparency"), int):

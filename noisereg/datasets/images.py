@@ -27,6 +27,8 @@ HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
 """How much of the free memory data may take: on a GPU the network and its activations need the
 rest.
 """
+BLOCK = 64
+"""The most images that are handed to a thread at once."""
 
 
 class Source(Protocol):
@@ -81,7 +83,15 @@ class Decoders(ThreadPoolExecutor):
             else os.cpu_count() or 1
         )
         ranks = place().local_world
-        super().__init__(max(1, min(16, cores // ranks)), thread_name_prefix="decode")
+        self.count = max(1, min(16, cores // ranks))
+        super().__init__(self.count, thread_name_prefix="decode")
+
+    def blocks(self, positions: Sequence[int], most: int) -> list[Sequence[int]]:
+        """What to hand to a thread at once, at most ``most``, since handing it one small image
+        takes as long as decoding it: four blocks a thread, so that none waits long for the last.
+        """
+        size = max(1, min(most, len(positions) // (4 * self.count)))
+        return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
 class StreamedSplit:
@@ -100,8 +110,12 @@ class StreamedSplit:
         return len(self.part)
 
     def batch(self, indices: Tensor) -> Batch:
+        def decode(positions: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+            return [self.part.decode(position) for position in positions]
+
+        blocks = self.decoders.blocks(indices.tolist(), BLOCK)
         with heard(self._say_once):
-            decoded = list(self.decoders.map(self.part.decode, indices.tolist()))
+            decoded = [image for block in self.decoders.map(decode, blocks) for image in block]
         pixels, labels = zip(*decoded, strict=True)
         x = pixels_to_unit(torch.from_numpy(np.stack(pixels)).to(self.device))
         return Batch(x, torch.tensor(labels, device=self.device) if self.labelled else None)
@@ -169,12 +183,11 @@ class ImageDataset(TwoSplits):
         labels = np.empty(len(part), dtype=np.int64)
         view = pixels.numpy()
 
-        def fill(block: range) -> None:
+        def fill(block: Sequence[int]) -> None:
             for position in block:
                 view[position], labels[position] = part.decode(position)
 
-        # Blocks, since handing one small image to a thread takes longer than decoding it.
-        blocks = [range(start, min(start + 64, len(part))) for start in range(0, len(part), 64)]
+        blocks = decoders.blocks(range(len(part)), BLOCK)
         with heard(self.warnings.append):
             for _ in (map if self.decoded else decoders.map)(fill, blocks):
                 pass
