@@ -86,11 +86,11 @@ class Decoders(ThreadPoolExecutor):
         self.count = max(1, min(16, cores // ranks))
         super().__init__(self.count, thread_name_prefix="decode")
 
-    def blocks(self, positions: Sequence[int], most: int) -> list[Sequence[int]]:
-        """What to hand to a thread at once, at most ``most``, since handing it one small image
-        takes as long as decoding it: four blocks a thread, so that none waits long for the last.
+    def blocks(self, positions: Sequence[int]) -> list[Sequence[int]]:
+        """What to hand to a thread at once, since handing it one small image takes as long as
+        decoding it: four blocks a thread or more, so that none waits long for the last.
         """
-        size = max(1, min(most, len(positions) // (4 * self.count)))
+        size = max(1, min(BLOCK, len(positions) // (4 * self.count)))
         return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
@@ -113,7 +113,7 @@ class StreamedSplit:
         def decode(positions: Sequence[int]) -> list[tuple[np.ndarray, int]]:
             return [self.part.decode(position) for position in positions]
 
-        blocks = self.decoders.blocks(indices.tolist(), BLOCK)
+        blocks = self.decoders.blocks(indices.tolist())
         with heard(self._say_once):
             decoded = [image for block in self.decoders.map(decode, blocks) for image in block]
         pixels, labels = zip(*decoded, strict=True)
@@ -187,7 +187,7 @@ class ImageDataset(TwoSplits):
             for position in block:
                 view[position], labels[position] = part.decode(position)
 
-        blocks = decoders.blocks(range(len(part)), BLOCK)
+        blocks = decoders.blocks(range(len(part)))
         with heard(self.warnings.append):
             for _ in (map if self.decoded else decoders.map)(fill, blocks):
                 pass
