@@ -200,8 +200,10 @@ def from_numbers(folder: Path) -> None:
     """The pictures of effects and of sampling steps, from the JSON files."""
     for eta in (0, 1):
         for table in read_json(HERE / f"digits-eta{eta}.json"):
-            process = table.rows[0].first.components["process"][0].name
-            draw(effects(table, ["noise", "reg"]), folder / f"digits-{process}-eta{eta}.png")
+            first = table.rows[0].first
+            if first.sampling["grid"] == "uniform":
+                process = first.components["process"][0].name
+                draw(effects(table, ["noise", "reg"]), folder / f"digits-{process}-eta{eta}.png")
     (table,) = read_json(HERE / "blue-noise.json")
     draw(effects(table, ["noise", "pairing"]), folder / "blue-noise.png")
 
