@@ -13,7 +13,6 @@ ORDER = (
     "training",
     "sampling",
     "quality",
-    "quality-fashion-mnist",
     "fidelity",
     "noise",
     "pairing",

@@ -22,26 +22,32 @@ from noisereg.sweeps.grid import Cell, make_cells, read_grid
 from noisereg.sweeps.resolve import resolve
 
 ROUNDS, SIZES = 2, (8, 16, 24)
-TERMS = {"batch": "isotropy", "timestep-bin": "isotropy:mean=timestep-bin"}
+KINDS = {
+    "batch": ("isotropy", "sample"),
+    "timestep-bin": ("isotropy:mean=timestep-bin", "sample"),
+    "batch, one t a minibatch": ("isotropy", "batch"),
+}
 
 
-def cells_of(term: str, count: int, steps: int) -> list[Cell]:
-    """Cells of one seed that differ in their data, λ and law of times."""
+def cells_of(term: str, law: str, count: int, steps: int) -> list[Cell]:
+    """Cells that differ in their data, λ and seed, all of one law of times."""
     shipped = read_yaml(config_folder() / "iso-diffusion" / "table1.yaml")
     sets = shipped.pop("sweep")["axes"]["data"]
-    base = layer(shipped, {"train": {"steps": steps}, "sample": {"steps": 1, "num": 1}})
+    train = {"steps": steps, "times": law}
+    base = layer(shipped, {"train": train, "sample": {"steps": 1, "num": 1}})
     joint = ":" if ":" not in term else ","
     grid = {
         "reg": [f"{term}{joint}weight={weight}" for weight in (0.01, 0.1, 0.3)],
-        "axes": {"data": sets, "train.times": ["sample", "batch"]},
+        "axes": {"data": sets},
+        "seeds": 2,
     }
     runtime = Runtime.start(RuntimeConfig(device="cpu"))
     return resolve(make_cells(base, read_grid(grid)), registry(), runtime).cells[:count]
 
 
-def seconds(term: str, count: int, steps: int) -> float:
+def seconds(term: str, law: str, count: int, steps: int) -> float:
     """CPU seconds of the whole training of so many cells."""
-    cells = cells_of(term, count, steps)
+    cells = cells_of(term, law, count, steps)
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         if count == 1:
@@ -54,11 +60,11 @@ def seconds(term: str, count: int, steps: int) -> float:
 
 def main() -> None:
     for _ in range(ROUNDS):
-        for name, term in TERMS.items():
-            alone = (seconds(term, 1, 400) - seconds(term, 1, 100)) / 300
+        for name, kind in KINDS.items():
+            alone = (seconds(*kind, 1, 600) - seconds(*kind, 1, 100)) / 500
             print(f"{name}: alone {1e3 * alone:.1f} ms a step", flush=True)
             for count in SIZES:
-                step = (seconds(term, count, 300) - seconds(term, count, 100)) / 200 / count
+                step = (seconds(*kind, count, 600) - seconds(*kind, count, 100)) / 500 / count
                 print(
                     f"{name}: {count} together {1e3 * step:.1f} ms a step and cell, "
                     f"×{alone / step:.1f}",

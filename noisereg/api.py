@@ -278,6 +278,25 @@ class Prediction:
     """The process's own heads (a learned variance)."""
 
 
+def _with_checked_arguments(color: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(color)
+    def checked(self: Noise, latents: Tensor | Mapping[str, Tensor], t: Tensor) -> Any:
+        import torch
+
+        if not torch.compiler.is_compiling():
+            # A device is waited for once; by then a loop that counts steps has been found out.
+            seen = self.__dict__.get("_times_seen", False)
+            check_times(t, by_value=t.device.type == "cpu" or not seen)
+            self.__dict__["_times_seen"] = True
+        if not isinstance(latents, Mapping):
+            latents = self.named(latents, tuple(latents.shape[1:]))
+        # L z as a product of half-precision numbers would be another noise: no autocast.
+        with torch.autocast(t.device.type, enabled=False):
+            return color(self, latents, t)
+
+    return checked
+
+
 class Noise(_Built):
     """ε_t from white latents. The engine draws the latents from each sample's own generator; a
     noise only shapes them, so it is seed-exact, resumable and the same on any number of ranks
@@ -312,13 +331,18 @@ class Noise(_Built):
     """What the user should know about it as it was built, a line each."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Every noise's ``color`` (and ``color_and_basis``) takes a tensor where it has one
-        latent, and refuses times that are no times: given a loop's steps 0 … 999, blue noise would
-        be white in silence.
+        """Every noise's ``color`` takes a tensor where it has one latent, and refuses times that
+        are no times: given a loop's steps 0 … 999, blue noise would be white in silence.
+
+        A class with a ``color`` or a ``basis`` of its own is not given a ``color_and_basis`` that
+        was written for its parent's.
         """
         super().__init_subclass__(**kwargs)
-        for name in {"color", "color_and_basis"} & cls.__dict__.keys():
+        own = {"color", "basis", "color_and_basis"} & cls.__dict__.keys()
+        for name in own - {"basis"}:
             setattr(cls, name, _with_checked_arguments(cls.__dict__[name]))
+        if own and "color_and_basis" not in own:
+            cls.color_and_basis = Noise.color_and_basis  # type: ignore[method-assign]
 
     def latents(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The latents of one sample of ``shape``, by name; each is drawn from N(0, 1)."""
@@ -430,6 +454,7 @@ class Noise(_Built):
         """What the extra heads predict, (B, C·extra_heads, …)."""
         raise NoiseregError(f"{type(self).__name__} has no extra heads")
 
+    @_with_checked_arguments
     def color_and_basis(
         self, latents: Mapping[str, Tensor], t: Tensor
     ) -> tuple[Tensor, Tensor | None]:
@@ -468,25 +493,6 @@ class Noise(_Built):
         """Learn from the training data, once, on rank 0, before training. What is learnt must be
         in ``state_dict()``.
         """
-
-
-def _with_checked_arguments(color: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(color)
-    def checked(self: Noise, latents: Tensor | Mapping[str, Tensor], t: Tensor) -> Any:
-        import torch
-
-        if not torch.compiler.is_compiling():
-            # A device is waited for once; by then a loop that counts steps has been found out.
-            seen = self.__dict__.get("_times_seen", False)
-            check_times(t, by_value=t.device.type == "cpu" or not seen)
-            self.__dict__["_times_seen"] = True
-        if not isinstance(latents, Mapping):
-            latents = self.named(latents, tuple(latents.shape[1:]))
-        # L z as a product of half-precision numbers would be another noise: no autocast.
-        with torch.autocast(t.device.type, enabled=False):
-            return color(self, latents, t)
-
-    return checked
 
 
 class Process(_Built):

@@ -1,7 +1,8 @@
 """Every random number of a run, from a counter.
 
 Philox (Salmon et al. 2011) maps (key, counter) to numbers without a state: the key is (seed,
-stream), the counter's high words are (index, step). So what sample ``index`` gets at ``step``
+stream), the counter's high words are (index, step). (Latents that are drawn on the device have a
+law of their own: :mod:`noisereg.philox`.) So what sample ``index`` gets at ``step``
 depends on nothing else: not on the batch it is in, the number of ranks, the device, or whether the
 run was interrupted; and no two of them ever share a number.
 """

@@ -21,7 +21,7 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 """What is added to the key from round to round."""
 ROUNDS = 10
 AT_ONCE = 2**20
-"""Counters whose words are computed together: about 150 MB, whatever is asked for."""
+"""Counters whose words are computed together, about 150 MB; or those of one sample."""
 WORD = 2**32
 MASK = WORD - 1
 
@@ -40,7 +40,7 @@ def words(counter: Tensor, key: tuple[int, int]) -> Tensor:
     return torch.stack([multiplied[0], mixed[0], multiplied[1], mixed[1]])
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=256)
 def _constants(key: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The halves of the multipliers, (2, 1) each, and the key of each round, (10, 2, 1). They lie
     on the device: to copy them there each time would wait for all that it has been given.
@@ -78,7 +78,7 @@ def normals(
         index = torch.arange(indices.start, indices.stop, indices.step, device=device)
     else:
         index = torch.tensor(list(indices), dtype=torch.int64).to(device, non_blocking=True)
-    drawn = torch.empty(len(indices), count, device=device)
+    drawn = torch.empty(len(indices), count, dtype=torch.float32, device=device)
     rows = max(1, AT_ONCE // max(blocks, 1))
     for some, into in zip(index.split(rows), drawn.split(rows), strict=True):
         counter = torch.empty(4, len(some), blocks, dtype=torch.int64, device=device)

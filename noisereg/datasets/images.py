@@ -83,14 +83,14 @@ class Decoders(ThreadPoolExecutor):
             else os.cpu_count() or 1
         )
         ranks = place().local_world
-        self.count = max(1, min(16, cores // ranks))
-        super().__init__(self.count, thread_name_prefix="decode")
+        self.threads = max(1, min(16, cores // ranks))
+        super().__init__(self.threads, thread_name_prefix="decode")
 
     def blocks(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """What to hand to a thread at once, since handing it one small image takes as long as
         decoding it: four blocks a thread or more, so that none waits long for the last.
         """
-        size = max(1, min(BLOCK, len(positions) // (4 * self.count)))
+        size = max(1, min(BLOCK, len(positions) // (4 * self.threads)))
         return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 

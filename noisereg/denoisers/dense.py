@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from noisereg.api import Context, Denoiser
 from noisereg.denoisers import DenseParams
 from noisereg.denoisers.sizes import Sizes
-from noisereg.denoisers.time import Sinusoidal, shared
+from noisereg.denoisers.time import Sinusoidal, one_if_shared
 from noisereg.diffusion.law import network_time
 from noisereg.errors import NoiseregError
 
@@ -66,7 +66,7 @@ class Dense(nn.Module, Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """(B, D·(1 + heads)) from x_t (B, D), t (B,) and, for a task with classes, labels (B,)."""
-        embedded = self.embed(network_time(shared(t), self.params.time_input))
+        embedded = self.embed(network_time(one_if_shared(t), self.params.time_input))
         if self.labels is not None:
             embedded = embedded + self.labels(self.sizes.required(cond))
         x = x_t

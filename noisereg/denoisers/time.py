@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def shared(t: Tensor) -> Tensor:
+def one_if_shared(t: Tensor) -> Tensor:
     """(1,) of a time (B,) that all samples share as one number in memory, as ``expand`` gives it
     and as a sampler tells it; another t as it is. What depends on t alone is computed for as many.
     """

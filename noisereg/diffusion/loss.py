@@ -206,7 +206,11 @@ def loss(
     total = batch.mean(process.weight(t).to(error) * error)
     parts = {"mse": batch.mean(error.detach())}
     if heads is not None:
-        assert basis is not None
+        if basis is None:
+            raise NoiseregError(
+                f"{type(noise).__name__} has {noise.extra_heads} extra heads, and its "
+                "color_and_basis gives no basis for them"
+            )
         head_error = (heads - basis).flatten(1).square().mean(1)
         head_weight = noise.head_weight(t, process).detach().to(head_error)
         total = total + batch.mean(head_weight * head_error)

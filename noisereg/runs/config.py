@@ -324,8 +324,8 @@ class Config(Section):
     )
     draws: Literal["host", "device"] = Field(
         "host",
-        description="where latents are drawn: on the CPU, or where the network is, which gives "
-        "other numbers, on every device the same to rounding",
+        description="where the latents of training and sampling are drawn: on the CPU, or where "
+        "the network is, which gives other numbers, on every device the same to rounding",
     )
     plugins: list[PluginRecord] = []
     data: Spec = Spec(name="digits")

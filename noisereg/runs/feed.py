@@ -68,9 +68,12 @@ class Feed:
             batch = type(batch)(flipped, batch.labels)
         key = seed, train.times
         if key not in drawn:
-            drawn[key] = draws.times(
+            t = draws.times(
                 seed, step, train.batch_size, self.process, train.antithetic, train.times
-            )[first:last].to(device)
+            )[first:last]
+            one = train.times == "batch"
+            # One number where it is one, on the device too.
+            drawn[key] = t[:1].to(device).expand(len(t)) if one else t.to(device)
         if seed not in drawn:
             drawn[seed] = draws.latents(
                 self.noise,

@@ -49,11 +49,14 @@ class Guard:
             like = next(iter(latents.values()))
             return _tensor(value, (len(like), heads, *rest), like.dtype)
 
-        def both_of_noise(value: Any, latents: Any, t: Tensor) -> str:
+        def color_and_basis(value: Any, latents: Any, t: Tensor) -> str:
             if not isinstance(value, tuple) or len(value) != 2:
                 return "the pair (color, basis)"
-            wrong = colored(value[0], latents, t)
-            return wrong or (basis(value[1], latents) if heads else "")
+            if wrong := colored(value[0], latents, t):
+                return f"the pair (color, basis) whose first is {wrong}"
+            if heads and (wrong := basis(value[1], latents)):
+                return f"the pair (color, basis) whose second is {wrong}"
+            return ""
 
         def like_first(value: Any, first: Tensor, *_: Any) -> str:
             return _tensor(value, tuple(first.shape), first.dtype)
@@ -83,7 +86,7 @@ class Guard:
                 **watched,
                 "color": colored,
                 "basis": basis,
-                "color_and_basis": both_of_noise,
+                "color_and_basis": color_and_basis,
             },
         )
         watched = dict.fromkeys(("signal_scale", "noise_scale", "weight", "time", "after_step"))

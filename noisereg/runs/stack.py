@@ -196,7 +196,10 @@ class Stack:
         for _, same in itertools.groupby(range(self.count), keys.__getitem__):
             indices = list(same)
             self.rows.append(_Rows(self, slice(indices[0], indices[-1] + 1)))
-        self.shared_time = self.parts.config.train.times == "batch"
+        self.one_time = all(cell.config.train.times == "batch" for cell in self.cells)
+        """Whether each cell's batch has one t."""
+        self._times: Tensor | None = None
+        """The batch's, of which that is true."""
         self.batch = Parted(self)
         self.meter = Meter()
         self.last: MicroBatch | None = None
@@ -225,7 +228,7 @@ class Stack:
     def net(self, *given: Tensor) -> Tensor:
         """(cells·B, …) of x_t, t and what the network is told, each (cells·B, …)."""
         x, t, *told = (v.unflatten(0, (self.count, -1)) for v in given)
-        if self.shared_time:
+        if given[1] is self._times:
             t = t[:, :1].expand_as(t)
         autocast = torch.autocast(
             given[0].device.type, torch.bfloat16, enabled=self.parts.objective.bf16
@@ -235,6 +238,7 @@ class Stack:
 
     def loss(self, batch: MicroBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """(cells,), and its parts, each (cells,)."""
+        self._times = batch.t if self.one_time else None
         total, parts = self.parts.diffusion.loss(
             self.net,
             batch.x0,

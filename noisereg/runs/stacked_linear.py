@@ -31,4 +31,5 @@ class StackedLinear(TorchFunctionMode):
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, out) of x (B, in)."""
     out = weight @ x.mT
-    return (out if bias is None else out + bias[:, None]).mT
+    # Under autocast the product is of lower precision, and so is a linear layer's result.
+    return (out if bias is None else out + bias[:, None].to(out.dtype)).mT

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import noisereg
 from noisereg.api import Context, NoiseregError, Process
 from noisereg.noises import MaskParams, TimeVaryingParams
 from noisereg.noises.blue import BlueNoise
@@ -223,3 +224,27 @@ def test_the_summary_says_what_was_built():
     assert noise().summary == "sigmoid γ (τ 0.2), Cholesky factor of 8×8, 1 extra head"
     linear = noise(gamma={"form": "linear"}, factor="spectral", transport="whiten", normalize=True)
     assert linear.summary == "linear γ, spectral factor of 8×8, normalized, transport by whitening"
+
+
+def test_color_and_basis_are_computed_together_and_are_what_each_is(monkeypatch):
+    """L z once; a subclass with a color or a basis of its own is not given the parent's."""
+    tv = noisereg.build("noise", "blue-tv:gamma.form=linear", shape=(1, 8, 8))
+    z, t = torch.randn(4, 1, 8, 8), torch.linspace(0.1, 1, 4, dtype=torch.float64)
+    calls = []
+    apply = tv.factor.apply
+    monkeypatch.setattr(tv.factor, "apply", lambda x: calls.append(1) or apply(x))
+    eps, basis = tv.color_and_basis({"z": z}, t)
+    assert len(calls) == 1
+    assert torch.equal(eps, tv.color({"z": z}, t))
+    assert torch.equal(basis, tv.basis({"z": z}))
+    assert torch.equal(tv.color_and_basis(z, t)[1], basis)  # a tensor, where there is one latent
+    with pytest.raises(NoiseregError, match="times"):
+        tv.color_and_basis(z, torch.arange(4))
+
+    class Louder(type(tv)):
+        def color(self, latents, t):
+            return 2 * super().color(latents, t)
+
+    tv.__class__ = Louder
+    assert torch.equal(tv.color_and_basis({"z": z}, t)[0], 2 * eps)
+    assert torch.equal(tv.color_and_basis({"z": z}, t)[1], basis)

@@ -256,6 +256,34 @@ def test_a_component_that_differs_unseen_is_found_out(
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+def test_what_a_component_asks_at_other_times_is_told_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one t a minibatch, of which the network is told once, too."""
+    loss, seen = Stack.loss, []
+
+    def asking(stack: Stack, batch: Any, step: int) -> Any:
+        found = loss(stack, batch, step)
+        times = torch.rand_like(batch.t)
+        size = len(times) // stack.count
+        with torch.no_grad():
+            own = [
+                cell.parts.objective.net(
+                    *(v[k * size : (k + 1) * size] for v in (batch.x0, times))
+                )
+                for k, cell in enumerate(stack.cells)
+            ]
+            seen.append((stack.net(batch.x0, times), torch.cat(own)))
+        return found
+
+    monkeypatch.setattr(Stack, "loss", asking)
+    train = {**BASE["train"], "times": "batch", "steps": 2}
+    together(cells_of({"seeds": 2}, {"train": train}).cells, tmp_path)
+    assert len(seen) >= 2
+    for found, own in seen:
+        torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-5)
+
+
 def test_a_stacked_linear_layer_is_each_ones_own() -> None:
     """Output and gradients; that of the weights is in the weights' order."""
     torch.manual_seed(0)
@@ -276,6 +304,16 @@ def test_a_stacked_linear_layer_is_each_ones_own() -> None:
     found = torch.autograd.grad(stacked.square().sum(), given)
     torch.testing.assert_close(found, wanted)
     assert found[1].is_contiguous()
+
+
+def test_a_stacked_linear_layer_is_as_precise_as_one_alone() -> None:
+    x, w, b = torch.randn(3, 5, 4), torch.randn(3, 6, 4), torch.randn(3, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        alone = functional.linear(x[0], w[0], b[0])
+        with StackedLinear():
+            stacked = torch.vmap(functional.linear)(x, w, b)
+    assert stacked.dtype == alone.dtype == torch.bfloat16
+    torch.testing.assert_close(stacked[0], alone, rtol=0.02, atol=0.02)
 
 
 def test_groups_hold_what_differs_in_numbers_alone() -> None:
