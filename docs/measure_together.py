@@ -61,10 +61,10 @@ def seconds(term: str, law: str, count: int, steps: int) -> float:
 def main() -> None:
     for _ in range(ROUNDS):
         for name, kind in KINDS.items():
-            alone = (seconds(*kind, 1, 600) - seconds(*kind, 1, 100)) / 500
+            alone = (seconds(*kind, 1, 400) - seconds(*kind, 1, 100)) / 300
             print(f"{name}: alone {1e3 * alone:.1f} ms a step", flush=True)
             for count in SIZES:
-                step = (seconds(*kind, count, 600) - seconds(*kind, count, 100)) / 500 / count
+                step = (seconds(*kind, count, 400) - seconds(*kind, count, 100)) / 300 / count
                 print(
                     f"{name}: {count} together {1e3 * step:.1f} ms a step and cell, "
                     f"×{alone / step:.1f}",
