@@ -13,6 +13,7 @@ ORDER = (
     "training",
     "sampling",
     "quality",
+    "quality-fashion-mnist",
     "fidelity",
     "noise",
     "pairing",
