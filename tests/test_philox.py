@@ -115,6 +115,18 @@ def test_what_is_computed_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatc
     assert drawn([]).shape == (0, *SHAPE)
 
 
+def test_what_was_drawn_for_sampling_first_can_be_drawn_for_training() -> None:
+    """The constants that are kept on a device are no inference tensors to those who train."""
+    philox._constants.cache_clear()
+    with torch.inference_mode():
+        sampled = drawn(range(2))
+    trained = drawn(range(2))
+    assert torch.equal(sampled, trained)
+    weight = torch.ones(1, requires_grad=True)
+    (weight * trained).square().sum().backward()
+    assert weight.grad is not None
+
+
 def test_seeds_streams_indices_and_steps_all_differ() -> None:
     base = drawn([0])
     others = [
@@ -162,7 +174,7 @@ def test_a_gpu_draws_what_the_cpu_does() -> None:
     assert np.mean(on_gpu != on_cpu) < 1e-5
 
 
-def test_training_and_sampling_draw_where_the_run_says(capsys, tmp_path) -> None:
+def test_training_and_sampling_draw_where_the_run_says(capsys, tmp_path, monkeypatch) -> None:
     """The record decides: a run goes on and is sampled with the draws that it was started with."""
     out = tmp_path / "R"
     small = ["--set", "train.checkpoint_every=2", "--set", "runtime.device=cpu", "--batch-size=4"]
@@ -178,6 +190,11 @@ def test_training_and_sampling_draw_where_the_run_says(capsys, tmp_path) -> None
 
     latents = noisereg.load(out).latents(3, seed=2)["z"]
     assert torch.equal(latents, drawn(range(3), seed=2, shape=(2,)))
+    asked = []
+    normals = philox.normals
+    monkeypatch.setattr(philox, "normals", lambda *a: asked.append(a[:2]) or normals(*a))
+    noisereg.load(out).sample(4, seed=5)
+    assert (5, Stream.SAMPLE_LATENTS) in asked
     lines = (out / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 4
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from noisereg import draws
 from noisereg.api import Noise, Process, Split, Task
 from noisereg.datasets.splits import PointSplit, ResidentSplit
+from noisereg.denoisers.time import one_if_shared
 from noisereg.draws import Stream
 from noisereg.runs.config import Config
 from noisereg.runs.runtime import Runtime
@@ -71,9 +72,8 @@ class Feed:
             t = draws.times(
                 seed, step, train.batch_size, self.process, train.antithetic, train.times
             )[first:last]
-            one = train.times == "batch"
-            # One number where it is one, on the device too.
-            drawn[key] = t[:1].to(device).expand(len(t)) if one else t.to(device)
+            # What is one number in memory is one on the device, too.
+            drawn[key] = one_if_shared(t).to(device).expand(len(t))
         if seed not in drawn:
             drawn[seed] = draws.latents(
                 self.noise,

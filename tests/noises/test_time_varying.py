@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import noisereg
-from noisereg.api import Context, NoiseregError, Process
+from noisereg.api import Context, Noise, NoiseregError, Process
 from noisereg.noises import MaskParams, TimeVaryingParams
 from noisereg.noises.blue import BlueNoise
 from noisereg.noises.gamma import GammaCurve
@@ -248,3 +248,18 @@ def test_color_and_basis_are_computed_together_and_are_what_each_is(monkeypatch)
     tv.__class__ = Louder
     assert torch.equal(tv.color_and_basis({"z": z}, t)[0], 2 * eps)
     assert torch.equal(tv.color_and_basis({"z": z}, t)[1], basis)
+
+
+def test_a_noise_whose_basis_is_missing_is_named_in_a_loop_of_ones_own():
+    class Headless(Noise):
+        extra_heads = 1
+
+        def color(self, latents, t):
+            return latents["z"]
+
+        def color_and_basis(self, latents, t):
+            return self.color(latents, t), None
+
+    diffusion = noisereg.Diffusion(shape=(1, 4, 4), noise=Headless())
+    with pytest.raises(NoiseregError, match="Headless has 1 extra heads, and its color_and_basis"):
+        diffusion.loss(lambda x, t: torch.cat([x, x], 1), torch.randn(2, 1, 4, 4))

@@ -162,6 +162,21 @@ def test_a_wrong_value_is_named_with_what_was_expected(
     assert status["error"] == str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("gave", "expected"),
+    [
+        (lambda z: (z[:1], None), r"the pair \(color, basis\) whose first is a tensor \(8, 2\)"),
+        (lambda z: z, r"the pair \(color, basis\)"),
+    ],
+)
+def test_a_wrong_color_and_basis_is_named(
+    gave: Callable[[Tensor], Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BadNoise, "color_and_basis", lambda self, latents, t: gave(latents["z"]))
+    with pytest.raises(NoiseregError, match=f"bad-noise: color_and_basis gave .*{expected}"):
+        train(tmp_path / "run", "noise")
+
+
 RAISED = [StopIteration("s"), MemoryError("m"), RecursionError("r"), ValueError("two\nlines")]
 
 
