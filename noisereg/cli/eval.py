@@ -277,7 +277,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="RUN|SWEEP|FOLDER…",
-            help="What to compare; .npz files too. Or an earlier table's .json, to show it anew.",
+            help="What to compare; .npz files too. Or earlier tables' .json, shown anew as one.",
         ),
     ],
     measuring: Measuring,
@@ -410,10 +410,10 @@ def _check_stored(paths: Sequence[Path], typed: Mapping[str, str]) -> None:
 
 
 def _show_stored(paths: Sequence[Path], rows: Rows, output: Output) -> None:
-    """Tables that an earlier ``--format json`` wrote, in another form; with other rows where that
-    is asked for.
+    """Tables that an earlier ``--format json`` wrote, in another form, joined where they are
+    of one kind; with other rows where that is asked for.
     """
-    from noisereg.tables.ablation import rebuild
+    from noisereg.tables.ablation import join, rebuild
     from noisereg.tables.effects import effects as effects_of
     from noisereg.tables.formats import read_json
 
@@ -422,7 +422,7 @@ def _show_stored(paths: Sequence[Path], rows: Rows, output: Output) -> None:
             f"--format html needs the runs for its pictures, and {paths[0]} holds numbers alone"
         )
     chosen = {"keep": rows.where, **rows.chosen()}
-    tables = [table for path in paths for table in read_json(path)]
+    tables = join([table for path in paths for table in read_json(path)])
     if any(chosen.values()):
         rebuilt = [rebuild(table, **chosen) for table in tables]
         tables = [table for table in rebuilt if table is not None]

@@ -110,12 +110,65 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
     )
     made.context = table.context
     if len(kept) < len(every):
-        steps = ", ".join(str(s) for s in made.steps if s is not None)
-        made.context = [
-            re.sub(r"^\d+(, \d+)* steps", f"{steps} steps", phrase) for phrase in table.context
-        ]
-        made.context.append(f"where {keep}")
+        made.context = [*_of_steps(table.context, made.steps), f"where {keep}"]
     made.remarks, made.provenance, made.name = table.remarks, table.provenance, table.name
+    return made
+
+
+def join(tables: Sequence[Table]) -> list[Table]:
+    """The tables as one command would have given them: those whose numbers were computed alike,
+    against the same real samples, become one. A run that stands in several is there once. Tables
+    of effects and of rows that were picked stay by themselves.
+
+    Raises:
+        NoiseregError: for runs of one configuration and seed whose numbers differ.
+    """
+    groups: dict[str, list[Table]] = {}
+    for place, table in enumerate(tables):
+        alone = table.effects or table.candidates or "reference" not in table.provenance
+        groups.setdefault(str(place) if alone else _computed(table), []).append(table)
+    return [of[0] if len(of) == 1 else _joined(of) for of in groups.values()]
+
+
+def _computed(table: Table) -> str:
+    """Equal for tables whose rows can be compared."""
+    what = {k: table.provenance.get(k) for k in ("data", "reference", "metrics")}
+    context = [p for p in _of_steps(table.context, []) if not re.fullmatch(r"\d+ seeds?", p)]
+    return json.dumps([what, context, table.better], sort_keys=True, default=str)
+
+
+def _of_steps(context: Sequence[str], steps: Sequence[int | None]) -> list[str]:
+    """A table's context with other numbers of sampling steps."""
+    said = ", ".join(str(s) for s in steps if s is not None)
+    return [re.sub(r"^\d+(, \d+)* steps", f"{said} steps", phrase) for phrase in context]
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    first = tables[0]
+    once: dict[tuple[str, int | None], Measurement] = {}
+    for m in (m for table in tables for row in table.rows for m in row.measurements):
+        twin = once.setdefault((m.key(), m.seed), m)
+        if twin.numbers != m.numbers:
+            raise NoiseregError(
+                f"{twin.source} and {m.source} are one configuration with one seed, and their "
+                "numbers differ: leave one out"
+            )
+    asked: dict[str, Any] = {}
+    for table in reversed(tables):
+        asked |= table.asked
+    asked["labels"] = list(dict.fromkeys(x for t in tables for x in t.asked.get("labels", ())))
+    every = list(once.values())
+    made = build(every, first.better, **_still_asked(Table([], {}, [], asked=asked), every))
+    made.context = _of_steps(first.context, made.steps)
+    made.remarks = list(dict.fromkeys(remark for table in tables for remark in table.remarks))
+    versions = dict.fromkeys(str(t.provenance.get("noisereg", "")) for t in tables)
+    samples = [sample for t in tables for sample in t.provenance.get("samples", ())]
+    made.provenance = {
+        **first.provenance,
+        "noisereg": ", ".join(versions),
+        "samples": [s for place, s in enumerate(samples) if s not in samples[:place]],
+    }
+    made.name = first.name
     return made
 
 

@@ -538,8 +538,9 @@ def test_a_stored_table_draws_its_numbers(
     call(capsys, tmp_path / "table.json", "--pictures", tmp_path / "b")
     forms = {f"{name}.svg", f"{name}.png", f"{name}.pdf"}
     assert {path.name for path in (tmp_path / "b").iterdir()} == forms
-    twice = [tmp_path / "table.json", tmp_path / "table.json"]
-    call(capsys, *twice, "--pictures", tmp_path / "c")
+    fewer = tmp_path / "fewer.json"
+    call(capsys, sweep.path, "--num", 50, *options, "--out", fewer)
+    call(capsys, tmp_path / "table.json", fewer, "--pictures", tmp_path / "c")
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"digits", "digits-2"}
     for path in (tmp_path / "b").iterdir():
         assert path.read_bytes() == (tmp_path / "a" / path.name).read_bytes()
@@ -564,6 +565,39 @@ def test_a_stored_table_is_picked_from_as_the_runs_are(
     assert kin in mistake(capsys, tmp_path / "t.json", "--pick", "density", "--pick-on", "1,7")
     assert kin in mistake(capsys, tmp_path / "t.json", "--pick", "density", "--pick-on", "0,1,2,3")
     assert "give --pick NUMBER too" in mistake(capsys, tmp_path / "t.json", "--pick-on", "1")
+
+
+def test_tables_of_parts_show_what_all_runs_would(
+    tmp_path: Path, capsys: Capture, make_sweep: Any
+) -> None:
+    swept = make_sweep(tmp_path / "S", {"reg": ["none", "isotropy:weight=0.1"], "seeds": 3})
+    parts = [tmp_path / "plain.json", tmp_path / "with.json"]
+    plain, other = (
+        sorted(p for p in (swept.path / "cells").glob(f"{name}*_s?")) for name in ("none", "iso")
+    )
+    call(capsys, *plain, "--num", 40, "--steps", "2,4", "--out", parts[0])
+    # A run of the first stands in the second too: once in what is shown.
+    call(capsys, plain[0], *other, "--num", 40, "--steps", "2,4", "--out", parts[1])
+    every = call(capsys, *plain, *other, "--num", 40, "--steps", "2,4", "--baseline", "reg=none")
+    assert call(capsys, *parts, "--baseline", "reg=none") == every
+    call(capsys, *parts, "--baseline", "reg=none", "--out", tmp_path / "joined.json")
+    assert call(capsys, tmp_path / "joined.json") == every
+    (table,) = json.loads((tmp_path / "joined.json").read_text())["tables"]
+    assert len(table["provenance"]["samples"]) == 12
+
+    # Other numbers of samples are another table; other numbers of one run, a mistake.
+    call(capsys, *plain, "--num", 50, "--steps", "2,4", "--out", tmp_path / "more.json")
+    apart = call(capsys, parts[0], tmp_path / "more.json")
+    assert "40 samples against" in apart
+    assert "50 samples against" in apart
+    changed = json.loads(parts[1].read_text())
+    for row in changed["tables"][0]["rows"]:
+        for estimate in row["metrics"].values():
+            estimate["values"] = {seed: v + 1 for seed, v in estimate["values"].items()}
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    assert "and their numbers differ: leave one out" in mistake(
+        capsys, parts[0], tmp_path / "changed.json"
+    )
 
 
 def test_mistakes_about_stored_tables_are_one_line(
