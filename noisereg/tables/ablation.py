@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -146,7 +147,7 @@ def _of_steps(context: Sequence[str], steps: Sequence[int | None]) -> list[str]:
 def _joined(tables: Sequence[Table]) -> Table:
     first = tables[0]
     once: dict[tuple[str, int | None], Measurement] = {}
-    for m in (m for table in tables for row in table.rows for m in row.measurements):
+    for m in _of_one_version([m for t in tables for row in t.rows for m in row.measurements]):
         twin = once.setdefault((m.key(), m.seed), m)
         if twin.numbers != m.numbers:
             raise NoiseregError(
@@ -170,6 +171,21 @@ def _joined(tables: Sequence[Table]) -> Table:
     }
     made.name = first.name
     return made
+
+
+def _of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """With the keys that a configuration had not yet when some were measured: at their defaults,
+    which is how a run without the key is read.
+    """
+    from noisereg.plugins.spec import flatten
+    from noisereg.runs.config import Config
+
+    defaults = flatten(Config().dump())
+    keys = {k for m in measurements for k in m.values if k in defaults}
+    return [
+        replace(m, values={**{k: defaults[k] for k in keys}, **m.values}) if m.components else m
+        for m in measurements
+    ]
 
 
 def _still_asked(table: Table, kept: Sequence[Measurement]) -> dict[str, Any]:

@@ -585,6 +585,15 @@ def test_tables_of_parts_show_what_all_runs_would(
     (table,) = json.loads((tmp_path / "joined.json").read_text())["tables"]
     assert len(table["provenance"]["samples"]) == 12
 
+    # A file from before there was a key says what its default says.
+    older = json.loads(parts[0].read_text())
+    assert older["tables"][0]["shared"]["settings"].pop("draws") == "host"
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    shown = call(capsys, tmp_path / "older.json", parts[1], "--baseline", "reg=none")
+    assert "draws=" not in shown
+    rows = [line for line in shown.splitlines() if "±" in line]
+    assert rows == [line for line in every.splitlines() if "±" in line]
+
     # Other numbers of samples are another table; other numbers of one run, a mistake.
     call(capsys, *plain, "--num", 50, "--steps", "2,4", "--out", tmp_path / "more.json")
     apart = call(capsys, parts[0], tmp_path / "more.json")
