@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from noisereg.errors import NoiseregError, nearest
+from noisereg.plugins.spec import flatten
 from noisereg.tables.naming import matches, matching, name_rows, text_of, where
 from noisereg.tables.significance import (
     ALPHA,
@@ -107,7 +108,9 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
     if not any(m.components for m in kept) and keep is not None:
         return None
     made = build(
-        kept, table.better, **_still_asked(table, kept) | {k: v for k, v in options.items() if v}
+        kept,
+        table.better,
+        **_still_asked(table.asked, kept) | {k: v for k, v in options.items() if v},
     )
     made.context = table.context
     if len(kept) < len(every):
@@ -117,9 +120,9 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
 
 
 def join(tables: Sequence[Table]) -> list[Table]:
-    """The tables as one command would have given them: those whose numbers were computed alike,
-    against the same real samples, become one. A run that stands in several is there once. Tables
-    of effects and of rows that were picked stay by themselves.
+    """Those that have the same head, but for seeds and numbers of steps, as one: their numbers
+    were computed alike, against the same real samples. A run that stands in several is there once.
+    Tables of effects and of rows that were picked stay by themselves.
 
     Raises:
         NoiseregError: for runs of one configuration and seed whose numbers differ.
@@ -149,17 +152,17 @@ def _joined(tables: Sequence[Table]) -> Table:
     once: dict[tuple[str, int | None], Measurement] = {}
     for m in _of_one_version([m for t in tables for row in t.rows for m in row.measurements]):
         twin = once.setdefault((m.key(), m.seed), m)
-        if twin.numbers != m.numbers:
+        if repr(twin.numbers) != repr(m.numbers):  # NaN is not equal to itself
             raise NoiseregError(
                 f"{twin.source} and {m.source} are one configuration with one seed, and their "
-                "numbers differ: leave one out"
+                "numbers differ; show the tables one at a time, or measure the runs in one command"
             )
     asked: dict[str, Any] = {}
     for table in reversed(tables):
         asked |= table.asked
     asked["labels"] = list(dict.fromkeys(x for t in tables for x in t.asked.get("labels", ())))
     every = list(once.values())
-    made = build(every, first.better, **_still_asked(Table([], {}, [], asked=asked), every))
+    made = build(every, first.better, **_still_asked(asked, every))
     made.context = _of_steps(first.context, made.steps)
     made.remarks = list(dict.fromkeys(remark for table in tables for remark in table.remarks))
     versions = dict.fromkeys(str(t.provenance.get("noisereg", "")) for t in tables)
@@ -167,7 +170,7 @@ def _joined(tables: Sequence[Table]) -> Table:
     made.provenance = {
         **first.provenance,
         "noisereg": ", ".join(versions),
-        "samples": [s for place, s in enumerate(samples) if s not in samples[:place]],
+        "samples": list({json.dumps(s, sort_keys=True): s for s in samples}.values()),
     }
     made.name = first.name
     return made
@@ -177,7 +180,6 @@ def _of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
     """With the keys that a configuration had not yet when some were measured: at their defaults,
     which is how a run without the key is read.
     """
-    from noisereg.plugins.spec import flatten
     from noisereg.runs.config import Config
 
     defaults = flatten(Config().dump())
@@ -188,9 +190,9 @@ def _of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
     ]
 
 
-def _still_asked(table: Table, kept: Sequence[Measurement]) -> dict[str, Any]:
-    """What a table's rows were asked to be, as far as it fits those that are left."""
-    rows, asked = _group(kept), dict(table.asked)
+def _still_asked(asked: Mapping[str, Any], kept: Sequence[Measurement]) -> dict[str, Any]:
+    """What a table's rows were asked to be, as far as it fits those that it has now."""
+    rows, asked = _group(kept), dict(asked)
 
     def fits(find: Callable[[], object]) -> bool:
         try:

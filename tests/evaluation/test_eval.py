@@ -604,7 +604,7 @@ def test_tables_of_parts_show_what_all_runs_would(
         for estimate in row["metrics"].values():
             estimate["values"] = {seed: v + 1 for seed, v in estimate["values"].items()}
     (tmp_path / "changed.json").write_text(json.dumps(changed))
-    assert "and their numbers differ: leave one out" in mistake(
+    assert "and their numbers differ; show the tables one at a time" in mistake(
         capsys, parts[0], tmp_path / "changed.json"
     )
 

@@ -15,7 +15,7 @@ from scipy import integrate, stats
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import Spec
 from noisereg.tables import formats
-from noisereg.tables.ablation import build, rebuild
+from noisereg.tables.ablation import build, join, rebuild
 from noisereg.tables.latex import latex
 from noisereg.tables.naming import spec_label, where
 from noisereg.tables.significance import holm, noncentrality
@@ -630,3 +630,27 @@ def test_a_pick_says_where_its_seeds_do_not_tell_it_from_the_next_best() -> None
     close = lambdas(np.random.default_rng(1), 4, (0, 0, 0, 0))
     (said,) = (note for note in close.notes if "picked" in note)
     assert "2 seeds do not tell it from white · isotropy(weight=" in said
+
+
+def test_tables_are_joined_where_their_heads_are_the_same() -> None:
+    """Labels and the baseline are kept from the first that asked; what is not finite is equal to
+    itself; tables that say nothing of their samples, and picked ones, stay by themselves.
+    """
+    half = {"seed": 0, "precision": 0.5, "recall": float("nan")}
+    plain = build([run(**half)], HIGHER, labels=["DDPM:reg=none"])
+    other = build([run(**half), run(reg="isotropy", **half)], HIGHER, baseline="reg=isotropy")
+    assert len(join([plain, other])) == 2
+    for table, head in ((plain, "1 seed"), (other, "2 seeds")):
+        table.provenance = {"reference": "r", "noisereg": "1", "samples": [{"source": head}]}
+        table.context = ["digits", head, "100 steps, η 1"]
+    (joined,) = join([plain, again(other)])
+    assert labels(joined) == ["DDPM", "white · isotropy"]
+    assert [row.baseline for row in joined.rows] == [False, True]
+    assert joined.head == ["digits", "1 seed", "100 steps, η 1"]
+    assert len(joined.provenance["samples"]) == 2
+    fewer = build([run(steps=50, **half)], HIGHER)
+    fewer.provenance, fewer.context = plain.provenance, ["digits", "1 seed", "50 steps, η 1"]
+    (joined,) = join([plain, fewer])
+    assert joined.head == ["digits", "1 seed", "50, 100 steps, η 1"]
+    other.provenance["reference"] = "another"
+    assert len(join([plain, other])) == 2
