@@ -5,7 +5,7 @@
 Shuffled batches of 128 images of 3×32×32, without a network:
 
 - noisereg: the folder held in memory, as it does by default where there is room;
-- noisereg, streamed: ``memory=stream``, decoded for each batch by as many threads as cores;
+- noisereg, streamed: ``memory=stream``, decoded for each batch, small ones by one thread;
 - torchvision: ImageFolder in a DataLoader with as many workers as threads;
 - WebDataset: the same PNGs in a tar file, shuffled in a buffer, with as many workers.
 """
@@ -126,10 +126,9 @@ def main() -> None:
                 f"{aim}: at least as fast as torchvision's folder and WebDataset",
                 f"{best / wall[ours]:.1f} × the faster of them in wall-clock",
                 wall[ours] <= best,
-                "Pillow lets go of Python's lock only inside the decoder; of images this small "
-                "most is opening files, which WebDataset does not, and Python, for which the "
-                "others have processes. What streams are images too large to hold, where "
-                "decoding outweighs it.",
+                "of images this small most is opening files, which WebDataset does not, and Python, "
+                "for which the others have processes; what streams are images too large to hold, "
+                "where decoding outweighs it",
             )
         )
     result.write()

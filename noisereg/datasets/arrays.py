@@ -32,8 +32,6 @@ class Arrays(ImageDataset):
         ``flip`` where there are no pixels to change.
     """
 
-    decoded = True
-
     def __init__(self, params: ArraysParams, ctx: Context) -> None:
         super().__init__(params, ctx)
         layout, unit = params.layout, params.range == "unit"

@@ -7,6 +7,7 @@ conversions that are made are those of ``docs/data.md``, "Images".
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
 import zipfile
@@ -45,6 +46,9 @@ SIGNATURES = (
     (0, (b"\xff\x0a", b"\0\0\0\x0cJXL "), "JPEG XL"),
 )  # fmt: skip
 """How files begin that are whole, and that Pillow does not read."""
+
+SMALL = 2**16
+"""Bytes up to which a file is read at once."""
 
 UNREADABLE = (
     OSError,
@@ -91,6 +95,7 @@ def open_picture(source: Path | bytes) -> Image.Image:
     """
     if isinstance(source, Path):
         check_ordinary(source)
+        source = _small(source) or source
     try:
         image = Image.open(source if isinstance(source, Path) else BytesIO(source))
     except UnidentifiedImageError:
@@ -101,6 +106,14 @@ def open_picture(source: Path | bytes) -> Image.Image:
         raise UnidentifiedImageError("Pillow knows no image format that begins so") from None
     check(image)
     return image
+
+
+def _small(path: Path) -> bytes | None:
+    """The contents of a small file, read at once, where Pillow reads it piece by piece."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        contents = file.read(size) if size <= SMALL else b""
+    return contents if len(contents) == size else None
 
 
 def _start(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from noisereg.datasets.splits import holdout
 class Digits(ImageDataset):
     """Grey levels 0 … 16 become 0 … 255. 1,617 images to train on, 180 held out."""
 
-    classes, class_names, decoded = 10, tuple("0123456789"), True
+    classes, class_names = 10, tuple("0123456789")
 
     def __init__(self, params: ImageParams, ctx: Context) -> None:
         super().__init__(params, ctx)

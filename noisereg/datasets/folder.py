@@ -247,7 +247,7 @@ class Folder(ImageDataset):
         self.notes = tuple(arranged.notes)
         with Decoders() as readers, heard(self.warnings.append):
             # What is no image is named before training starts.
-            seen = list(readers.map(self._look, range(len(self.files))))
+            seen = list(readers.each(self._look, range(len(self.files))))
         if params.size is None:
             width, height = self._common_size([size for size, _, _ in seen if size is not None])
         else:

@@ -60,7 +60,7 @@ class HuggingFace(ImageDataset):
         # Where nothing has to be found out nothing is read: there may be more than fits anywhere.
         known = params.size is not None and params.channels is not None
         with Decoders() as readers, heard(self.warnings.append):
-            seen = [] if known else list(readers.map(self._look, range(len(self))))
+            seen = [] if known else list(readers.each(self._look, range(len(self))))
         sizes = {size for size, _ in seen}
         if params.size is None and len(sizes) > 1:
             first, second = sorted(sizes)[:2]

@@ -5,10 +5,12 @@ them.
 from __future__ import annotations
 
 import os
+import statistics
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +31,13 @@ rest.
 """
 BLOCK = 64
 """The most images that are handed to a thread at once."""
+TIMED = 16
+"""How many images tell what one takes."""
+DEAR = 400e-6
+"""Seconds an image from which threads are faster: on two cores, of 32 to 256 pixels, PNG and JPEG,
+two threads took 1.7 × one thread's time at 130 µs, as long at 250, 0.6 × from 700.
+"""
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -74,7 +83,12 @@ class ImageSplit:
 
 
 class Decoders(ThreadPoolExecutor):
-    """Threads that decode: Pillow lets go of the interpreter's lock while it does."""
+    """Threads that open and decode images, where that is faster than one.
+
+    Pillow lets go of the interpreter's lock within the decoder alone, and what is done to a small
+    image around that takes longer where it is handed from thread to thread
+    (``benchmarks/loading.py``).
+    """
 
     def __init__(self) -> None:
         cores = (
@@ -84,9 +98,35 @@ class Decoders(ThreadPoolExecutor):
         )
         ranks = place().local_world
         self.threads = max(1, min(16, cores // ranks))
+        self.calls = 0
+        self.shared = False
+        """Whether the images are dear enough to be shared out."""
         super().__init__(self.threads, thread_name_prefix="decode")
 
-    def blocks(self, positions: Sequence[int]) -> list[Sequence[int]]:
+    def each(self, work: Callable[[int], T], positions: Sequence[int]) -> Iterator[T]:
+        """``work`` of each position, in their order.
+
+        The first few of a call are done and timed in the calling thread: of the 1st, 2nd, 4th,
+        8th, … call, since files that are in no cache yet take longer.
+        """
+        self.calls += 1
+        start = 0
+        if self.calls & (self.calls - 1) == 0:
+            took = []
+            while start < min(TIMED, len(positions)):
+                began = time.perf_counter()
+                done = work(positions[start])
+                took.append(time.perf_counter() - began)
+                start += 1
+                yield done
+            self.shared = self.threads > 1 and statistics.median(took or [0]) > DEAR
+        if not self.shared:
+            yield from map(work, positions[start:])
+            return
+        for block in self.map(lambda some: list(map(work, some)), self._blocks(positions[start:])):
+            yield from block
+
+    def _blocks(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """What to hand to a thread at once, since handing it one small image takes as long as
         decoding it: four blocks a thread or more, so that none waits long for the last.
         """
@@ -110,13 +150,9 @@ class StreamedSplit:
         return len(self.part)
 
     def batch(self, indices: Tensor) -> Batch:
-        def decode(positions: Sequence[int]) -> list[tuple[np.ndarray, int]]:
-            return [self.part.decode(position) for position in positions]
-
-        blocks = self.decoders.blocks(indices.tolist())
         with heard(self._say_once):
-            decoded = [image for block in self.decoders.map(decode, blocks) for image in block]
-        pixels, labels = zip(*decoded, strict=True)
+            decoded = self.decoders.each(self.part.decode, indices.tolist())
+            pixels, labels = zip(*decoded, strict=True)
         x = pixels_to_unit(torch.from_numpy(np.stack(pixels)).to(self.device))
         return Batch(x, torch.tensor(labels, device=self.device) if self.labelled else None)
 
@@ -141,8 +177,6 @@ class ImageDataset(TwoSplits):
 
     params: ImageParams
     levels = 256
-    decoded: bool = False
-    """Whether the source has its pixels in memory: threads would only wait for each other."""
 
     def __init__(self, params: ImageParams, ctx: Context) -> None:
         self.params = params
@@ -183,13 +217,11 @@ class ImageDataset(TwoSplits):
         labels = np.empty(len(part), dtype=np.int64)
         view = pixels.numpy()
 
-        def fill(block: Sequence[int]) -> None:
-            for position in block:
-                view[position], labels[position] = part.decode(position)
+        def fill(position: int) -> None:
+            view[position], labels[position] = part.decode(position)
 
-        blocks = decoders.blocks(range(len(part)))
         with heard(self.warnings.append):
-            for _ in (map if self.decoded else decoders.map)(fill, blocks):
+            for _ in decoders.each(fill, range(len(part))):
                 pass
         return pixels, torch.from_numpy(labels)
 

@@ -336,7 +336,7 @@ class WebDataset(ImageDataset):
         """
         first = [int(at) for k, at in enumerate(self._starts[:-1]) if len(self.indices[k])]
         with Decoders() as readers, heard(self.warnings.append):
-            seen = list(readers.map(self._look, first))
+            seen = list(readers.each(self._look, first))
         sizes = [size for size, _ in seen]
         if self.params.size is None and len(set(sizes)) > 1:
             other = next(k for k, size in enumerate(sizes) if size != sizes[0])
