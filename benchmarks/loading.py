@@ -126,9 +126,9 @@ def main() -> None:
                 f"{aim}: at least as fast as torchvision's folder and WebDataset",
                 f"{best / wall[ours]:.1f} × the faster of them in wall-clock",
                 wall[ours] <= best,
-                "of images this small most is opening files, which WebDataset does not, and Python, "
-                "for which the others have processes; what streams are images too large to hold, "
-                "where decoding outweighs it",
+                "of images this small most is opening files, which WebDataset does not, and "
+                "Python, for which the others have processes; what streams are images too large "
+                "to hold, where decoding outweighs it",
             )
         )
     result.write()

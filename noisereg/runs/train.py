@@ -219,6 +219,7 @@ class Training:
                 self.objective,
                 device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
                 find_unused_parameters=learns,
+                gradient_as_bucket_view=True,
             )
         self.saved = self.start if found else -1
         self.meter = Meter()
