@@ -1,11 +1,12 @@
 """Quality against evaluations: what each solver draws in how many steps.
 
     python benchmarks/quality.py [--data digits] [--denoiser auto] [--train-steps 4000]
-        [--batch-size 128] [--num 1797]
+        [--batch-size 128] [--num 1797] [--process ddpm] [--clip none]
 
 The Fréchet distance on pixels between the training images and ``--num`` samples of one model
-trained on them here (white noise, DDPM), by solver and number of evaluations, each with two
-seeds of the draws; ``dpmpp-2m`` against 100 ancestral steps (``ddim:eta=1``).
+trained on them here (white noise), by solver and number of evaluations, each with two seeds of
+the draws; ``dpmpp-2m`` against 100 ancestral steps (``ddim:eta=1``). A process, or a clipping of
+x̂0, that is not the default is in the result's name.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SEEDS = (0, 1)
 
 
 def distances(
-    data: str, denoiser: str, train_steps: int, batch_size: int, num: int
+    data: str, denoiser: str, process: str, clip: str, train_steps: int, batch_size: int, num: int
 ) -> dict[tuple[str, int], list[float]]:
     """The Fréchet distance of each solver at each number of steps, a number a seed."""
     import torch
@@ -49,6 +50,7 @@ def distances(
         run = noisereg.train(
             data=data,
             denoiser=denoiser,
+            process=process,
             train={"steps": train_steps, "batch_size": batch_size},
             out=folder / "run",
         )
@@ -58,7 +60,7 @@ def distances(
         real = (split.batch(torch.arange(len(split))).x.flatten(1) + 1) / 2
         for solver, steps in CURVES:
             for seed in SEEDS:
-                x = run.sample(num, solver=solver, steps=steps, seed=seed)
+                x = run.sample(num, solver=solver, steps=steps, seed=seed, clip=clip)
                 distance = frechet_distance(real, x.flatten(1).float() / 255)
                 found.setdefault((solver, steps), []).append(distance)
                 print(f"{solver} {steps} {seed}: {distance:.4f}", file=sys.stderr, flush=True)
@@ -67,19 +69,37 @@ def distances(
 
 def main() -> None:
     given = arguments(
-        __doc__, data="digits", denoiser="auto", train_steps=4000, batch_size=128, num=1797
+        __doc__,
+        data="digits",
+        denoiser="auto",
+        process="ddpm",
+        clip="none",
+        train_steps=4000,
+        batch_size=128,
+        num=1797,
     )
     import torch
 
     torch.set_num_threads(given.threads)
-    name = given.data.partition(":")[0]
-    curves = distances(given.data, given.denoiser, given.train_steps, given.batch_size, given.num)
+    curves = distances(
+        given.data,
+        given.denoiser,
+        given.process,
+        given.clip,
+        given.train_steps,
+        given.batch_size,
+        given.num,
+    )
+    data = given.data.partition(":")[0]
+    others = [given.process.partition(":")[2]] + [f"clip={given.clip}"] * (given.clip != "none")
+    others = [other for other in others if other]
+    name = ", ".join([data, *others])
     result = Result(
-        "quality" if name == "digits" else f"quality-{name}",
+        "-".join(["quality", *[data] * (data != "digits"), *others]).replace("=", "-"),
         f"Quality against evaluations, {name}",
         f"The Fréchet distance on pixels between the training images and {given.num:,} samples of "
-        f"one model ({given.denoiser}, {given.train_steps:,} steps of {given.batch_size}), by "
-        f"solver; seeds {', '.join(map(str, SEEDS))} of the draws.",
+        f"one model ({given.denoiser}, {given.process}, {given.train_steps:,} steps of "
+        f"{given.batch_size}), by solver; seeds {', '.join(map(str, SEEDS))} of the draws.",
     )
     result.tables.append(
         {

@@ -14,6 +14,8 @@ ORDER = (
     "sampling",
     "quality",
     "quality-fashion-mnist",
+    "quality-fashion-mnist-target-v",
+    "quality-fashion-mnist-clip-static",
     "fidelity",
     "noise",
     "pairing",

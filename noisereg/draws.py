@@ -63,8 +63,18 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """
     cuda = torch.device(device).type == "cuda"
     with torch.random.fork_rng([torch.device(device)] if cuda else []):
-        torch.manual_seed(seed) if cuda else torch.default_generator.manual_seed(seed)
+        seed_torch(seed, device)
         yield
+
+
+def seed_torch(seed: int, device: torch.device | str) -> None:
+    """Start torch's global generators, of the CPU and of ``device``, from ``seed``."""
+    # Without a GPU in use torch.manual_seed writes down the call's stack for when there is one,
+    # which takes as long as drawing a batch of small images.
+    if torch.device(device).type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def torch_seed(seed: int, stream: Stream, index: int = 0, step: int = 0) -> int:

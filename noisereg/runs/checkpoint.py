@@ -363,10 +363,16 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no number is infinite or nan, of what this rank holds; waits for the device once."""
-    each_finite = [
-        torch.isfinite(own_part(v.detach())).all() for v in tensors if v.is_floating_point()
-    ]
-    return not each_finite or bool(
-        torch.stack([f.to(each_finite[0].device) for f in each_finite]).all()
+    """Whether no number is infinite or nan, of what this rank holds."""
+    own = [own_part(v.detach()) for v in tensors if v.is_floating_point()]
+    if not own:
+        return True
+
+    def all_of(each: list[Tensor]) -> bool:
+        return bool(torch.stack([one.to(each[0].device) for one in each]).all())
+
+    # The sum of what is not finite is not finite, and is quick; that of finite numbers may be too
+    # large for their format.
+    return all_of([torch.isfinite(v.sum()) for v in own]) or all_of(
+        [torch.isfinite(v).all() for v in own]
     )

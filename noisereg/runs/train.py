@@ -380,9 +380,8 @@ class Training:
 
     def seed_torch(self, step: int) -> None:
         """Dropout is a function of (seed, step, rank), so that a resumed run repeats it."""
-        torch.manual_seed(
-            draws.torch_seed(self.config.seed, Stream.DROPOUT, self.runtime.rank, step)
-        )
+        seed = draws.torch_seed(self.config.seed, Stream.DROPOUT, self.runtime.rank, step)
+        draws.seed_torch(seed, self.runtime.device)
 
     def _check_finite(self, done: int, meter: Meter) -> None:
         """

@@ -12,6 +12,7 @@ from noisereg import python as noisereg
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import flatten
 from noisereg.runs import checkpoint_files
+from noisereg.runs.checkpoint import finite
 from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.reporter import Reporter
 
@@ -247,6 +248,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step(tmp_path):
     run = noisereg.load(tmp_path / "run")
     assert run.status["status"] == "failed"
     assert all(torch.isfinite(v).all() for v in run.checkpoint().weights(ema=False).values())
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_is_found_wherever_it_is(bad):
+    sound = [torch.randn(5, 7), torch.arange(3), torch.tensor([]), torch.randn(4)]
+    assert finite(sound)
+    assert finite([])
+    for k in (0, 3):
+        for place in (0, -1):
+            broken = [v.clone() for v in sound]
+            broken[k].view(-1)[place] = bad
+            assert not finite(broken)
+    assert not finite([torch.tensor([float("inf"), float("-inf")])])
+
+
+def test_large_numbers_whose_sum_is_not_are_finite():
+    assert finite([torch.full((9,), 3e38)])
+    assert finite([torch.full((9,), 6e4, dtype=torch.float16), torch.ones(2)])
 
 
 def test_another_configuration_is_not_resumed_and_nothing_is_written(whole, tmp_path):
