@@ -17,6 +17,7 @@ ORDER = (
     "quality-fashion-mnist-target-v",
     "quality-fashion-mnist-clip-static",
     "fidelity",
+    "fidelity-full",
     "noise",
     "pairing",
     "startup",
