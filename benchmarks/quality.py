@@ -133,9 +133,9 @@ def main() -> None:
             f"{few[best]:.3f} at {best} evaluations, {ancestral:.3f} for 100 ancestral steps"
             + (f"; {min(enough)} are enough" if enough else ""),
             bool(enough),
-            "DDIM at η = 0 is as far off: it is not the solver. With target ε, x̂0 is read through "
-            "a(1) = .0063, and what a short training leaves wrong there a deterministic path keeps "
-            "and fresh noise forgets (docs/theory.md, §3); with target v it is not so",
+            "DDIM at η = 0 is as far off: it is not the solver. With target ε, x̂0 is read "
+            "through a(1) = .0063, and what a short training leaves wrong there a deterministic "
+            "path keeps and fresh noise forgets (docs/theory.md, §3); with target v it is not so",
         )
     )
     result.write()
