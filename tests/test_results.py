@@ -62,6 +62,7 @@ def test_a_changed_number_is_noticed(make: ModuleType) -> None:
 CLAIMED = {
     "table1.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4, 5, 6)}},
     "table1-minibatch.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-minibatch-pick.json": {"tables": 4, "rows": 3, "seeds": {(5, 6, 7, 8, 9)}},
     "table1-bins.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-79k.json": {"tables": 3, "rows": 2, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-79k-minibatch.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},

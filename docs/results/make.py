@@ -3,7 +3,7 @@ script, and draws the pictures that need no trained model, from these files or f
 ``python docs/results/make.py``.
 
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
-prints, run in this folder; between ``<!-- against the paper: FILE.json METRIC SEEDS -->`` and
+prints, run in this folder; between ``<!-- against the paper: FILE.json … METRIC SEEDS -->`` and
 ``<!-- end -->`` the paper's Table 1 beside ours, at the λ that the metric picks on these seeds;
 with one λ in place of both, at that on all seeds, and with ``rescaled`` too that of the control, ε̂
 rescaled without training; between ``<!-- closed form: FILE.json -->`` and
@@ -26,7 +26,7 @@ import numpy as np
 from noisereg.cli.main import run
 from noisereg.report import pictures
 from noisereg.report.report import number_pictures
-from noisereg.tables.ablation import rebuild
+from noisereg.tables.ablation import join, rebuild
 from noisereg.tables.effects import effects
 from noisereg.tables.formats import decimal, read_json
 from noisereg.tables.significance import half_width
@@ -79,13 +79,15 @@ def block(kind: str, arguments: str) -> str:
         beside = runpy.run_path(str(HERE / "temperature.py"))
         return beside["table"](json.loads((HERE / words[0]).read_text()))
     if kind == "against the paper:":
-        file, *how = words
+        files = [word for word in words if word.endswith(".json")]
+        tables = join([table for file in files for table in read_json(HERE / file)])
+        how = words[len(files) :]
         if how[0][0].isdigit():
             name = "-".join([*how[1:], "isotropy"])
-            return against_the_paper([at(t, name, float(how[0])) for t in read_json(HERE / file)])
+            return against_the_paper([at(table, name, float(how[0])) for table in tables])
         metric, seeds = how
         pick_on = [int(seed) for seed in seeds.split(",")]
-        picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in read_json(HERE / file)]
+        picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in tables]
         return against_the_paper([table.rows for table in picked if table is not None])
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
