@@ -120,9 +120,9 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
 
 
 def join(tables: Sequence[Table]) -> list[Table]:
-    """Those that have the same head, but for seeds and numbers of steps, as one: their numbers
-    were computed alike, against the same real samples. A run that stands in several is there once.
-    Tables of effects and of rows that were picked stay by themselves.
+    """Those that have the same head, but for seeds, numbers of steps and what --where left out, as
+    one: their numbers were computed alike, against the same real samples. A run that stands in
+    several is there once. Tables of effects and of rows that were picked stay by themselves.
 
     Raises:
         NoiseregError: for runs of one configuration and seed whose numbers differ.
@@ -137,7 +137,9 @@ def join(tables: Sequence[Table]) -> list[Table]:
 def _computed(table: Table) -> str:
     """Equal for tables whose rows can be compared."""
     what = {k: table.provenance.get(k) for k in ("data", "reference", "metrics")}
-    context = [p for p in _of_steps(table.context, []) if not re.fullmatch(r"\d+ seeds?", p)]
+    context = [
+        p for p in _of_steps(table.context, []) if not re.fullmatch(r"\d+ seeds?|where .*", p)
+    ]
     return json.dumps([what, context, table.better], sort_keys=True, default=str)
 
 
@@ -163,7 +165,13 @@ def _joined(tables: Sequence[Table]) -> Table:
     asked["labels"] = list(dict.fromkeys(x for t in tables for x in t.asked.get("labels", ())))
     every = list(once.values())
     made = build(every, first.better, **_still_asked(asked, every))
-    made.context = _of_steps(first.context, made.steps)
+    context = [
+        phrase
+        for phrase in first.context
+        # what only some of them were chosen by says nothing of all
+        if not phrase.startswith("where ") or all(phrase in t.context for t in tables)
+    ]
+    made.context = _of_steps(context, made.steps)
     made.remarks = list(dict.fromkeys(remark for table in tables for remark in table.remarks))
     versions = dict.fromkeys(str(t.provenance.get("noisereg", "")) for t in tables)
     samples = [sample for t in tables for sample in t.provenance.get("samples", ())]

@@ -652,5 +652,13 @@ def test_tables_are_joined_where_their_heads_are_the_same() -> None:
     fewer.provenance, fewer.context = plain.provenance, ["digits", "1 seed", "50 steps, η 1"]
     (joined,) = join([plain, fewer])
     assert joined.head == ["digits", "1 seed", "50, 100 steps, η 1"]
+    chosen = rebuild(other, "reg=isotropy")
+    assert chosen is not None
+    assert chosen.head[-1] == "where reg=isotropy"
+    (joined,) = join([chosen, plain])
+    assert joined.head == plain.head
+    assert labels(joined) == ["white · isotropy", "DDPM"]
+    (joined,) = join([chosen, chosen])
+    assert joined.head == chosen.head
     other.provenance["reference"] = "another"
     assert len(join([plain, other])) == 2
