@@ -52,6 +52,18 @@ def cpu_seconds() -> float:
     return sum(t.user + t.system for t in times) + gone
 
 
+def synchronise() -> None:
+    """Wait for what a GPU was asked to do: without one in use there is nothing to wait for."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def on(given: argparse.Namespace) -> str:
+    """What a result measured on ``--device`` ends with in its name."""
+    return "" if given.device == "cpu" else "-gpu"
+
+
 class Gate:
     """In a contender's process: between two calls lies one segment."""
 
@@ -65,6 +77,7 @@ class Gate:
     def __call__(self) -> None:
         """End a segment, say what it took, wait to be asked for the next; leaves the process when
         there is none."""
+        synchronise()
         if self._began is not None:
             wall, cpu = self._began
             took = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu}
@@ -154,9 +167,11 @@ def interleaved_calls(
     """The same in this process, for what is a call and whose memory is not asked."""
     found: dict[str, list[Segment]] = {name: [] for name in calls}
     for number in range(rounds + 1):
+        synchronise()
         for name in list(calls) if number % 2 else list(reversed(calls)):
             wall, cpu = time.perf_counter(), time.process_time()
             calls[name]()
+            synchronise()
             took = Segment(time.perf_counter() - wall, time.process_time() - cpu)
             if number:
                 found[name].append(took)
@@ -243,6 +258,7 @@ def machine() -> dict[str, Any]:
         "cpu": name,
         "cores": len(os.sched_getaffinity(0)),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -273,6 +289,7 @@ def arguments(doc: str, rounds: int = 4, **defaults: Any) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=rounds, help="segments of each contender")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     for name, default in defaults.items():
         option = "--" + name.replace("_", "-")
@@ -312,6 +329,7 @@ __all__ = [
     "interleaved",
     "interleaved_calls",
     "machine",
+    "on",
     "packages",
     "peak_mib",
     "ratio",

@@ -1,6 +1,10 @@
 """Training: one step of noisereg's loop beside those that people use, on the same network.
 
-    python benchmarks/training.py [--threads 2] [--rounds 4] [--steps 3]
+    python benchmarks/training.py [--threads 2] [--rounds 4] [--steps 3] [--preset small]
+        [--device cpu] [--precision float32] [--batch 64]
+
+On a GPU: ``--device cuda --preset ddpm-cifar10 --precision bf16 --batch 128 --steps 50``, with
+noisereg compiled (``runtime.compile``) beside it.
 
 Contenders, all with Adam(W), gradients clipped to norm 1 and batches of random images:
 
@@ -18,27 +22,54 @@ from __future__ import annotations
 
 import itertools
 import os
+import statistics
 import sys
+from argparse import Namespace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measuring import Gate, Goal, Result, arguments, interleaved, packages, ratio, scratch
+from measuring import Gate, Goal, Result, arguments, interleaved, on, packages, ratio, scratch
 
 NOISY, SPECTRAL = "noisereg blue-tv × isotropy", "noisereg blue-tv:factor=spectral × isotropy"
+COMPILED = "noisereg compiled"
 CONTENDERS = ("bare", "diffusers", "denoising-diffusion-pytorch", "noisereg", NOISY)
 IMAGES = 2000
 
 
-def unet(side: int, outputs: int = 1) -> Any:
-    """noisereg's small U-Net as diffusers has it."""
+@dataclass(frozen=True)
+class Setting:
+    """What all contenders have in common."""
+
+    side: int
+    batch: int
+    steps: int
+    preset: str = "small"
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def arguments(self) -> list[str]:
+        each = vars(self).items()
+        return [word for name, value in each for word in (f"--{name}", str(value))]
+
+    def autocast(self) -> Any:
+        import torch
+
+        return torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16"
+        )
+
+
+def unet(side: int, outputs: int = 1, preset: str = "small") -> Any:
+    """A preset of noisereg's U-Net as diffusers has it."""
     from diffusers import UNet2DModel
 
     from noisereg.denoisers import UNetParams
     from noisereg.denoisers.unet import DDPM_DETAILS, blocks
 
-    _, network = UNetParams(preset="small").resolve((3, side, side))
+    _, network = UNetParams(preset=preset).resolve((3, side, side))
     return UNet2DModel(
         sample_size=side,
         in_channels=3,
@@ -54,21 +85,23 @@ def pixels(side: int) -> Any:
     return np.random.default_rng(0).integers(0, 256, (IMAGES, side, side, 3), np.uint8)
 
 
-def bare(gate: Gate, side: int, batch: int, steps: int) -> None:
+def bare(gate: Gate, at: Setting) -> None:
     import torch
     from diffusers import DDPMScheduler
     from torch.nn import functional
 
-    net, law = unet(side), DDPMScheduler()
+    net, law = unet(at.side, preset=at.preset).to(at.device), DDPMScheduler()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-    images = torch.from_numpy(pixels(side)).permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(pixels(at.side)).permute(0, 3, 1, 2).contiguous().to(at.device)
 
     def segment() -> None:
-        for _ in range(steps):
-            x0 = images[torch.randint(IMAGES, (batch,))].float() / 127.5 - 1
+        for _ in range(at.steps):
+            x0 = images[torch.randint(IMAGES, (at.batch,), device=at.device)].float() / 127.5 - 1
             noise = torch.randn_like(x0)
-            t = torch.randint(1000, (batch,))
-            loss = functional.mse_loss(net(law.add_noise(x0, noise, t), t).sample, noise)
+            t = torch.randint(1000, (at.batch,), device=at.device)
+            with at.autocast():
+                out = net(law.add_noise(x0, noise, t), t).sample
+            loss = functional.mse_loss(out.float(), noise)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
@@ -77,7 +110,7 @@ def bare(gate: Gate, side: int, batch: int, steps: int) -> None:
     gate.repeat(segment)
 
 
-def diffusers_loop(gate: Gate, side: int, batch: int, steps: int) -> None:
+def diffusers_loop(gate: Gate, at: Setting) -> None:
     import torch
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
@@ -87,8 +120,12 @@ def diffusers_loop(gate: Gate, side: int, batch: int, steps: int) -> None:
     from torch.nn import functional
     from torchvision import transforms
 
-    accelerator = Accelerator(gradient_accumulation_steps=1)
-    model = unet(side)
+    accelerator = Accelerator(
+        gradient_accumulation_steps=1,
+        cpu=at.device == "cpu",
+        mixed_precision="bf16" if at.precision == "bf16" else "no",
+    )
+    model = unet(at.side, preset=at.preset)
     ema = EMAModel(
         model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75
     )
@@ -98,14 +135,14 @@ def diffusers_loop(gate: Gate, side: int, batch: int, steps: int) -> None:
     )
     augment = transforms.Compose(
         [
-            transforms.Resize(side, interpolation=transforms.InterpolationMode.BILINEAR),
-            transforms.CenterCrop(side),
+            transforms.Resize(at.side, interpolation=transforms.InterpolationMode.BILINEAR),
+            transforms.CenterCrop(at.side),
             transforms.Lambda(lambda x: x),
             transforms.ToTensor(),
             transforms.Normalize([0.5], [0.5]),
         ]
     )
-    pictures = [Image.fromarray(x) for x in pixels(side)]
+    pictures = [Image.fromarray(x) for x in pixels(at.side)]
 
     class Examples(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -114,7 +151,7 @@ def diffusers_loop(gate: Gate, side: int, batch: int, steps: int) -> None:
         def __getitem__(self, index: int) -> dict[str, Any]:
             return {"input": augment(pictures[index].convert("RGB"))}
 
-    loader = torch.utils.data.DataLoader(Examples(), batch_size=batch, shuffle=True)
+    loader = torch.utils.data.DataLoader(Examples(), batch_size=at.batch, shuffle=True)
     rate = get_scheduler(
         "cosine", optimizer, num_warmup_steps=500, num_training_steps=len(loader) * 100
     )
@@ -124,7 +161,7 @@ def diffusers_loop(gate: Gate, side: int, batch: int, steps: int) -> None:
     while True:
         model.train()
         for examples in loader:
-            if step % steps == 0:
+            if step % at.steps == 0:
                 gate()
             clean = examples["input"]
             noise = torch.randn(clean.shape, device=clean.device)
@@ -146,7 +183,7 @@ def diffusers_loop(gate: Gate, side: int, batch: int, steps: int) -> None:
             accelerator.log(logs, step=step)
 
 
-def trainer(gate: Gate, side: int, batch: int, steps: int) -> None:
+def trainer(gate: Gate, at: Setting) -> None:
     import torch
     from denoising_diffusion_pytorch import GaussianDiffusion, Trainer
     from PIL import Image
@@ -158,21 +195,21 @@ def trainer(gate: Gate, side: int, batch: int, steps: int) -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = unet(side)
+            self.net = unet(at.side, preset=at.preset)
             self.calls = itertools.count()
 
         def forward(self, x: Any, t: Any, _: Any = None) -> Any:
-            if next(self.calls) % steps == 0:
+            if next(self.calls) % at.steps == 0:
                 gate()
             return self.net(x, t).sample
 
     with scratch() as folder:
         (folder / "images").mkdir()
-        for number, picture in enumerate(pixels(side)):
+        for number, picture in enumerate(pixels(at.side)):
             Image.fromarray(picture).save(folder / "images" / f"{number:05d}.png")
         diffusion = GaussianDiffusion(
             Network(),
-            image_size=side,
+            image_size=at.side,
             objective="pred_noise",
             beta_schedule="linear",
             sampling_timesteps=50,
@@ -180,7 +217,9 @@ def trainer(gate: Gate, side: int, batch: int, steps: int) -> None:
         Trainer(
             diffusion,
             str(folder / "images"),
-            train_batch_size=batch,
+            train_batch_size=at.batch,
+            amp=at.precision == "bf16",
+            mixed_precision_type="bf16",
             train_num_steps=10**9,
             save_and_sample_every=10**9,
             calculate_fid=False,
@@ -189,7 +228,7 @@ def trainer(gate: Gate, side: int, batch: int, steps: int) -> None:
         ).train()
 
 
-def ours(gate: Gate, side: int, batch: int, steps: int, noise: str) -> None:
+def ours(gate: Gate, at: Setting, noise: str, compiled: bool) -> None:
     import numpy as np
 
     import noisereg
@@ -204,14 +243,15 @@ def ours(gate: Gate, side: int, batch: int, steps: int, noise: str) -> None:
     noisereg.register(Component("gated", Gated, Params, summary="waits"), "logger")
     sections: dict[str, Any] = {"noise": noise, "reg": ["isotropy"]} if noise else {}
     with scratch() as folder:
-        np.savez(folder / "images.npz", images=pixels(side))
+        np.savez(folder / "images.npz", images=pixels(at.side))
         noisereg.train(
             data=str(folder / "images.npz"),
-            denoiser="unet:preset=small",
+            denoiser=f"unet:preset={at.preset}",
+            runtime={"device": at.device, "precision": at.precision, "compile": compiled},
             train={
                 "steps": 10**7,
-                "batch_size": batch,
-                "log_every": steps,
+                "batch_size": at.batch,
+                "log_every": at.steps,
                 "checkpoint_every": 10**7,
             },
             log=["gated"],
@@ -220,26 +260,31 @@ def ours(gate: Gate, side: int, batch: int, steps: int, noise: str) -> None:
         )
 
 
-def contend(name: str, side: int, batch: int, steps: int, threads: int) -> None:
+def contend(name: str, at: Setting, threads: int) -> None:
     import torch
 
     gate = Gate()
     torch.set_num_threads(threads)
     if name == "bare":
-        bare(gate, side, batch, steps)
+        bare(gate, at)
     elif name == "diffusers":
-        diffusers_loop(gate, side, batch, steps)
+        diffusers_loop(gate, at)
     elif name.startswith("denoising"):
-        trainer(gate, side, batch, steps)
+        trainer(gate, at)
     else:
         _, _, noise = name.partition(" × ")[0].partition(" ")
-        ours(gate, side, batch, steps, noise)
+        compiled = name == COMPILED
+        ours(gate, at, "" if compiled else noise, compiled)
 
 
 def main() -> None:
-    given = arguments(__doc__, steps=3, side=32, batch=64)
+    given = arguments(__doc__, steps=3, side=32, batch=64, preset="small", precision="float32")
+    at = Setting(given.side, given.batch, given.steps, given.preset, given.device, given.precision)
     if given.contender:
-        contend(given.contender, given.side, given.batch, given.steps, given.threads)
+        contend(given.contender, at, given.threads)
+        return
+    if on(given):
+        on_gpu(at, given)
         return
     result = Result(
         "training",
@@ -256,8 +301,7 @@ def main() -> None:
             CONTENDERS if threads > 1 else CONTENDERS[:2] + CONTENDERS[3:],
             given.rounds,
             threads,
-            *("--steps", str(given.steps), "--side", str(given.side)),
-            *("--batch", str(given.batch)),
+            *at.arguments(),
         )
         result.add(shape, found, threads, "images", given.steps * given.batch)
     measure = "wall" if given.threads > 1 else "cpu"
@@ -292,7 +336,7 @@ def main() -> None:
         ("bare", "noisereg", NOISY, SPECTRAL),
         given.rounds,
         given.threads,
-        *("--steps", "2", "--side", "64", "--batch", "16"),
+        *replace(at, steps=2, side=64, batch=16).arguments(),
     )
     result.add("3×64×64, batch 16", large, given.threads, "images", 32)
     more = {n: 100 * (ratio(large, n, "bare") - 1) for n in ("noisereg", NOISY, SPECTRAL)}
@@ -308,6 +352,41 @@ def main() -> None:
             "offered there",
         )
     )
+    result.write()
+
+
+def on_gpu(at: Setting, given: Namespace) -> None:
+    """The same loops on a GPU, and noisereg compiled; judged by wall-clock."""
+    result = Result(
+        f"training{on(given)}",
+        "Training on a GPU",
+        f"One step of the U-Net (preset {at.preset}) in {at.precision}, random images, gradients "
+        "clipped; batches of *bare* lie on the GPU. Compared with "
+        f"{packages('diffusers', 'accelerate', 'denoising-diffusion-pytorch')}.",
+    )
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    names = (*CONTENDERS, COMPILED)
+    found = interleaved(__file__, names, given.rounds, given.threads, *at.arguments())
+    shape = f"3×{at.side}×{at.side}, batch {at.batch}"
+    result.add(shape, found, given.threads, "images", at.steps * at.batch)
+    rates = {
+        name: at.steps * at.batch / statistics.median(s.wall for s in segments)
+        for name, segments in found.items()
+    }
+    result.tables.append(
+        {
+            "title": "Images a second",
+            "header": ["contender", "images a second"],
+            "rows": [[name, f"{rate:,.0f}"] for name, rate in rates.items()],
+        }
+    )
+    best = max(("noisereg", COMPILED), key=rates.__getitem__)
+    faster = ratio(found, "diffusers", best, "wall")
+    slower = ratio(found, "noisereg", "bare", "wall") - 1
+    result.goals += [
+        Goal("at least 2 × diffusers' loop", f"{faster:.2f} × ({best})", faster >= 2),
+        Goal("within 5 % of the bare loop", f"{100 * slower:+.1f} %", slower <= 0.05),
+    ]
     result.write()
 
 
