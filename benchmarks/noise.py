@@ -1,6 +1,6 @@
 """A batch of noise: draws by counter, both factors, the plain product; their share of a step.
 
-    python benchmarks/noise.py [--threads 2] [--rounds 4]
+    python benchmarks/noise.py [--threads 2] [--rounds 4] [--device cpu]
 
 128×3×64×64 in float32. ``dense L`` is the plain product with all of L, as BNDM's code makes it;
 ``cholesky`` is ours, which skips the zeros above the diagonal. The step is forward, backward and
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measuring import Goal, Result, arguments, interleaved_calls
+from measuring import Goal, Result, arguments, interleaved_calls, on
 
 SHAPE, BATCH = (3, 64, 64), 128
 ROWS = (
@@ -43,10 +43,11 @@ def prepared(name: str, z: Any, t: Any) -> Callable[[], Any]:
     from noisereg import draws
 
     def noise(spec: str) -> Any:
-        return noisereg.build("noise", spec, shape=SHAPE)
+        built: Any = noisereg.build("noise", spec, shape=SHAPE)
+        return built.to(z.device) if isinstance(built, torch.nn.Module) else built
 
     if name == "torch.randn":
-        return lambda: torch.randn(z.shape)
+        return lambda: torch.randn(z.shape, device=z.device)
     if name.startswith("draws"):
         white, stream = noise("white"), draws.Stream.TRAIN_LATENTS
         place = "device" if name == "draws=device" else "host"
@@ -84,6 +85,7 @@ def step(name: str, x: Any, t: Any) -> Callable[[], None]:
         task=noisereg.build("task", "unconditional", shape=SHAPE),
     )
     net = UNet(UNetParams(preset="small" if "small" in name else "ddpm-cifar10"), context)
+    net = net.to(x.device)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
 
     def one() -> None:
@@ -100,7 +102,8 @@ def main() -> None:
 
     torch.set_num_threads(given.threads)
     names = (*ROWS, DEFAULT, *STEPS)
-    z, t = torch.randn(BATCH, *SHAPE), torch.rand(BATCH, dtype=torch.float64)
+    z = torch.randn(BATCH, *SHAPE, device=given.device)
+    t = torch.rand(BATCH, dtype=torch.float64, device=given.device)
     calls = {name: prepared(name, z, t) for name in names}
     found = interleaved_calls(
         {
@@ -110,14 +113,17 @@ def main() -> None:
         given.rounds,
     )
     result = Result(
-        "noise",
-        "Noise",
+        f"noise{on(given)}",
+        "Noise on a GPU" if on(given) else "Noise",
         "128×3×64×64 in float32; a step's batch is 8 (small) and 2 (DDPM's). *dense L* is the "
         "plain product that BNDM's code makes.",
     )
     amounts = {n: float(STEPS.get(n, 5 * (2 if n == DEFAULT else BATCH))) for n in names}
     result.add("3×64×64", found, given.threads, "images", amounts)
-    each = {n: statistics.median(s.cpu for s in found[n]) / amounts[n] for n in names}
+    measure = "wall" if on(given) else "cpu"
+    each = {
+        n: statistics.median(getattr(s, measure) for s in found[n]) / amounts[n] for n in names
+    }
     share = each[DEFAULT] / each["step, DDPM's U-Net"]
     drawn = each["draws by counter"] / each["step, small U-Net"]
     coloured = (each["cholesky"] + each["draws by counter"]) / each["step, small U-Net"]

@@ -1,9 +1,11 @@
 """Sampling: evaluations a second beside diffusers and Azula.
 
-    python benchmarks/sampling.py [--threads 2] [--rounds 4]
+    python benchmarks/sampling.py [--threads 2] [--rounds 4] [--batch 16] [--preset small]
+        [--device cpu]
 
-16 images of 3×32×32 from the small U-Net (random weights), 10 evaluations of DDIM at η = 0 and at
-η = 1, by diffusers' DDIMPipeline, Azula's DDIMSampler and ``Diffusion.sample``.
+Images of 3×32×32 from a U-Net (random weights), 10 evaluations of DDIM at η = 0 and at η = 1, by
+diffusers' DDIMPipeline, Azula's DDIMSampler and ``Diffusion.sample``. On a GPU: ``--device cuda
+--batch 256 --preset ddpm-cifar10``, judged by wall-clock.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measuring import Goal, Result, arguments, interleaved_calls, packages, ratio
+from measuring import Goal, Result, arguments, interleaved_calls, on, packages, ratio
 from training import unet
 
-BATCH, STEPS = 16, 10
+STEPS = 10
 SHAPE = (3, 32, 32)
 CONTENDERS = (
     "diffusers, η = 0",
@@ -30,9 +32,9 @@ CONTENDERS = (
 )
 
 
-def sampler_of(name: str, net: Any) -> Callable[[], Any]:
-    """16 images by that library."""
-    eta = float(name[-1])
+def sampler_of(name: str, net: Any, batch: int) -> Callable[[], Any]:
+    """A batch of images by that library."""
+    eta, device = float(name[-1]), net.device
     if name.startswith("diffusers"):
         from diffusers import DDIMPipeline, DDIMScheduler
 
@@ -40,7 +42,7 @@ def sampler_of(name: str, net: Any) -> Callable[[], Any]:
         pipeline.set_progress_bar_config(disable=True)
 
         def segment() -> Any:
-            return pipeline(BATCH, eta=eta, num_inference_steps=STEPS, output_type="np")
+            return pipeline(batch, eta=eta, num_inference_steps=STEPS, output_type="np")
 
     elif name.startswith("Azula"):
         from azula.denoise import Denoiser, DiracPosterior
@@ -59,10 +61,10 @@ def sampler_of(name: str, net: Any) -> Callable[[], Any]:
                 eps = self.backbone(x_t, 1000 * t - 1).sample
                 return DiracPosterior(mean=(x_t - noise * eps) / signal)
 
-        sampler = DDIMSampler(Epsilon(), eta=eta, steps=STEPS, silent=True)
+        sampler = DDIMSampler(Epsilon().to(device), eta=eta, steps=STEPS, silent=True)
 
         def segment() -> Any:
-            return sampler(sampler.init((BATCH, *SHAPE)))
+            return sampler(sampler.init((batch, *SHAPE), device=device))
 
     else:
         import torch
@@ -74,39 +76,49 @@ def sampler_of(name: str, net: Any) -> Callable[[], Any]:
         def segment() -> Any:
             with torch.inference_mode():
                 return diffusion.sample(
-                    lambda x, t: net(x, t).sample, BATCH, steps=STEPS, solver=f"ddim:eta={eta:g}"
+                    lambda x, t: net(x, t).sample,
+                    batch,
+                    steps=STEPS,
+                    solver=f"ddim:eta={eta:g}",
+                    device=device,
                 )
 
     return segment
 
 
 def main() -> None:
-    given = arguments(__doc__)
+    given = arguments(__doc__, batch=16, preset="small")
     import torch
 
     torch.set_num_threads(given.threads)
-    net = unet(SHAPE[-1]).eval()
+    net = unet(SHAPE[-1], preset=given.preset).eval().to(given.device)
     result = Result(
-        "sampling",
-        "Sampling",
-        "16 images of 3×32×32 from the small U-Net, 10 evaluations of DDIM; beside "
+        f"sampling{on(given)}",
+        "Sampling on a GPU" if on(given) else "Sampling",
+        f"{given.batch} images of 3×32×32 from the U-Net (preset {given.preset}), 10 evaluations "
+        "of DDIM; beside "
         f"{packages('diffusers', 'azula')}. At η = 1 each step draws as many numbers as pixels.",
     )
-    found = interleaved_calls({name: sampler_of(name, net) for name in CONTENDERS}, given.rounds)
-    result.add("3×32×32, 10 evaluations", found, given.threads, "images", BATCH)
+    found = interleaved_calls(
+        {name: sampler_of(name, net, given.batch) for name in CONTENDERS}, given.rounds
+    )
+    result.add("3×32×32, 10 evaluations", found, given.threads, "images", given.batch)
+    measure, of = ("wall", "seconds") if on(given) else ("cpu", "CPU seconds")
     for eta in "01":
         share = {
-            peer: ratio(found, f"noisereg, η = {eta}", f"{peer}, η = {eta}")
+            peer: ratio(found, f"noisereg, η = {eta}", f"{peer}, η = {eta}", measure)
             for peer in ("diffusers", "Azula")
         }
         result.goals.append(
             Goal(
-                f"η = {eta}: no more CPU seconds than diffusers and Azula (within 5 %)",
+                f"η = {eta}: no more {of} than diffusers and Azula (within 5 %)",
                 ", ".join(f"{r:.2f} of {peer}'s" for peer, r in share.items()),
                 max(share.values()) <= 1.05,
-                "65 and 68 % of it (two profiles, beside other work: `OMP_NUM_THREADS=1 python "
-                "docs/measure_profile.py`) are the network's convolutions, which all three call "
-                "alike; no other operation takes more than a tenth",
+                "nothing has been profiled there"
+                if on(given)
+                else "65 and 68 % of it (two profiles, beside other work: `OMP_NUM_THREADS=1 "
+                "python docs/measure_profile.py`) are the network's convolutions, which all three "
+                "call alike; no other operation takes more than a tenth",
             )
         )
     result.write()
