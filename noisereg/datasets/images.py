@@ -110,16 +110,16 @@ class Decoders(ThreadPoolExecutor):
         8th, … call, since files that are in no cache yet take longer.
         """
         self.calls += 1
-        start = 0
+        took: list[float] = []
         if self.calls & (self.calls - 1) == 0:
-            took = []
-            while start < min(TIMED, len(positions)):
+            # The very first image takes libraries' loading, too; far ones are not waited for long.
+            while len(took) < min(TIMED, len(positions)) and sum(took[2:]) < TIMED * DEAR:
                 began = time.perf_counter()
-                done = work(positions[start])
+                done = work(positions[len(took)])
                 took.append(time.perf_counter() - began)
-                start += 1
                 yield done
             self.shared = self.threads > 1 and statistics.median(took or [0]) > DEAR
+        start = len(took)
         if not self.shared:
             yield from map(work, positions[start:])
             return

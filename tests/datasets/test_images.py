@@ -47,6 +47,13 @@ def test_what_is_quick_stays_in_one_thread_and_what_is_slow_does_not(decoders):
     assert any(name.startswith("decode") for name in slow.threads)
 
 
+def test_far_images_are_not_waited_for_one_after_another(decoders):
+    far = Work(0.02)
+    results = decoders.each(far, range(100))
+    assert [next(results)[0] for _ in range(4)] == [0, 1, 2, 3]
+    assert any(name.startswith("decode") for name in far.threads)
+
+
 def test_it_is_found_out_anew_when_files_have_come_to_be_cached(decoders):
     list(decoders.each(Work(0.002), range(100)))
     assert decoders.shared
