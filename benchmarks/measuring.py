@@ -297,7 +297,11 @@ def arguments(doc: str, rounds: int = 4, **defaults: Any) -> argparse.Namespace:
             parser.add_argument(option, action="store_true")
         else:
             parser.add_argument(option, type=type(default), default=default)
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.device == "cpu":
+        # No contender, and no process of one, is to find a GPU; torch is not imported yet.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return given
 
 
 def packages(*names: str) -> str:

@@ -102,9 +102,9 @@ def trained(ranks: int, folder: Path, batch: int, steps: int) -> tuple[list[floa
         started = [start(ranks, folder / "run", batch, steps)]
     else:
         started = [start(1, folder / f"run{k}", batch, steps) for k in range(2)]
+    ended = [process.communicate()[1] for _, process in started]
     lines = []
-    for out, process in started:
-        _, errors = process.communicate()
+    for (out, process), errors in zip(started, ended, strict=True):
         if process.returncode:
             raise SystemExit(errors[-2000:])
         lines.append([json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()][1:])
@@ -203,9 +203,13 @@ def main() -> None:
             f"{share:.2f} in wall time; {by_cpu:.2f} by CPU seconds an image"
             + ("" if quiet else ", which is judged: measured beside other work"),
             (share if quiet else by_cpu) >= 0.9,
-            f"two trainings that share nothing but the machine reach {apart:.2f} of linear: the "
-            f"cache and the memory of both cores; {share / apart:.2f} of that is left with gloo's "
-            "all-reduce of 1.09 M gradients a step",
+            f"two trainings that share nothing but the machine reach {apart:.2f} of linear"
+            + (
+                f", and {share / apart:.2f} of that is left with gloo's all-reduce of 1.09 M "
+                "gradients a step"
+                if quiet
+                else " beside that other work"
+            ),
         ),
         Goal(
             "the memory of what grows is linear or better",

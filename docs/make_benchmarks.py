@@ -62,14 +62,15 @@ def section(record: dict[str, Any]) -> list[str]:
     lines = [f"## {record['title']}", "", f"`{record['command']}`", "", record["text"], ""]
     if record["rows"]:
         unit = next((row["unit"] for row in record["rows"] if row["unit"]), "")
+        measure = "wall" if "gpu" in machine else "cpu"
         header = ["", "contender", "threads", "wall, s", "CPU, s"]
-        header += [f"{unit} a CPU second"] if unit else []
+        header += [f"{unit} a {'CPU ' * (measure == 'cpu')}second"] if unit else []
         body = []
         for row in record["rows"]:
             cells = [row["what"], row["name"], str(row["threads"])]
             cells += [spread(row["wall"]), spread(row["cpu"])]
             if unit:
-                cells.append(number(row["amount"] / max(statistics.median(row["cpu"]), 1e-9)))
+                cells.append(number(row["amount"] / max(statistics.median(row[measure]), 1e-9)))
             body.append(cells)
         lines += [*table(header, body), ""]
     for extra in record["tables"]:
@@ -102,9 +103,10 @@ def page() -> str:
     lines = [INTRODUCTION, "## Goals", "", *table(["", "goal", "", "measured"], rows), ""]
     for title, goal in goals:
         if not goal["met"]:
-            lines += [
-                f"- *{title}: {goal['aim']}.* Missed; as far as it is known: {goal['reason'].rstrip('.')}."
-            ]
+            reason = f"; as far as it is known: {goal['reason'].rstrip('.')}" * bool(
+                goal["reason"]
+            )
+            lines += [f"- *{title}: {goal['aim']}.* Missed{reason}."]
     if not any("gpu" in record["machine"] for record in records):
         lines += [
             "- *On a GPU: all of these, the same draws, bf16 and `torch.compile`.* Open: no GPU was "

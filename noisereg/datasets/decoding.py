@@ -7,7 +7,6 @@ conversions that are made are those of ``docs/data.md``, "Images".
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import warnings
 import zipfile
@@ -109,10 +108,11 @@ def open_picture(source: Path | bytes) -> Image.Image:
 
 
 def _small(path: Path) -> bytes | None:
-    """The contents of a small file, read at once, where Pillow reads it piece by piece."""
+    """All of a small file, read at once where Pillow reads it piece by piece; None of others."""
+    if not 0 < (size := path.stat().st_size) <= SMALL:
+        return None
     with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        contents = file.read(size) if size <= SMALL else b""
+        contents = file.read(size)
     return contents if len(contents) == size else None
 
 

@@ -5,7 +5,6 @@ them.
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +30,12 @@ rest.
 """
 BLOCK = 64
 """The most images that are handed to a thread at once."""
-TIMED = 16
-"""How many images tell what one takes."""
-DEAR = 400e-6
-"""Seconds an image from which threads are faster: on two cores, of 32 to 256 pixels, PNG and JPEG,
-two threads took 1.7 × one thread's time at 130 µs, as long at 250, 0.6 × from 700.
+TIMED, STRETCH = 16, 4096
+"""How many images, of how many, tell what each of them takes."""
+DEAR, FAR = 400e-6, 1e-3
+"""Seconds of work, or of waiting for a disk or a store, an image, from which they are shared out.
+On two cores, of 32 to 256 pixels, PNG and JPEG, two threads took 1.7 × one thread's time at 130 µs
+of work, as long at 250, 0.6 to 0.9 × from 400 to 700 and 0.6 × above.
 """
 T = TypeVar("T")
 
@@ -83,11 +83,9 @@ class ImageSplit:
 
 
 class Decoders(ThreadPoolExecutor):
-    """Threads that open and decode images, where that is faster than one.
-
-    Pillow lets go of the interpreter's lock within the decoder alone, and what is done to a small
-    image around that takes longer where it is handed from thread to thread
-    (``benchmarks/loading.py``).
+    """Threads that open and decode images, where that is faster than one: Pillow lets go of the
+    interpreter's lock within the decoder alone, and what is done to a small image around that
+    takes longer where it is handed from thread to thread.
     """
 
     def __init__(self) -> None:
@@ -98,32 +96,42 @@ class Decoders(ThreadPoolExecutor):
         )
         ranks = place().local_world
         self.threads = max(1, min(16, cores // ranks))
-        self.calls = 0
+        self.stretches = 0
         self.shared = False
-        """Whether the images are dear enough to be shared out."""
+        """Whether images are shared out."""
         super().__init__(self.threads, thread_name_prefix="decode")
 
     def each(self, work: Callable[[int], T], positions: Sequence[int]) -> Iterator[T]:
         """``work`` of each position, in their order.
 
-        The first few of a call are done and timed in the calling thread: of the 1st, 2nd, 4th,
-        8th, … call, since files that are in no cache yet take longer.
+        The first few of a stretch (a batch, or some thousands of a whole data set) are done in the
+        calling thread and timed, which decides for the others: of the 1st, 2nd, 4th, 8th, …
+        stretch, since files may differ, and take longer while they are in no cache.
         """
-        self.calls += 1
-        took: list[float] = []
-        if self.calls & (self.calls - 1) == 0:
-            # The very first image takes libraries' loading, too; far ones are not waited for long.
-            while len(took) < min(TIMED, len(positions)) and sum(took[2:]) < TIMED * DEAR:
-                began = time.perf_counter()
-                done = work(positions[len(took)])
-                took.append(time.perf_counter() - began)
+        for start in range(0, len(positions), STRETCH):
+            yield from self._stretch(work, positions[start : start + STRETCH])
+
+    def _stretch(self, work: Callable[[int], T], positions: Sequence[int]) -> Iterator[T]:
+        self.stretches += 1
+        worked: list[float] = []
+        waited: list[float] = []
+        if self.stretches & (self.stretches - 1) == 0:
+            # Far images are not waited for one by one.
+            while len(worked) < min(TIMED, len(positions)) and sum(waited[2:]) < TIMED * FAR:
+                wall, own = time.perf_counter(), time.thread_time()
+                done = work(positions[len(worked)])
+                worked.append(time.thread_time() - own)
+                waited.append(time.perf_counter() - wall - worked[-1])
                 yield done
-            self.shared = self.threads > 1 and statistics.median(took or [0]) > DEAR
-        start = len(took)
+            # The very first take libraries' loading, too.
+            self.shared = self.threads > 1 and (
+                _mean(worked[2:]) > DEAR or _mean(waited[2:]) > FAR
+            )
+        rest = positions[len(worked) :]
         if not self.shared:
-            yield from map(work, positions[start:])
+            yield from map(work, rest)
             return
-        for block in self.map(lambda some: list(map(work, some)), self._blocks(positions[start:])):
+        for block in self.map(lambda some: list(map(work, some)), self._blocks(rest)):
             yield from block
 
     def _blocks(self, positions: Sequence[int]) -> list[Sequence[int]]:
@@ -132,6 +140,10 @@ class Decoders(ThreadPoolExecutor):
         """
         size = max(1, min(BLOCK, len(positions) // (4 * self.threads)))
         return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def _mean(seconds: Sequence[float]) -> float:
+    return sum(seconds) / max(1, len(seconds))
 
 
 class StreamedSplit:

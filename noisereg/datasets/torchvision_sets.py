@@ -109,28 +109,28 @@ class MNIST(TorchvisionDataset):
     """70,000 handwritten digits of 28×28, grey: 60,000 and 10,000."""
 
     name, reader, place = "mnist", "MNIST", "MNIST/raw"
-    native, classes, decoded = (1, 28), 10, True
+    native, classes = (1, 28), 10
 
 
 class FashionMNIST(TorchvisionDataset):
     """70,000 pieces of clothing of 28×28, grey: 60,000 and 10,000."""
 
     name, reader, place = "fashion-mnist", "FashionMNIST", "FashionMNIST/raw"
-    native, classes, decoded = (1, 28), 10, True
+    native, classes = (1, 28), 10
 
 
 class CIFAR10(TorchvisionDataset):
     """60,000 photographs of 32×32: 50,000 and 10,000."""
 
     name, reader, place = "cifar10", "CIFAR10", "cifar-10-batches-py"
-    native, classes, decoded = (3, 32), 10, True
+    native, classes = (3, 32), 10
 
 
 class CIFAR100(TorchvisionDataset):
     """60,000 photographs of 32×32 in 100 classes: 50,000 and 10,000."""
 
     name, reader, place = "cifar100", "CIFAR100", "cifar-100-python"
-    native, classes, decoded = (3, 32), 100, True
+    native, classes = (3, 32), 100
 
 
 class Flowers102(TorchvisionDataset):

@@ -165,12 +165,11 @@ def _joined(tables: Sequence[Table]) -> Table:
     asked["labels"] = list(dict.fromkeys(x for t in tables for x in t.asked.get("labels", ())))
     every = list(once.values())
     made = build(every, first.better, **_still_asked(asked, every))
-    context = [
-        phrase
-        for phrase in first.context
-        # what only some of them were chosen by says nothing of all
-        if not phrase.startswith("where ") or all(phrase in t.context for t in tables)
-    ]
+    chosen = [next((p for p in t.context if p.startswith("where ")), "") for t in tables]
+    context = [p for p in first.context if not p.startswith("where ")]
+    if all(chosen):  # else something is there that none of them says
+        ways = dict.fromkeys(p.removeprefix("where ") for p in chosen)
+        context.append(f"where {' or '.join(ways)}")
     made.context = _of_steps(context, made.steps)
     made.remarks = list(dict.fromkeys(remark for table in tables for remark in table.remarks))
     versions = dict.fromkeys(str(t.provenance.get("noisereg", "")) for t in tables)

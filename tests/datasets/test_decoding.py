@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from noisereg.datasets.decoding import (
+    SMALL,
     UNREADABLE,
     Unfaithful,
     is_grey,
@@ -235,6 +236,27 @@ def test_a_file_that_may_not_be_read_or_is_too_large_is_not_to_be_repaired():
     )
     bomb = Image.DecompressionBombError("a billion pixels")
     assert "too many pixels (a billion pixels); make it smaller" in str(unreadable("x", bomb))
+
+
+@pytest.mark.parametrize("more", [0, 1, 70_000])
+def test_files_small_and_large_are_read_alike(tmp_path, more):
+    """Small ones are read at once, and others by Pillow; what follows a picture is no part of
+    it.
+    """
+    pixels = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    fill = SMALL - path.stat().st_size if more < 2 else 0
+    with path.open("ab") as file:
+        file.write(bytes(fill + more))
+    assert (to_pixels(open_picture(path), None, 3) == pixels.transpose(2, 0, 1)).all()
+
+
+def test_an_empty_file_is_no_picture(tmp_path):
+    path = tmp_path / "a.png"
+    path.touch()
+    with pytest.raises(UnidentifiedImageError):
+        open_picture(path)
 
 
 def test_floating_point_pixels_are_refused():

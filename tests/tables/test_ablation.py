@@ -660,5 +660,9 @@ def test_tables_are_joined_where_their_heads_are_the_same() -> None:
     assert labels(joined) == ["white · isotropy", "DDPM"]
     (joined,) = join([chosen, chosen])
     assert joined.head == chosen.head
+    others = rebuild(other, "reg=none")
+    assert others is not None
+    (joined,) = join([chosen, others])
+    assert joined.head[-1] == "where reg=isotropy or reg=none"
     other.provenance["reference"] = "another"
     assert len(join([plain, other])) == 2
