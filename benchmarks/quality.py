@@ -107,13 +107,12 @@ def main() -> None:
     others = [other for other in others if other]
     name = ", ".join([data, *others])
     result = Result(
-        "-".join(["quality", *[data] * (data != "digits"), *others])
-        .replace(":", "-")
-        .replace("=", "-"),
+        re.sub("[:=]", "-", "-".join(["quality", *[data] * (data != "digits"), *others])),
         f"Quality against evaluations, {name}",
         f"The Fréchet distance on pixels between the training images and {given.num:,} samples of "
         f"one model ({given.denoiser}, {given.process}, {given.train_steps:,} steps of "
-        f"{given.batch_size}; clip {given.clip}), by solver; seeds {', '.join(map(str, SEEDS))} of the draws.",
+        f"{given.batch_size}; clip {given.clip}), by solver; seeds "
+        f"{', '.join(map(str, SEEDS))} of the draws.",
     )
     result.tables.append(
         {
