@@ -61,6 +61,7 @@ def test_a_changed_number_is_noticed(make: ModuleType) -> None:
 
 CLAIMED = {
     "table1.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4, 5, 6)}},
+    "table1-pick.json": {"tables": 4, "rows": 3, "seeds": {(7, 8, 9)}},
     "table1-minibatch.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-minibatch-pick.json": {"tables": 4, "rows": 3, "seeds": {(5, 6, 7, 8, 9)}},
     "table1-bins.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
