@@ -15,7 +15,6 @@ ORDER = (
     "quality",
     "quality-fashion-mnist",
     "quality-fashion-mnist-target-v",
-    "quality-fashion-mnist-clip-static",
     "fidelity",
     "fidelity-full",
     "noise",
