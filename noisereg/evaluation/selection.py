@@ -23,7 +23,7 @@ from noisereg.runs.config import LISTS, MAY_DIFFER, SECTION_KIND
 from noisereg.runs.records import read_environment
 from noisereg.runs.run import Run
 from noisereg.sweeps.grid import SWEEP_FILE, Sweep
-from noisereg.tables.naming import SECTIONS, declared_strengths
+from noisereg.tables.naming import CONTROL, SECTIONS, declared_strengths
 
 UNTRAINED = "before its first checkpoint"
 
@@ -140,7 +140,7 @@ def control(scale: float | Spec) -> Spec:
     """
     if isinstance(scale, Spec):
         name = scale.name.rpartition("/")[2]
-        return Spec(name=f"rescaled-{name}", params=scale.params)
+        return Spec(name=f"{CONTROL}{name}", params=scale.params)
     return Spec(name="rescaled", params={"factor": scale})
 
 

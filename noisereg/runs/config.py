@@ -10,7 +10,7 @@ import contextlib
 import copy
 import importlib.resources
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -666,13 +666,9 @@ def _filled_scale(scale: float | Spec, fill: Callable[[Kind, Spec], Spec]) -> fl
 
 def _with_horizon(config: Config, regularizers: list[Spec]) -> OptimConfig:
     optim, steps = config.optim, config.train.steps
-    schedules = [
-        optim.schedule,
-        *(spec.params.get("schedule", "constant") for spec in regularizers),
-    ]
     if optim.horizon == "auto":
-        scheduled = any(kind != "constant" for kind in schedules)
-        optim = optim.model_copy(update={"horizon": steps if scheduled else None})
+        found = resolved_horizon(optim.schedule, regularizers, steps)
+        optim = optim.model_copy(update={"horizon": found})
     if optim.schedule != "constant" and isinstance(optim.horizon, int) and optim.horizon < steps:
         raise NoiseregError(
             f"optim.horizon {optim.horizon}: under the {optim.schedule} schedule the rate would "
@@ -680,6 +676,12 @@ def _with_horizon(config: Config, regularizers: list[Spec]) -> OptimConfig:
             f"0 from there to train.steps {steps}; expected at least {steps}, or fewer steps"
         )
     return optim
+
+
+def resolved_horizon(schedule: str, regularizers: Sequence[Spec], steps: int) -> int | None:
+    """What ``optim.horizon=auto`` is: the last step, or None where nothing is scheduled."""
+    kinds = [schedule, *(spec.params.get("schedule", "constant") for spec in regularizers)]
+    return steps if any(kind != "constant" for kind in kinds) else None
 
 
 def horizon(config: Config) -> int:

@@ -14,13 +14,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from noisereg.errors import NoiseregError, nearest
-from noisereg.plugins.spec import flatten
-from noisereg.tables.naming import matches, matching, name_rows, text_of, where
+from noisereg.tables.naming import Words, matches, matching, name_rows, text_of, where
 from noisereg.tables.significance import (
     ALPHA,
     FEWEST,
@@ -152,7 +150,9 @@ def _of_steps(context: Sequence[str], steps: Sequence[int | None]) -> list[str]:
 def _joined(tables: Sequence[Table]) -> Table:
     first = tables[0]
     once: dict[tuple[str, int | None], Measurement] = {}
-    for m in _of_one_version([m for t in tables for row in t.rows for m in row.measurements]):
+    from noisereg.tables.versions import of_one_version  # reads the plugins
+
+    for m in of_one_version([m for t in tables for row in t.rows for m in row.measurements]):
         twin = once.setdefault((m.key(), m.seed), m)
         if repr(twin.numbers) != repr(m.numbers):  # NaN is not equal to itself
             raise NoiseregError(
@@ -181,20 +181,6 @@ def _joined(tables: Sequence[Table]) -> Table:
     }
     made.name = first.name
     return made
-
-
-def _of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """With the keys that a configuration had not yet when some were measured: at their defaults,
-    which is how a run without the key is read.
-    """
-    from noisereg.runs.config import Config
-
-    defaults = flatten(Config().dump())
-    keys = {k for m in measurements for k in m.values if k in defaults}
-    return [
-        replace(m, values={**{k: defaults[k] for k in keys}, **m.values}) if m.components else m
-        for m in measurements
-    ]
 
 
 def _still_asked(asked: Mapping[str, Any], kept: Sequence[Measurement]) -> dict[str, Any]:
@@ -446,12 +432,10 @@ def _distinct(
 
 
 def difference_notes(rows: list[Row], shown: set[str]) -> list[str]:
+    words = Words([m for row in rows for m in row.measurements])
+
     def components(m: Measurement) -> dict[str, Any]:
-        return {
-            s: " + ".join(spec.label() for spec in specs) or "none"
-            for s, specs in m.components.items()
-            if s not in shown
-        }
+        return {s: words.of(m, s) for s in m.components if s not in shown}
 
     def values(m: Measurement) -> dict[str, Any]:
         return {k: v for k, v in m.values.items() if k not in shown}

@@ -14,6 +14,11 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.spec import KEY, Spec, flatten
 from noisereg.tables.table import SECTIONS, Measurement, Row
 
+CONTROL = "rescaled-"
+"""What the name of a run without a regularizer, sampled as one would have it, begins with in the
+regularizer's place.
+"""
+
 
 def text_of(value: Any) -> str:
     """A value as tables show it and as a user would type it: ``0.1``, ``true``, ``none``,
@@ -97,7 +102,7 @@ class Words:
         self.differing_sections = [
             s
             for s, v in self.sections.items()
-            if len({json.dumps([x.model_dump() for x in u]) for u in v}) > 1
+            if len({json.dumps([x.model_dump() for x in u], sort_keys=True) for u in v}) > 1
         ]
         self.shown = {s: varying_params(specs) for s, specs in self.sections.items()}
         """By section, by component name: the parameters that its label shows."""

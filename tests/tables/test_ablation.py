@@ -20,6 +20,7 @@ from noisereg.tables.latex import latex
 from noisereg.tables.naming import spec_label, where
 from noisereg.tables.significance import holm, noncentrality
 from noisereg.tables.table import Measurement, Table, TablesFile
+from noisereg.tables.versions import of_one_version
 
 HIGHER = {"precision": "higher", "recall": "higher", "fid": "lower"}
 
@@ -630,6 +631,49 @@ def test_a_pick_says_where_its_seeds_do_not_tell_it_from_the_next_best() -> None
     close = lambdas(np.random.default_rng(1), 4, (0, 0, 0, 0))
     (said,) = (note for note in close.notes if "picked" in note)
     assert "2 seeds do not tell it from white · isotropy(weight=" in said
+
+
+def test_runs_of_an_older_version_are_the_rows_that_they_would_be_today() -> None:
+    """A key that the configuration, a component or the control had not yet is at its default; a
+    parameter of an unknown component, and one that has no default, stay as they were.
+    """
+    horizonless = {"optim.schedule": "constant"}
+    cosine = {"optim.schedule": "cosine"}
+    of_today = "isotropy:weight=0.3,mean=batch"
+    measured = [
+        run(seed=0, reg="isotropy:weight=0.3", values=horizonless, fid=1.0),
+        run(seed=1, reg=of_today, values={**horizonless, "optim.horizon": None}, fid=2.0),
+        run(seed=0, reg="rescaled-isotropy:weight=0.3", values=cosine, fid=1.0),
+        run(seed=1, reg="rescaled-" + of_today, values={**cosine, "optim.horizon": 300}, fid=2.0),
+        run(seed=0, reg="somebodys:a=1", values={**horizonless, "train.times": "sample"}, fid=3.0),
+        run(seed=1, reg="somebodys:a=1,b=2", values={**horizonless, "train.times": "batch"}),
+        run(seed=0, noise="blue-tv", process="ddpm:schedule=linear", fid=1.0),
+        run(seed=1, noise="blue-tv", process="ddpm:schedule=linear,variance=beta", fid=1.0),
+    ]
+    found = of_one_version(measured)
+    assert [m.key() for m in found[:2]] == [found[0].key()] * 2
+    assert [m.key() for m in found[2:4]] == [found[2].key()] * 2
+    assert found[0].values == {**measured[1].values, "train.times": "sample"}
+    assert found[2].values["optim.horizon"] == 300
+    assert [m.components["reg"] for m in found[4:6]] == [
+        m.components["reg"] for m in measured[4:6]
+    ]
+    assert found[6].key() != found[7].key()  # the default is another
+    params = found[6].components["process"][0].params
+    assert params == {"schedule": "linear", "variance": "beta-tilde"}
+
+
+def test_what_rows_do_not_show_is_said_by_the_parameters_that_differ() -> None:
+    """In whatever order they were recorded."""
+    same = ["ddpm:schedule=linear,variance=beta", "ddpm:variance=beta,schedule=linear"]
+    measured = [run(seed=i, process=text, fid=1.0) for i, text in enumerate(same)]
+    table = build(measured, HIGHER)
+    assert labels(table) == ["white"]
+    assert not any("differ" in note for note in table.notes)
+    other = run(seed=0, process="ddpm:variance=beta-tilde,schedule=linear", fid=1.0)
+    table = build([*measured, other], HIGHER, columns=["noise"])
+    (said,) = (note for note in table.notes if "differ" in note)
+    assert said.endswith("show: process (ddpm(variance=beta), ddpm(variance=beta-tilde))")
 
 
 def test_tables_are_joined_where_their_heads_are_the_same() -> None:

@@ -1,0 +1,57 @@
+"""Measurements of runs that different versions of the program have recorded, brought to the same
+keys. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from noisereg.errors import NoiseregError
+from noisereg.plugins.registry import registry
+from noisereg.plugins.spec import Spec, flatten
+from noisereg.runs.config import SECTION_KIND, Config, resolved_horizon
+from noisereg.tables.naming import CONTROL
+from noisereg.tables.table import Measurement
+
+
+def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """With the keys that the configuration or a component had not yet when some were measured, at
+    their defaults, which is how a run without the key is read. The parameters of a component that
+    is not there stay as they are.
+    """
+    runs = [m for m in measurements if m.components]
+    defaults = flatten(Config().dump())
+    keys = {key for m in runs for key in m.values if key in defaults}
+    names: dict[tuple[str, str], set[str]] = {}
+    for m in runs:
+        for section, specs in m.components.items():
+            for spec in specs:
+                names.setdefault((section, spec.name), set()).update(spec.params)
+
+    def completed(m: Measurement) -> Measurement:
+        components = {
+            section: [_completed(section, spec, names[section, spec.name]) for spec in specs]
+            for section, specs in m.components.items()
+        }
+        values = {**{key: defaults[key] for key in keys}, **m.values}
+        if "optim.horizon" in keys - m.values.keys():  # a run's record has no auto
+            values["optim.horizon"] = resolved_horizon(
+                values["optim.schedule"], components.get("reg", ()), values["train.steps"]
+            )
+        return replace(m, components=components, values=values)
+
+    return [completed(m) if m.components else m for m in measurements]
+
+
+def _completed(section: str, spec: Spec, names: set[str]) -> Spec:
+    """With those of its parameters that are ``names``."""
+    if names <= spec.params.keys():
+        return spec
+    try:
+        entry = registry().find(SECTION_KIND[section], spec.name.removeprefix(CONTROL))
+    except NoiseregError:
+        return spec
+    defaults = entry.component.params.model_construct().model_dump(mode="json")
+    given = {name: defaults[name] for name in names - spec.params.keys() if name in defaults}
+    return Spec(name=spec.name, params={**spec.params, **given})
