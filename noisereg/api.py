@@ -610,7 +610,7 @@ class TrainStep:
 
 
 EpsScale = Callable[["Tensor", "Tensor"], "Tensor"]
-"""(ε̂_t (B, *shape), t (B,)) → s (B,) float64: what ε̂_t is multiplied by in sampling."""
+"""(ε̂_t (B, *shape) float64, t (B,)) → what sampling takes in its place, (B, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -627,6 +627,14 @@ class TrainedPower:
     """E‖ε_t‖²/n."""
     together: bool = False
     """Whether training draws one t for a whole minibatch."""
+    noise: Noise | None = None
+    shape: tuple[int, ...] = ()
+    """Of a sample."""
+    device: torch.device | None = None
+    means: Callable[[Callable[[Tensor, int], Tensor], Tensor], Tensor] | None = None
+    """(of, known) → (K, D): the means over the data of ``of``(ε̂_t (B, *shape) float64, k), (B, D)
+    numbers of ε̂ at the k-th time, such as its power by direction; those of ε_t are ``known`` (K,
+    D). None where there is no network to ask."""
 
 
 class Regularizer(_Built):
@@ -650,8 +658,8 @@ class Regularizer(_Built):
         return None
 
     def eps_scale(self, weight: float, trained: TrainedPower) -> EpsScale:
-        """s such that s·ε̂ is about what a network trained with this term too would predict, ε̂
-        being that of one trained without: the row "no term, ε̂ rescaled" of a table, which costs no
+        """What makes of ε̂ about what a network trained with this term too would predict, ε̂ being
+        that of one trained without: the row "no term, ε̂ rescaled" of a table, which costs no
         training.
 
         Raises:

@@ -57,9 +57,10 @@ def measure(plain: Run, other: Run) -> dict[str, list[float]]:
         with torch.inference_mode():
             base = ours.diffusion.predict(ours.denoiser, x_t, t).eps_hat.double()
             with_term = theirs.diffusion.predict(theirs.denoiser, x_t, t).eps_hat.double()
-            found["predicted"].append(float(scale(base, t).mean()))
+            predicted = scale(base, t)
         found["t"].append(k / TIMES)
-        found["slope"].append(float((with_term * base).sum() / base.square().sum()))
+        for name, made in (("slope", with_term), ("predicted", predicted)):
+            found[name].append(float((made * base).sum() / base.square().sum()))
     return found
 
 

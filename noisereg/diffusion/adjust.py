@@ -60,21 +60,31 @@ def constant(process: Process, factor: float) -> EpsScale:
 
     def scale(eps_hat: Tensor, t: Tensor) -> Tensor:
         g = process.noise_gain(t).double()
-        return 1 / (1 + force * torch.where(g <= MAX_GAIN, g, torch.zeros_like(g)).square())
+        moved = force * torch.where(g <= MAX_GAIN, g, torch.zeros_like(g)).square()
+        return per_sample(1 / (1 + moved), eps_hat) * eps_hat
 
     return scale
 
 
 def scaled(here: Prediction, t: Tensor, process: Process, scale: EpsScale) -> Prediction:
-    """ε̂ multiplied by s = ``scale``(ε̂, t), and x̂0 + (b/a)(1 − s)·ε̂ beside it."""
-    eps = here.eps_hat
-    s = scale(eps, t).double()
+    """``scale``(ε̂, t) in place of ε̂, and x̂0 + (b/a)(ε̂ − scaled ε̂) beside it.
+
+    Raises:
+        NoiseregError: for a scaled ε̂ of another shape.
+    """
+    eps = here.eps_hat.double()
+    made = scale(eps, t).double()
+    if made.shape != eps.shape:
+        raise NoiseregError(
+            f"`eps_scale` gave {tuple(made.shape)}; expected the scaled ε̂, {tuple(eps.shape)}"
+        )
     a, b = process.signal_scale(t).double(), process.noise_scale(t).double()
-    moved = torch.where(a > 0, (b / a) * (1 - s), torch.zeros_like(s))  # s = 1 where a = 0
+    ratio = torch.where(a > 0, b / a, torch.zeros_like(a))  # nothing is scaled where a = 0
+    moved = per_sample(ratio, eps) * (eps - made)
     return dataclasses.replace(
         here,
-        x0_hat=here.x0_hat + per_sample(moved, eps) * eps,
-        eps_hat=per_sample(s, eps) * eps,
+        x0_hat=(here.x0_hat.double() + moved).to(here.x0_hat.dtype),
+        eps_hat=made.to(here.eps_hat.dtype),
     )
 
 

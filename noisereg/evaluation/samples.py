@@ -79,6 +79,7 @@ class Sampling:
             parts.process,
             parts.noise,
             parts.task,
+            parts.shape,
             parts.pairing is not None,
             parts.images,
         )
@@ -194,6 +195,7 @@ def _untrained(run: Run, settings: SampleConfig, runtime: Runtime) -> SampleConf
         parts.process,
         parts.noise,
         parts.task,
+        parts.shape,
         parts.pairing is not None,
         parts.images,
     )

@@ -95,7 +95,8 @@ class _Circulant(Factor):
         """What represents L, in the dtype and on the device of ``like``."""
         key = (like.device, like.dtype)
         if key not in self._roots:
-            self._roots[key] = self._make_root(like.dtype).to(like.device)
+            with torch.inference_mode(False):  # a gradient may be asked through it later
+                self._roots[key] = self._make_root(like.dtype).to(like.device)
         return self._roots[key]
 
     @property

@@ -24,7 +24,7 @@ from noisereg.diffusion import compatible
 from noisereg.diffusion.law import MAX_GAIN
 from noisereg.diffusion.loss import mean_over_ranks
 from noisereg.regularizers import IsotropyParams
-from noisereg.regularizers.temperature import temperature
+from noisereg.regularizers.temperature import plain, temperature, whitened
 
 
 @contextmanager
@@ -152,14 +152,12 @@ class Isotropy(Regularizer):
         """The temperature of docs/theory.md, §6, at its fixed point.
 
         Raises:
-            NoiseregError: for ``space=whitened``, which scales each direction otherwise.
+            NoiseregError: where it is not known (``mean=timestep-bin-plain``, or ``sample-plain``
+            whitened), and for the directions of more than 1,024 numbers.
         """
-        if self.params.space == "whitened":
-            raise NoiseregError(
-                "isotropy:space=whitened scales each direction of ε̂ by another factor (theory, "
-                "§6); expected space=plain"
-            )
-        return temperature(weight, trained, self.params.mean, self.params.bins, self.params.level)
+        own = self.params
+        seen = whitened(trained) if own.space == "whitened" else plain(trained, own.level)
+        return temperature(weight, trained, own.mean, own.bins, seen)
 
     def logs(self) -> dict[str, Tensor]:
         return self._logs

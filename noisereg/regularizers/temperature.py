@@ -7,43 +7,131 @@ read from ŷ with gain g, is ε̂ = s·ε* with ε* the minimum without the term
 
 where P̂ is the power *after* scaling, E[s²‖ε*‖²/n]: κ is the root of an increasing function. What
 the mean of the term is over decides what κ depends on: nothing, the bin of t, t, or the sample.
+
+With P̂ = E[ε̂ᵀA_tε̂]/n′, the whitened form, each eigenvector of A_t with eigenvalue α has an s of its
+own, 1/(1 + κ·(n/n′)α·g²/w).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from noisereg.api import EpsScale, NoiseregError, TrainedPower
-from noisereg.diffusion.adjust import pull
+from noisereg.api import EpsScale, NoiseregError, TrainedPower, per_sample
+from noisereg.diffusion.adjust import LEAST_FACTOR, pull
 from noisereg.diffusion.law import MAX_GAIN
+from noisereg.regularizers.directions import Directions
 
 HALVINGS = 100
 """Of the interval that holds κ: to the last bit."""
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """The power that the term sees, by direction, and what scales a direction. D of them, one for
+    the plain form; tensors are float64.
+    """
+
+    power: Tensor
+    """(K, D): their sum over directions is P̂ before scaling."""
+    wanted: Tensor
+    """(K,)"""
+    stiffness: Tensor
+    """(K, D), ≥ 0: what a direction's κ·g²/w is multiplied by."""
+    stiffest: Callable[[Tensor], Tensor]
+    """t (B,) → the largest of them at any time, (B,)."""
+    scale: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(ε̂ (B, *shape), t, κ(t) (B,)) → ε̂ scaled."""
+
+
+def plain(trained: TrainedPower, level: str) -> Spectrum:
+    """Of ‖ε̂‖²/n."""
+
+    def scale(eps_hat: Tensor, t: Tensor, kappa: Tensor) -> Tensor:
+        return per_sample(1 / (1 + kappa * pull(trained.process, t)), eps_hat) * eps_hat
+
+    wanted = torch.ones_like(trained.level) if level == "one" else trained.level
+    ones = torch.ones_like(wanted)[:, None]
+    return Spectrum(trained.power[:, None], wanted, ones, torch.ones_like, scale)
+
+
+def whitened(trained: TrainedPower) -> Spectrum:
+    """Of ‖Π L_t⁻¹ε̂‖²/n′.
+
+    Raises:
+        NoiseregError: where ``trained`` says nothing of the noise, and for too many directions.
+    """
+    if trained.noise is None or trained.means is None:
+        raise NoiseregError(
+            "isotropy:space=whitened scales each direction of ε̂ by a factor of its own; expected "
+            "a TrainedPower with noise, shape and means, or space=plain"
+        )
+    directions = Directions(trained.noise, trained.shape, trained.device or torch.device("cpu"))
+    n = math.prod(trained.shape)
+    found = [directions.at(float(t)) for t in trained.t]
+    values = torch.stack([at.values.cpu() for at in found])
+    count = torch.tensor([at.count for at in found], dtype=torch.float64)[:, None]
+
+    def energies(eps: Tensor, k: int) -> Tensor:
+        along = directions.parts(eps) @ found[k].vectors
+        return found[k].values * along.square().sum(1) / found[k].count
+
+    # L_t z has as much of each direction that is kept
+    known = directions.channels * (values > 0) / count
+
+    def stiffest(t: Tensor) -> Tensor:
+        times, places = t.unique(return_inverse=True)
+        each = [directions.at(float(at)) for at in times]
+        return torch.stack([n / at.count * at.values.max() for at in each])[places]
+
+    def scale(eps_hat: Tensor, t: Tensor, kappa: Tensor) -> Tensor:
+        force, whole = kappa * pull(trained.process, t), directions.parts(eps_hat)
+        out = torch.empty_like(whole)
+        for time in t.unique():
+            at, rows = directions.at(float(time)), t == time
+            vectors, stiffness = at.vectors.to(whole), (n / at.count * at.values).to(whole)
+            s = 1 / (1 + force[rows, None].to(whole) * stiffness).clamp(min=LEAST_FACTOR)
+            out[rows] = (s[:, None] * (whole[rows] @ vectors)) @ vectors.mT
+        return out.reshape(eps_hat.shape)
+
+    return Spectrum(
+        power=trained.means(energies, known),
+        wanted=torch.ones_like(trained.level),
+        stiffness=n / count * values,
+        stiffest=stiffest,
+        scale=scale,
+    )
+
+
 def temperature(
-    weight: float, trained: TrainedPower, mean: str, bins: int, level: str
+    weight: float, trained: TrainedPower, mean: str, bins: int, seen: Spectrum
 ) -> EpsScale:
-    """s(ε̂, t), for the ``mean``, ``bins`` and ``level`` of isotropy's parameters.
+    """What becomes of ε̂ at t, for the ``mean`` and ``bins`` of isotropy's parameters.
 
     Raises:
         NoiseregError: for a mean of which it is not known.
     """
     process, t = trained.process, trained.t
-    wanted = torch.ones_like(trained.level) if level == "one" else trained.level
     force = pull(process, t)
     kept = process.noise_gain(t) <= MAX_GAIN
     if not bool(kept.any()) or weight == 0:
-        return lambda eps_hat, t: torch.ones_like(t, dtype=torch.float64)
+        return lambda eps_hat, t: eps_hat
     # Of a minibatch of many times the share that is kept divides the term; of one time it is kept
     # whole, or left out.
     strength = 2 * weight / (1.0 if trained.together else float(kept.double().mean()))
 
     if mean == "sample-plain":
-        levels = _over(t, wanted)
+        if seen.power.shape[1] > 1:
+            raise NoiseregError(
+                "isotropy:mean=sample-plain,space=whitened has no `eps_scale`: each sample's "
+                "directions would be scaled by its own power; expected another mean, or "
+                "space=plain"
+            )
+        levels = _over(t, seen.wanted)
 
         def of_sample(eps_hat: Tensor, at: Tensor) -> Tensor:
             g = pull(process, at)
@@ -52,7 +140,7 @@ def temperature(
             kappa = _root(
                 lambda k: k - strength * (power / (1 + k * g).square() - levels(at)), lowest
             )
-            return 1 / (1 + kappa * g)
+            return seen.scale(eps_hat, at, kappa)
 
         return of_sample
     if mean == "timestep-bin-plain":
@@ -69,26 +157,25 @@ def temperature(
         groups = torch.zeros(len(t), dtype=torch.long)
 
     kappas = torch.zeros(int(groups.max()) + 1, dtype=torch.float64)
+    stiff = force[:, None] * seen.stiffness
     for group in groups[kept].unique():
         own = kept & (groups == group)
-        power, held, g = trained.power[own], wanted[own], force[own]
+        power, held, g = seen.power[own], seen.wanted[own], stiff[own]
 
         def excess(k: Tensor, power: Tensor = power, held: Tensor = held, g: Tensor = g) -> Tensor:
-            return k - strength * (power / (1 + k * g).square() - held).mean()
+            return k - strength * ((power / (1 + k * g).square()).sum(1) - held).mean()
 
         # κ is no less than without any power
         kappas[group] = _root(excess, torch.maximum(-1 / g.max(), -strength * held.mean()))
     if each_time:
-        over_time = _over(t[kept], kappas[kept])
+        # κ times the stiffest direction's stiffness: > −1/g between two times as at them
+        between = _over(t[kept], (kappas * seen.stiffness.amax(1))[kept])
+        over_time = lambda at: between(at) / seen.stiffest(at)  # noqa: E731
     elif mean == "timestep-bin":
         over_time = lambda at: kappas.to(at.device)[bin_of(at, bins).clamp(max=len(kappas) - 1)]  # noqa: E731
     else:
         over_time = lambda at: kappas.to(at.device).expand(len(at))  # noqa: E731
-
-    def of_time(eps_hat: Tensor, at: Tensor) -> Tensor:
-        return 1 / (1 + over_time(at) * pull(process, at))
-
-    return of_time
+    return lambda eps_hat, at: seen.scale(eps_hat, at, over_time(at))
 
 
 def bin_of(t: Tensor, bins: int) -> Tensor:

@@ -4,10 +4,11 @@ regularizer says how."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisereg import draws
 from noisereg.api import (
@@ -62,23 +63,34 @@ def build(scale: float | Spec, parts: Parts, registry: Registry) -> EpsScale | N
     return term.eps_scale(float(scale.params["weight"]), measure(parts, registry))
 
 
-def check(spec: Spec, registry: Registry, process: Process, noise: Noise) -> None:
+def check(
+    spec: Spec, registry: Registry, process: Process, noise: Noise, shape: tuple[int, ...]
+) -> None:
     """What :func:`build` would refuse of a regularizer, before anything is measured.
 
     Raises:
         NoiseregError: where the regularizer does not say how it scales ε̂.
     """
-    context = Context(process=process, noise=noise)
+    context = Context(shape=shape, process=process, noise=noise)
     term: Regularizer = registry.build("regularizer", spec.name, spec.params, context)
     one = torch.ones(1, dtype=torch.float64)
-    term.eps_scale(float(spec.params["weight"]), TrainedPower(process, one / 2, one, one))
+    own = [*noise.parameters(), *noise.buffers()] if isinstance(noise, nn.Module) else []
+    trained = TrainedPower(
+        process,
+        one / 2,
+        one,
+        one,
+        noise=noise,
+        shape=shape,
+        device=own[0].device if own else None,
+        means=lambda of, known: known,
+    )
+    term.eps_scale(float(spec.params["weight"]), trained)
 
 
 def measure(parts: Parts, registry: Registry) -> TrainedPower:
-    """E‖ε̂_t‖²/n of the run's network, unguided, over its training split.
-
-    ‖ε_t‖²/n, whose mean is known, is the control variate: near t = 1, where ε̂ is almost ε, it
-    takes away almost all of the draws' spread.
+    """E‖ε̂_t‖²/n of the run's network, unguided, over its training split; what else is asked of
+    ε̂_t is measured alike.
     """
     process, shape = parts.process, parts.shape
     device = next(parts.denoiser.parameters()).device
@@ -90,16 +102,26 @@ def measure(parts: Parts, registry: Registry) -> TrainedPower:
     indices = spaced(len(split), min(max(NUMBERS // math.prod(shape), 64), 2048))
     u = (torch.arange(TIMES, dtype=torch.float64) + 0.5) / TIMES
     times = process.time(u)
-    predicted, true = (torch.zeros(TIMES, len(indices)).double() for _ in range(2))
-    level = torch.zeros(TIMES).double()
     net = parts.objective.eval()
-    with torch.inference_mode():
-        for places in torch.arange(len(indices)).split(BATCH):
-            batch = split.batch(indices[places])
-            x0, cond = batch.x.to(device), parts.task.cond(batch)
-            cond = None if cond is None else cond.to(device)
-            noise = parts.noise.given(cond)
-            for k, time in enumerate(times):
+    batches = []
+    level = torch.zeros(TIMES).double()
+    for places in torch.arange(len(indices)).split(BATCH):
+        batch = split.batch(indices[places])
+        cond = parts.task.cond(batch)
+        cond = None if cond is None else cond.to(device)
+        batches.append((places, batch.x.to(device), cond, parts.noise.given(cond)))
+        for k, time in enumerate(times):
+            square = batches[-1][-1].mean_square(time.to(device).expand(len(places)))
+            level[k] += square.double().sum().cpu() / len(indices)
+
+    def means(of: Callable[[Tensor, int], Tensor], known: Tensor) -> Tensor:
+        """(K, D), with the draws of ε_t, whose means are ``known``, as the control variate: near
+        t = 1, where ε̂ is almost ε, it takes away almost all of their spread.
+        """
+        found = []
+        for k, time in enumerate(times):
+            predicted, true = [], []
+            for places, x0, cond, noise in batches:
                 t = time.to(device).expand(len(x0))
                 source = torch.Generator().manual_seed(
                     draws.torch_seed(parts.config.seed, Stream.POWER, int(places[0]), k)
@@ -107,21 +129,30 @@ def measure(parts: Parts, registry: Registry) -> TrainedPower:
                 eps = noise.color(noise.draw_latents(len(x0), shape, source, device), t)
                 x_t = add_noise(process, x0, eps, t)
                 eps_hat = net.diffusion.predict(net.denoiser, x_t, t, cond).eps_hat
-                predicted[k, places], true[k, places] = _power(eps_hat), _power(eps)
-                level[k] += noise.mean_square(t).double().sum().cpu() / len(indices)
-    together = parts.config.train.times == "batch"
-    return TrainedPower(process, times, _controlled(predicted, true, level), level, together)
+                predicted.append(of(eps_hat.double(), k).cpu())
+                true.append(of(eps.double(), k).cpu())
+            found.append(_controlled(torch.cat(predicted), torch.cat(true), known[k]))
+        return torch.stack(found)
 
-
-def _power(eps: Tensor) -> Tensor:
-    """‖ε‖²/n, (B,) float64 on the CPU."""
-    return eps.double().flatten(1).square().mean(1).cpu()
+    with torch.inference_mode():
+        power = means(lambda eps, k: eps.flatten(1).square().mean(1, keepdim=True), level[:, None])
+    return TrainedPower(
+        process,
+        times,
+        power[:, 0],
+        level,
+        together=parts.config.train.times == "batch",
+        noise=parts.noise if all(noise is parts.noise for *_, noise in batches) else None,
+        shape=shape,
+        device=device,
+        means=torch.inference_mode()(means),
+    )
 
 
 def _controlled(values: Tensor, control: Tensor, known: Tensor) -> Tensor:
-    """The means (K,) of ``values`` (K, N), less what the draws' ``control`` is off its ``known``
+    """The means (D,) of ``values`` (N, D), less what the draws' ``control`` is off its ``known``
     mean, by regression.
     """
-    spread = control - control.mean(1, keepdim=True)
-    slope = (spread * values).sum(1) / spread.square().sum(1).clamp(min=1e-300)
-    return values.mean(1) - slope * (control.mean(1) - known)
+    spread = control - control.mean(0)
+    slope = (spread * values).sum(0) / spread.square().sum(0).clamp(min=1e-300)
+    return values.mean(0) - slope * (control.mean(0) - known)

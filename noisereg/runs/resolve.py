@@ -54,6 +54,7 @@ def resolve(
         diffusion.process,
         diffusion.noise,
         task,
+        diffusion.shape,
         diffusion.pairing is not None,
         images,
     )

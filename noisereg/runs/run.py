@@ -315,6 +315,7 @@ class Run:
             parts.process,
             parts.noise,
             parts.task,
+            parts.shape,
             parts.pairing is not None,
             parts.images,
         )

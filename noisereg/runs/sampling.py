@@ -59,6 +59,7 @@ def resolve(
     process: Process,
     noise: Noise,
     task: Task,
+    shape: tuple[int, ...],
     paired: bool = False,
     images: bool = True,
 ) -> SampleConfig:
@@ -109,7 +110,7 @@ def resolve(
     if isinstance(resolved.eps_scale, Spec):
         spec = filled_scale(resolved.eps_scale, registry)
         resolved = resolved.model_copy(update={"eps_scale": spec})
-        rescaling.check(spec, registry, process, noise)
+        rescaling.check(spec, registry, process, noise, shape)
     elif resolved.eps_scale != 1:
         constant(process, resolved.eps_scale)
     return resolved

@@ -27,9 +27,17 @@ PROCESSES = {
 }
 
 
+KEPT = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+"""The directions that the whitened form is over."""
+
+
 class Coloured(Noise):
     def color(self, latents, t):
         return COLOUR.sqrt() * latents["z"]
+
+    def whitened_power(self, eps, t):
+        z = eps / COLOUR.sqrt()
+        return (KEPT * z.square()).sum(1), torch.full_like(z[:, 0], float(KEPT.sum()))
 
     def mean_square(self, t):
         return torch.full_like(t, float(COLOUR.mean()))
@@ -38,7 +46,7 @@ class Coloured(Noise):
 class Population:
     """Every number of the loss in closed form, of denoisers ŷ = W_t x_t, W diagonal (T, 3)."""
 
-    def __init__(self, target):
+    def __init__(self, target, space="plain"):
         self.process = PROCESSES[target](Context(shape=(3,)))
         self.t = torch.arange(1, T + 1, dtype=torch.float64) / T
         a, b = self.process.signal_scale(self.t), self.process.noise_scale(self.t)
@@ -53,17 +61,34 @@ class Population:
         self.best = self.shared / self.spread
         self.keep = (self.process.noise_gain(self.t) <= MAX_GAIN).double()
         self.level = torch.full((T,), float(COLOUR.mean())).double()
+        self.whitened = space == "whitened"
+
+    def trained(self, together=False):
+        """What a network that fits the data is measured to be."""
+        second = self.eps(self.best) ** 2 * self.spread
+
+        def means(of, known):  # of a form in Gaussian numbers, which are independent here
+            unit = torch.eye(3, dtype=torch.float64)
+            return torch.stack([(second[k][:, None] * of(unit, k)).sum(0) for k in range(T)])
+
+        power = second.mean(1)
+        return TrainedPower(
+            self.process, self.t, power, self.level, together, Coloured(), (3,), None, means
+        )
 
     def eps(self, w):
         """ε̂ of x_t = 1, (T, 3): what ε̂ is multiplied by."""
         return self.process.split(w, torch.ones_like(w), self.t)[1]
 
-    def power(self, w):
-        return (self.eps(w) ** 2 * self.spread).mean(1)
+    def excess(self, w):
+        squares = self.eps(w) ** 2 * self.spread
+        if self.whitened:
+            return (KEPT * squares / COLOUR).sum(1) / KEPT.sum() - 1
+        return squares.mean(1) - self.level
 
     def loss(self, w, mean, together):
         mse = (self.own - 2 * w * self.shared + w**2 * self.spread).mean(1)
-        excess = self.power(w) - self.level
+        excess = self.excess(w)
         share = self.keep.mean()
         if together:
             term = (self.keep * excess**2).mean()
@@ -88,7 +113,7 @@ class Population:
         """W of which ε̂ is ``scale`` times the best one's."""
         at_zero = self.eps(torch.zeros(T, 3).double())
         gain = self.eps(torch.ones(T, 3).double()) - at_zero
-        wanted = scale[:, None] * self.eps(self.best)
+        wanted = scale * self.eps(self.best)
         fit = (wanted - at_zero) / torch.where(gain == 0, 1.0, gain)
         return torch.where(gain == 0, self.best, fit)
 
@@ -97,6 +122,7 @@ def isotropy(**params):
     return Isotropy(IsotropyParams(weight=WEIGHT, **params), Context(noise=Coloured()))
 
 
+@pytest.mark.parametrize("space", ["plain", "whitened"])
 @pytest.mark.parametrize("target", PROCESSES)
 @pytest.mark.parametrize(
     ("mean", "together"),
@@ -108,13 +134,10 @@ def isotropy(**params):
         ("timestep-bin", True),
     ],
 )
-def test_the_scaled_optimum_is_the_minimum_of_the_whole_loss(target, mean, together):
-    here = Population(target)
-    trained = TrainedPower(
-        here.process, here.t, here.power(here.best), here.level, together=together
-    )
-    scale = isotropy(mean=mean, bins=5).eps_scale(WEIGHT, trained)
-    s = scale(torch.ones(T, 3), here.t)
+def test_the_scaled_optimum_is_the_minimum_of_the_whole_loss(target, mean, together, space):
+    here = Population(target, space)
+    scale = isotropy(mean=mean, bins=5, space=space).eps_scale(WEIGHT, here.trained(together))
+    s = scale(torch.ones(T, 3).double(), here.t)
     assert s.max() > 1.01
     assert here.gradient(here.fitted(s), mean, together) < 1e-12
     assert here.gradient(here.best, mean, together) > 1e-5  # the term does move it
@@ -122,24 +145,24 @@ def test_the_scaled_optimum_is_the_minimum_of_the_whole_loss(target, mean, toget
 
 def test_one_constant_for_the_mean_over_the_batch_if_the_network_predicts_eps():
     here = Population("ε")
-    trained = TrainedPower(here.process, here.t, here.power(here.best), here.level)
-    s = isotropy().eps_scale(WEIGHT, trained)(torch.ones(T, 3), here.t)
+    trained = here.trained()
+    s = isotropy().eps_scale(WEIGHT, trained)(torch.ones(T, 3).double(), here.t)
     assert float(s.max() - s.min()) < 1e-12
-    power = (s**2 * trained.power).mean()
-    assert float(s[0]) == pytest.approx(float(1 / (1 + 2 * WEIGHT * (power - COLOUR.mean()))))
-    together = isotropy().eps_scale(
-        WEIGHT, TrainedPower(here.process, here.t, trained.power, here.level, together=True)
-    )(torch.ones(T, 3), here.t)
+    power = (s[:, 0] ** 2 * trained.power).mean()
+    assert float(s[0, 0]) == pytest.approx(float(1 / (1 + 2 * WEIGHT * (power - COLOUR.mean()))))
+    together = isotropy().eps_scale(WEIGHT, here.trained(together=True))(
+        torch.ones(T, 3).double(), here.t
+    )
     # the farther ε̂'s own power is from the level, the more it is scaled
-    assert torch.all(torch.diff(together) < 0)
+    assert torch.all(torch.diff(together[:, 0]) < 0)
 
 
 def test_each_sample_has_its_own_scale_where_the_square_is_inside_the_mean():
     here = Population("ε")
-    trained = TrainedPower(here.process, here.t, here.power(here.best), here.level)
+    trained = here.trained()
     scale = isotropy(mean="sample-plain").eps_scale(WEIGHT, trained)
     eps_hat = torch.randn(T, 3, generator=torch.Generator().manual_seed(0)).double()
-    s = scale(eps_hat, here.t).requires_grad_()
+    s = (scale(eps_hat, here.t) / eps_hat)[:, 0].requires_grad_()
     assert s.min() < 1 < s.max()
     own = eps_hat.square().mean(1)
     loss = ((s - 1) ** 2 * own + WEIGHT * (s**2 * own - here.level) ** 2).sum()
@@ -149,23 +172,41 @@ def test_each_sample_has_its_own_scale_where_the_square_is_inside_the_mean():
 
 def test_a_weight_of_zero_scales_nothing():
     here = Population("x0")
-    trained = TrainedPower(here.process, here.t, here.power(here.best), here.level)
-    assert torch.all(isotropy().eps_scale(0.0, trained)(torch.ones(T, 3), here.t) == 1)
+    trained = here.trained()
+    assert torch.all(isotropy().eps_scale(0.0, trained)(torch.ones(T, 3).double(), here.t) == 1)
 
 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("isotropy:space=whitened", "scales each direction of ε̂ by another factor"),
+        ("isotropy:mean=sample-plain,space=whitened", "each sample's directions"),
         ("isotropy:mean=timestep-bin-plain", "the variance of its means acts too"),
     ],
 )
 def test_what_does_more_than_scale_is_refused(spec, said):
     here = Population("ε")
-    trained = TrainedPower(here.process, here.t, here.power(here.best), here.level)
+    trained = here.trained()
     term = build("regularizer", spec, shape=(3,), noise=Coloured())
     with pytest.raises(NoiseregError, match=said):
         term.eps_scale(0.1, trained)
+
+
+def test_the_whitened_form_scales_the_directions_that_it_keeps_and_the_weakest_most():
+    here = Population("ε", "whitened")
+    found = isotropy(space="whitened").eps_scale(WEIGHT, here.trained())
+    eps = torch.ones(T, 3).double()
+    s = found(eps, here.t)
+    assert torch.all(s[:, 2] == 1)
+    assert torch.all(s[:, 1] > s[:, 0])
+    assert torch.all(s[:, 0] > 1)
+    # at times that were not measured, and of samples at different ones
+    between = here.t - 0.5 / T
+    assert torch.allclose(found(eps, between)[1:], (s[1:] + s[:-1]) / 2, atol=1e-2)
+    order = torch.randperm(T, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found(eps, here.t[order]), s[order])
+    bare = TrainedPower(here.process, here.t, here.level, here.level)
+    with pytest.raises(NoiseregError, match="expected a TrainedPower with noise"):
+        isotropy(space="whitened").eps_scale(WEIGHT, bare)
 
 
 @pytest.mark.parametrize("target", PROCESSES)
@@ -182,6 +223,13 @@ def test_a_scaled_prediction_is_still_one_of_x_t(target):
     assert torch.allclose(factor, wanted[:, None].expand(-1, 3))
     if target == "ε":
         assert torch.allclose(factor, torch.full_like(factor, 1.02))
+
+
+def test_a_scale_that_gives_another_shape_is_refused():
+    here = Population("ε")
+    x = torch.randn(T, 3, generator=torch.Generator().manual_seed(0)).double()
+    with pytest.raises(NoiseregError, match=r"gave \(40,\); expected the scaled ε̂, \(40, 3\)"):
+        scaled(build_prediction(here, x), here.t, here.process, lambda eps, t: t)
 
 
 def build_prediction(here, x):

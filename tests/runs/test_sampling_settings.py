@@ -12,11 +12,11 @@ from noisereg.runs.sampling import notes, override, resolve
 OWN = SampleConfig(eta=1.0, grid=Spec(name="uniform"))
 
 
-def resolved(settings, noise="white", **options):
-    made = build("noise", noise, shape=(1, 8, 8))
-    process = build("process", "ddpm", shape=(1, 8, 8), noise=made)
+def resolved(settings, noise="white", shape=(1, 8, 8), **options):
+    made = build("noise", noise, shape=shape)
+    process = build("process", "ddpm", shape=shape, noise=made)
     task = build("task", "unconditional")
-    return resolve(settings, registry(), process, made, task, **options)
+    return resolve(settings, registry(), process, made, task, shape, **options)
 
 
 def test_another_solver_takes_its_own_eta_and_grid_unless_they_are_given():
@@ -43,6 +43,10 @@ def test_a_factor_of_eps_is_a_number_and_anything_else_a_regularizer_with_all_it
     assert resolved(OWN).eps_scale == 1.0
     term = resolved(override(OWN, registry(), eps_scale="isotropy:weight=0.3")).eps_scale
     assert (term.name, term.params["weight"], term.params["mean"]) == ("isotropy", 0.3, "batch")
+    whitened = override(OWN, registry(), eps_scale="isotropy:space=whitened")
+    assert resolved(whitened, "blue").eps_scale.params["space"] == "whitened"
+    with pytest.raises(NoiseregError, match="those of 4,096 numbers"):
+        resolved(whitened, "blue", shape=(3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ def test_a_factor_of_eps_is_a_number_and_anything_else_a_regularizer_with_all_it
     [
         ("eps_scale", -1, "expected a factor above 0"),
         ("eps_scale", "isotopy", "did you mean 'isotropy'"),
-        ("eps_scale", "isotropy:space=whitened", "expected space=plain"),
+        ("eps_scale", "isotropy:space=whitened,mean=sample-plain", "or space=plain"),
         ("eps_scale", "isotropy:schedule=cosine", "expected a constant weight"),
         ("clip", "statik", "did you mean 'static'"),
         ("clip", "static:percentile=0.9", "static takes no parameters"),
