@@ -67,8 +67,8 @@ def whitened(trained: TrainedPower) -> Spectrum:
     """
     if trained.noise is None or trained.means is None:
         raise NoiseregError(
-            "isotropy:space=whitened scales each direction of ε̂ by a factor of its own; expected "
-            "a TrainedPower with noise, shape and means, or space=plain"
+            "isotropy:space=whitened scales each direction of the noise by a factor of its own; "
+            "expected a noise that is told of no condition (TrainedPower.noise), or space=plain"
         )
     directions = Directions(trained.noise, trained.shape, trained.device or torch.device("cpu"))
     n = math.prod(trained.shape)

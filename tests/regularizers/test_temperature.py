@@ -205,7 +205,7 @@ def test_the_whitened_form_scales_the_directions_that_it_keeps_and_the_weakest_m
     order = torch.randperm(T, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found(eps, here.t[order]), s[order])
     bare = TrainedPower(here.process, here.t, here.level, here.level)
-    with pytest.raises(NoiseregError, match="expected a TrainedPower with noise"):
+    with pytest.raises(NoiseregError, match="a noise that is told of no condition"):
         isotropy(space="whitened").eps_scale(WEIGHT, bare)
 
 
