@@ -358,11 +358,14 @@ class Diffusion(diffusion.Diffusion):
         ctx = dataclasses.replace(ctx, noise=made_noise)
         made_process: Process = _built("process", process, ctx)
         ctx = dataclasses.replace(ctx, process=made_process)
+        terms = [reg] if isinstance(reg, str) else reg
+        if list(terms) == ["none"]:  # as on the command line
+            terms = ()
         super().__init__(
             shape,
             made_process,
             made_noise,
-            _weighted([reg] if isinstance(reg, str) else reg, ctx, steps),
+            _weighted(terms, ctx, steps),
             None if pairing in (None, "none") else _built("pairing", pairing, ctx),
             T,
             time_input,
