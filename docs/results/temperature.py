@@ -1,6 +1,6 @@
 """The closed form of docs/theory.md, §6, against trained networks.
 
-    python docs/results/temperature.py SWEEP --out FILE.json
+    python docs/results/temperature.py SWEEP… --out FILE.json
     python docs/results/temperature.py FILE.json                    the table of a stored result
 
 Of each pair of runs that differ in their isotropy term alone, at 20 times: the slope of ε̂ of the
@@ -35,8 +35,8 @@ SAMPLES = 1000
 
 
 def group(run: Run) -> str:
-    """What a table's row is of: noise, and whether training draws one t a minibatch."""
-    return f"{run.config.noise.name}, one t a {run.config.train.times}"
+    """What a table's rows are of: data, noise, and whether training draws one t a minibatch."""
+    return f"{run.config.data.name}, {run.config.noise.name}, one t a {run.config.train.times}"
 
 
 def measure(plain: Run, other: Run) -> dict[str, list[float]]:
@@ -64,26 +64,30 @@ def measure(plain: Run, other: Run) -> dict[str, list[float]]:
     return found
 
 
-def of_sweep(path: Path) -> dict[str, Any]:
-    """By group: the weight of the term, and each seed's curves."""
-    sweep = Sweep.open(path)
-    runs = [
-        Run.open(sweep.path_of(cell), registry())
-        for cell in sweep.cells
-        if sweep.state(cell) == "finished"
-    ]
+def of_sweeps(paths: list[Path]) -> dict[str, Any]:
+    """By group and term: each seed's curves."""
+    runs = []
+    for sweep in map(Sweep.open, paths):
+        runs += [
+            Run.open(sweep.path_of(cell), registry())
+            for cell in sweep.cells
+            if sweep.state(cell) == "finished"
+        ]
     plain = {(group(r), r.config.seed): r for r in runs if not r.config.reg}
     found: dict[str, Any] = {}
     for run in runs:
         key = (group(run), run.config.seed)
         if run.config.reg and key in plain:
-            weight = run.config.reg[0].params["weight"]
-            name = f"{run.config.data.name}, {key[0]}, λ {weight:g}"
+            term = run.config.reg[0].params
+            name = f"{key[0]}, λ {term['weight']:g}"
+            name += "" if term["mean"] == "batch" else f", mean={term['mean']}"
             steps = run.config.train.steps
             place = found.setdefault(name, {"steps": steps, "seeds": {}})
             place["seeds"][str(run.config.seed)] = measure(plain[key], run)
     if not found:
-        raise NoiseregError(f"{path} has no two finished runs that differ in isotropy alone")
+        raise NoiseregError(
+            f"{', '.join(map(str, paths))}: no two finished runs that differ in isotropy alone"
+        )
     return found
 
 
@@ -116,11 +120,11 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", type=Path)
+    parser.add_argument("paths", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    stored = given.path.suffix == ".json"
-    found = json.loads(given.path.read_text()) if stored else of_sweep(given.path)
+    first = given.paths[0]
+    found = json.loads(first.read_text()) if first.suffix == ".json" else of_sweeps(given.paths)
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
