@@ -93,15 +93,18 @@ STEPS = (4, 16)
 """Of the shorter and the longer training; what one takes more than the other is of steps alone."""
 
 
-def trained(ranks: int, folder: Path, batch: int, steps: int) -> tuple[list[float], float]:
-    """Images a second of all ranks by the lines of metrics.jsonl but the first, and CPU seconds of
-    the whole command; of ``ranks`` 0, two trainings of one rank side by side.
+ALONE, RANKS, APART = (1, 1), (2, 1), (1, 2)
+"""Ranks of a training, and how many trainings there are side by side."""
+
+
+def trained(
+    how: tuple[int, int], folder: Path, batch: int, steps: int
+) -> tuple[list[float], float]:
+    """Images a second of all ranks and trainings by the lines of metrics.jsonl but the first, and
+    CPU seconds of the whole.
     """
-    before = cpu_seconds()
-    if ranks:
-        started = [start(ranks, folder / "run", batch, steps)]
-    else:
-        started = [start(1, folder / f"run{k}", batch, steps) for k in range(2)]
+    before, (ranks, beside) = cpu_seconds(), how
+    started = [start(ranks, folder / f"run{k}", batch, steps) for k in range(beside)]
     ended = [process.communicate()[1] for _, process in started]
     lines = []
     for (out, process), errors in zip(started, ended, strict=True):
@@ -166,33 +169,33 @@ def main() -> None:
     with scratch() as folder:
         pixels = np.random.default_rng(0).integers(0, 256, (512, 32, 32, 3), np.uint8)
         np.savez(folder / "images.npz", images=pixels)
-        rates: dict[int, list[float]] = {1: [], 2: [], 0: []}
-        cpu: dict[int, list[float]] = {1: [], 2: [], 0: []}
+        rates: dict[tuple[int, int], list[float]] = {ALONE: [], RANKS: [], APART: []}
+        cpu: dict[tuple[int, int], list[float]] = {ALONE: [], RANKS: [], APART: []}
         for _ in range(given.rounds):
-            for ranks in rates:
-                _, short = trained(ranks, folder, batch, STEPS[0])
-                lines, long = trained(ranks, folder, batch, STEPS[1])
-                rates[ranks] += lines
-                images = (STEPS[1] - STEPS[0]) * (ranks or 2) * batch
-                cpu[ranks].append((long - short) / images)
-    wall = {ranks: statistics.median(each) for ranks, each in rates.items()}
-    of_core = {ranks: statistics.median(each) for ranks, each in cpu.items()}
-    share, by_cpu = wall[2] / (2 * wall[1]), of_core[1] / of_core[2]
-    apart = wall[0] / (2 * wall[1])
+            for how in rates:
+                _, short = trained(how, folder, batch, STEPS[0])
+                lines, long = trained(how, folder, batch, STEPS[1])
+                rates[how] += lines
+                images = (STEPS[1] - STEPS[0]) * how[0] * how[1] * batch
+                cpu[how].append((long - short) / images)
+    wall = {how: statistics.median(each) for how, each in rates.items()}
+    of_core = {how: statistics.median(each) for how, each in cpu.items()}
+    share, by_cpu = wall[RANKS] / (2 * wall[ALONE]), of_core[ALONE] / of_core[RANKS]
+    apart = wall[APART] / (2 * wall[ALONE])
     quiet = os.getloadavg()[0] < 2.5  # two ranks of its own
     result.tables.append(
         {
             "title": f"Ranks, one thread and a batch of {batch} each, {given.rounds} rounds",
             "header": ["ranks", "images a second", "of linear", "images a CPU second", "of one's"],
             "rows": [
-                ["1", f"{wall[1]:.1f}", "1", f"{1 / of_core[1]:.1f}", "1"],
+                ["1", f"{wall[ALONE]:.1f}", "1", f"{1 / of_core[ALONE]:.1f}", "1"],
                 [
-                    *("2 (gloo)", f"{wall[2]:.1f}", f"{share:.2f}"),
-                    *(f"{1 / of_core[2]:.1f}", f"{by_cpu:.2f}"),
+                    *("2 (gloo)", f"{wall[RANKS]:.1f}", f"{share:.2f}"),
+                    *(f"{1 / of_core[RANKS]:.1f}", f"{by_cpu:.2f}"),
                 ],
                 [
-                    *("two trainings of 1, side by side", f"{wall[0]:.1f}", f"{apart:.2f}"),
-                    *(f"{1 / of_core[0]:.1f}", f"{of_core[1] / of_core[0]:.2f}"),
+                    *("two trainings of 1, side by side", f"{wall[APART]:.1f}", f"{apart:.2f}"),
+                    *(f"{1 / of_core[APART]:.1f}", f"{of_core[ALONE] / of_core[APART]:.2f}"),
                 ],
             ],
         }
