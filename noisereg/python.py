@@ -358,9 +358,9 @@ class Diffusion(diffusion.Diffusion):
         ctx = dataclasses.replace(ctx, noise=made_noise)
         made_process: Process = _built("process", process, ctx)
         ctx = dataclasses.replace(ctx, process=made_process)
-        terms = [reg] if isinstance(reg, str) else reg
-        if list(terms) == ["none"]:  # as on the command line
-            terms = ()
+        terms = [reg] if isinstance(reg, str) else list(reg)
+        if terms == ["none"]:  # as on the command line
+            terms = []
         super().__init__(
             shape,
             made_process,

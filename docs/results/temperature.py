@@ -22,6 +22,7 @@ from noisereg.diffusion.law import add_noise
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
+from noisereg.regularizers import IsotropyParams
 from noisereg.runs import rescaling
 from noisereg.runs.build import build_dataset
 from noisereg.runs.config import RuntimeConfig
@@ -35,8 +36,20 @@ SAMPLES = 1000
 
 
 def group(run: Run) -> str:
-    """What a table's rows are of: data, noise, and whether training draws one t a minibatch."""
-    return f"{run.config.data.name}, {run.config.noise.name}, one t a {run.config.train.times}"
+    """Equal for runs that differ in their isotropy term and their sampling alone."""
+    values = run.config.dump()
+    for key in ("reg", "sample", "runtime", "plugins", "log"):
+        values.pop(key)
+    return json.dumps(values, sort_keys=True)
+
+
+def label(run: Run) -> str:
+    """What a table's rows are of."""
+    (term,) = run.config.reg
+    default = IsotropyParams().model_dump(mode="json")
+    other = [f"{k}={v}" for k, v in term.params.items() if k != "weight" and v != default[k]]
+    what = f"{run.config.data.name}, {run.config.noise.name}, one t a {run.config.train.times}"
+    return ", ".join([what, f"λ {term.params['weight']:g}", *other])
 
 
 def measure(plain: Run, other: Run) -> dict[str, list[float]]:
@@ -73,17 +86,16 @@ def of_sweeps(paths: list[Path]) -> dict[str, Any]:
             for cell in sweep.cells
             if sweep.state(cell) == "finished"
         ]
-    plain = {(group(r), r.config.seed): r for r in runs if not r.config.reg}
+    plain = {group(r): r for r in runs if not r.config.reg}
     found: dict[str, Any] = {}
     for run in runs:
-        key = (group(run), run.config.seed)
-        if run.config.reg and key in plain:
-            term = run.config.reg[0].params
-            name = f"{key[0]}, λ {term['weight']:g}"
-            name += "" if term["mean"] == "batch" else f", mean={term['mean']}"
+        if run.config.reg and group(run) in plain:
+            name, seed = label(run), str(run.config.seed)
             steps = run.config.train.steps
             place = found.setdefault(name, {"steps": steps, "seeds": {}})
-            place["seeds"][str(run.config.seed)] = measure(plain[key], run)
+            if seed in place["seeds"]:
+                raise NoiseregError(f"{name}: two runs of seed {seed}, which differ in more")
+            place["seeds"][seed] = measure(plain[group(run)], run)
     if not found:
         raise NoiseregError(
             f"{', '.join(map(str, paths))}: no two finished runs that differ in isotropy alone"
@@ -123,8 +135,10 @@ def main() -> None:
     parser.add_argument("paths", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    first = given.paths[0]
-    found = json.loads(first.read_text()) if first.suffix == ".json" else of_sweeps(given.paths)
+    stored = [path for path in given.paths if path.suffix == ".json"]
+    if stored and len(given.paths) > 1:
+        parser.error(f"{stored[0]} is a result, which is shown alone")
+    found = json.loads(stored[0].read_text()) if stored else of_sweeps(given.paths)
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))

@@ -76,7 +76,8 @@ def scaled(here: Prediction, t: Tensor, process: Process, scale: EpsScale) -> Pr
     made = scale(eps, t).double()
     if made.shape != eps.shape:
         raise NoiseregError(
-            f"`eps_scale` gave {tuple(made.shape)}; expected the scaled ε̂, {tuple(eps.shape)}"
+            f"`eps_scale` gave {tuple(made.shape)}; expected the scaled ε̂, {tuple(eps.shape)}, "
+            "and not its factor"
         )
     a, b = process.signal_scale(t).double(), process.noise_scale(t).double()
     ratio = torch.where(a > 0, b / a, torch.zeros_like(a))  # nothing is scaled where a = 0

@@ -264,7 +264,7 @@ class Diffusion(nn.Module):
         ``solver`` and ``grid``: the noise's and process's own where None (DDIM with their η).
         ``latents`` replace the draw of the start. ``device``: the latents', else the network's
         where it is a module, else the generator's. ``eps_scale``: a factor of ε̂
-        (:func:`noisereg.diffusion.adjust.constant`), or a function.
+        (:func:`noisereg.diffusion.adjust.constant`), or a function (ε̂, t) → ε̂ scaled.
 
         Raises:
             NoiseregError: as :meth:`trajectory`, and for fewer than one sample or step.

@@ -77,9 +77,9 @@ def pipeline_of(parts: Parts) -> Any:
         )
     if isinstance(config.sample.eps_scale, Spec):
         raise NoiseregError(
-            f"sample.eps_scale {config.sample.eps_scale.label()}: the factor of ε̂ is measured on "
-            "the run's own data, which an exported folder has not; only runs with a number there "
-            "can be exported"
+            f"sample.eps_scale {config.sample.eps_scale.label()}: how ε̂ is scaled is measured "
+            "on the run's own data, which an exported folder has not; only runs with a number "
+            "there can be exported"
         )
     return _plain(parts) or _scheduled(parts)
 

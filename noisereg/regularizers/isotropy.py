@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -24,6 +25,7 @@ from noisereg.diffusion import compatible
 from noisereg.diffusion.law import MAX_GAIN
 from noisereg.diffusion.loss import mean_over_ranks
 from noisereg.regularizers import IsotropyParams
+from noisereg.regularizers.directions import check_size
 from noisereg.regularizers.temperature import plain, temperature, whitened
 
 
@@ -153,10 +155,31 @@ class Isotropy(Regularizer):
 
         Raises:
             NoiseregError: where it is not known (``mean=timestep-bin-plain``, or ``sample-plain``
-            whitened), and for the directions of more than 1,024 numbers.
+            whitened; whitened under a noise that is told of a condition), for the directions of
+            more than 1,024 numbers, and next to its pole.
         """
-        own = self.params
-        seen = whitened(trained) if own.space == "whitened" else plain(trained, own.level)
+        own, whole = self.params, self.params.space == "whitened"
+        if own.mean == "timestep-bin-plain":
+            raise NoiseregError(
+                f"isotropy:mean={own.mean} has no `eps_scale`: the variance of its means acts "
+                "too; expected mean=timestep-bin, batch, sample or sample-plain"
+            )
+        if own.mean == "sample-plain" and whole:
+            raise NoiseregError(
+                "isotropy:mean=sample-plain,space=whitened has no `eps_scale`: each sample's "
+                "directions would be scaled by its own power; expected another mean, or "
+                "space=plain"
+            )
+        if whole and trained.noise is None:
+            raise NoiseregError(
+                "isotropy:space=whitened scales each direction of the noise, and this one has "
+                "others for each condition; expected another noise, or space=plain"
+            )
+        if whole and trained.shape:
+            check_size(math.prod(trained.shape[1:] or trained.shape), "numbers a channel")
+        if whole and trained.means is None:  # nothing is measured yet
+            return lambda eps_hat, t: eps_hat
+        seen = whitened(trained) if whole else plain(trained, own.level)
         return temperature(weight, trained, own.mean, own.bins, seen)
 
     def logs(self) -> dict[str, Tensor]:

@@ -22,12 +22,16 @@ import torch
 from torch import Tensor
 
 from noisereg.api import EpsScale, NoiseregError, TrainedPower, per_sample
-from noisereg.diffusion.adjust import LEAST_FACTOR, pull
+from noisereg.diffusion.adjust import pull
 from noisereg.diffusion.law import MAX_GAIN
 from noisereg.regularizers.directions import Directions
 
 HALVINGS = 100
 """Of the interval that holds κ: to the last bit."""
+MOST = 20.0
+"""By which ε̂ is multiplied. Next to its pole, κ = −w/g², the factor has no bound, and the times
+that were measured decide it.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,22 @@ class Spectrum:
     stiffness: Tensor
     """(K, D), ≥ 0: what a direction's κ·g²/w is multiplied by."""
     stiffest: Callable[[Tensor], Tensor]
-    """t (B,) → the largest of them at any time, (B,)."""
+    """t (B,) → the largest of them at each, (B,)."""
     scale: Callable[[Tensor, Tensor, Tensor], Tensor]
     """(ε̂ (B, *shape), t, κ(t) (B,)) → ε̂ scaled."""
 
 
+def factor(force: Tensor) -> Tensor:
+    """1/(1 + force), at most :data:`MOST`."""
+    return 1 / (1 + force).clamp(min=1 / MOST)
+
+
 def plain(trained: TrainedPower, level: str) -> Spectrum:
     """Of ‖ε̂‖²/n."""
+    process = trained.process
 
     def scale(eps_hat: Tensor, t: Tensor, kappa: Tensor) -> Tensor:
-        return per_sample(1 / (1 + kappa * pull(trained.process, t)), eps_hat) * eps_hat
+        return per_sample(factor(kappa * pull(process, t)), eps_hat) * eps_hat
 
     wanted = torch.ones_like(trained.level) if level == "one" else trained.level
     ones = torch.ones_like(wanted)[:, None]
@@ -60,18 +70,15 @@ def plain(trained: TrainedPower, level: str) -> Spectrum:
 
 
 def whitened(trained: TrainedPower) -> Spectrum:
-    """Of ‖Π L_t⁻¹ε̂‖²/n′.
+    """Of ‖Π L_t⁻¹ε̂‖²/n′. Scaling waits for the device, to look up the directions of a time.
 
     Raises:
-        NoiseregError: where ``trained`` says nothing of the noise, and for too many directions.
+        NoiseregError: for too many directions.
     """
-    if trained.noise is None or trained.means is None:
-        raise NoiseregError(
-            "isotropy:space=whitened scales each direction of the noise by a factor of its own; "
-            "expected a noise that is told of no condition (TrainedPower.noise), or space=plain"
-        )
+    assert trained.noise is not None
+    assert trained.means is not None
     directions = Directions(trained.noise, trained.shape, trained.device or torch.device("cpu"))
-    n = math.prod(trained.shape)
+    process, n = trained.process, math.prod(trained.shape)
     found = [directions.at(float(t)) for t in trained.t]
     values = torch.stack([at.values.cpu() for at in found])
     count = torch.tensor([at.count for at in found], dtype=torch.float64)[:, None]
@@ -89,13 +96,13 @@ def whitened(trained: TrainedPower) -> Spectrum:
         return torch.stack([n / at.count * at.values.max() for at in each])[places]
 
     def scale(eps_hat: Tensor, t: Tensor, kappa: Tensor) -> Tensor:
-        force, whole = kappa * pull(trained.process, t), directions.parts(eps_hat)
-        out = torch.empty_like(whole)
-        for time in t.unique():
+        force, whole = kappa * pull(process, t), directions.parts(eps_hat)
+        out = whole.clone()
+        for time in t[force != 0].unique():
             at, rows = directions.at(float(time)), t == time
             vectors, stiffness = at.vectors.to(whole), (n / at.count * at.values).to(whole)
-            s = 1 / (1 + force[rows, None].to(whole) * stiffness).clamp(min=LEAST_FACTOR)
-            out[rows] = (s[:, None] * (whole[rows] @ vectors)) @ vectors.mT
+            more = factor(force[rows, None].to(whole) * stiffness) - 1
+            out[rows] += (more[:, None] * (whole[rows] @ vectors)) @ vectors.mT
         return out.reshape(eps_hat.shape)
 
     return Spectrum(
@@ -113,7 +120,7 @@ def temperature(
     """What becomes of ε̂ at t, for the ``mean`` and ``bins`` of isotropy's parameters.
 
     Raises:
-        NoiseregError: for a mean of which it is not known.
+        NoiseregError: where ε̂ would be multiplied by more than :data:`MOST` at a measured time.
     """
     process, t = trained.process, trained.t
     force = pull(process, t)
@@ -125,12 +132,6 @@ def temperature(
     strength = 2 * weight / (1.0 if trained.together else float(kept.double().mean()))
 
     if mean == "sample-plain":
-        if seen.power.shape[1] > 1:
-            raise NoiseregError(
-                "isotropy:mean=sample-plain,space=whitened has no `eps_scale`: each sample's "
-                "directions would be scaled by its own power; expected another mean, or "
-                "space=plain"
-            )
         levels = _over(t, seen.wanted)
 
         def of_sample(eps_hat: Tensor, at: Tensor) -> Tensor:
@@ -143,11 +144,6 @@ def temperature(
             return seen.scale(eps_hat, at, kappa)
 
         return of_sample
-    if mean == "timestep-bin-plain":
-        raise NoiseregError(
-            f"isotropy:mean={mean} has no `eps_scale`: the variance of its means acts too; "
-            "expected mean=timestep-bin, batch, sample or sample-plain"
-        )
     each_time = trained.together or mean == "sample"
     if each_time:
         groups = torch.arange(len(t))
@@ -167,8 +163,15 @@ def temperature(
 
         # κ is no less than without any power
         kappas[group] = _root(excess, torch.maximum(-1 / g.max(), -strength * held.mean()))
+        if float((1 + kappas[group] * g).min()) < 1 / MOST:
+            at = float(t[own][g.amax(1).argmax()])
+            raise NoiseregError(
+                f"isotropy:weight={weight:g} would multiply ε̂ by more than {MOST:g} in a "
+                f"direction at t = {at:.3g}, where the closed form is next to its pole (theory, "
+                "§6); expected a smaller weight"
+            )
     if each_time:
-        # κ times the stiffest direction's stiffness: > −1/g between two times as at them
+        # times the largest stiffness, which moves with t, κ is next to the same
         between = _over(t[kept], (kappas * seen.stiffness.amax(1))[kept])
         over_time = lambda at: between(at) / seen.stiffest(at)  # noqa: E731
     elif mean == "timestep-bin":

@@ -72,7 +72,7 @@ class RunModel:
 
     @functools.cached_property
     def eps_scale(self) -> EpsScale | None:
-        """What ε̂ is multiplied by; measured on the run's own data where a regularizer says."""
+        """How ε̂ is scaled; measured on the run's own data where a regularizer says."""
         return rescaling.build(self.settings.eps_scale, self.parts, self.registry)
 
     @functools.cached_property

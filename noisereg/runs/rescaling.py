@@ -1,5 +1,5 @@
-"""``sample.eps_scale``: what ε̂ is multiplied by, measured on the run's own data where a
-regularizer says how."""
+"""``sample.eps_scale``: how ε̂ is scaled, measured on the run's own data where a regularizer says
+how."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisereg import draws
 from noisereg.api import (
@@ -74,18 +74,13 @@ def check(
     context = Context(shape=shape, process=process, noise=noise)
     term: Regularizer = registry.build("regularizer", spec.name, spec.params, context)
     one = torch.ones(1, dtype=torch.float64)
-    own = [*noise.parameters(), *noise.buffers()] if isinstance(noise, nn.Module) else []
-    trained = TrainedPower(
-        process,
-        one / 2,
-        one,
-        one,
-        noise=noise,
-        shape=shape,
-        device=own[0].device if own else None,
-        means=lambda of, known: known,
-    )
+    trained = TrainedPower(process, one / 2, one, one, noise=_alone(noise), shape=shape)
     term.eps_scale(float(spec.params["weight"]), trained)
+
+
+def _alone(noise: Noise) -> Noise | None:
+    """The noise, if it is never told of a condition."""
+    return noise if type(noise).given is Noise.given else None
 
 
 def measure(parts: Parts, registry: Registry) -> TrainedPower:
@@ -105,14 +100,16 @@ def measure(parts: Parts, registry: Registry) -> TrainedPower:
     net = parts.objective.eval()
     batches = []
     level = torch.zeros(TIMES).double()
-    for places in torch.arange(len(indices)).split(BATCH):
-        batch = split.batch(indices[places])
-        cond = parts.task.cond(batch)
-        cond = None if cond is None else cond.to(device)
-        batches.append((places, batch.x.to(device), cond, parts.noise.given(cond)))
-        for k, time in enumerate(times):
-            square = batches[-1][-1].mean_square(time.to(device).expand(len(places)))
-            level[k] += square.double().sum().cpu() / len(indices)
+    with torch.no_grad():
+        for places in torch.arange(len(indices)).split(BATCH):
+            batch = split.batch(indices[places])
+            cond = parts.task.cond(batch)
+            cond = None if cond is None else cond.to(device)
+            noise = parts.noise.given(cond)
+            batches.append((places, batch.x.to(device), cond, noise))
+            for k, time in enumerate(times):
+                square = noise.mean_square(time.to(device).expand(len(places)))
+                level[k] += square.double().sum().cpu() / len(indices)
 
     def means(of: Callable[[Tensor, int], Tensor], known: Tensor) -> Tensor:
         """(K, D), with the draws of ε_t, whose means are ``known``, as the control variate: near
@@ -142,7 +139,7 @@ def measure(parts: Parts, registry: Registry) -> TrainedPower:
         power[:, 0],
         level,
         together=parts.config.train.times == "batch",
-        noise=parts.noise if all(noise is parts.noise for *_, noise in batches) else None,
+        noise=_alone(parts.noise),
         shape=shape,
         device=device,
         means=torch.inference_mode()(means),
@@ -150,9 +147,9 @@ def measure(parts: Parts, registry: Registry) -> TrainedPower:
 
 
 def _controlled(values: Tensor, control: Tensor, known: Tensor) -> Tensor:
-    """The means (D,) of ``values`` (N, D), less what the draws' ``control`` is off its ``known``
-    mean, by regression.
+    """The means (D,) of ``values`` (N, D), which are squares, less what the draws' ``control`` is
+    off its ``known`` mean, by regression.
     """
     spread = control - control.mean(0)
     slope = (spread * values).sum(0) / spread.square().sum(0).clamp(min=1e-300)
-    return values.mean(0) - slope * (control.mean(0) - known)
+    return (values.mean(0) - slope * (control.mean(0) - known)).clamp(min=0)

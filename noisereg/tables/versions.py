@@ -14,14 +14,18 @@ from noisereg.runs.config import SECTION_KIND, Config, resolved_horizon
 from noisereg.tables.naming import CONTROL
 from noisereg.tables.table import Measurement
 
+AUTO = "auto"
+HORIZON = "optim.horizon"
+
 
 def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
     """With the keys that the configuration or a component had not yet when some were measured, at
-    their defaults, which is how a run without the key is read. The parameters of a component that
-    is not there stay as they are.
+    their defaults, which is how a run without the key is read; of a component the parameters
+    themselves, and not what is inside one. What a run resolves ("auto"), and the parameters of a
+    component that is not there, stay as they are.
     """
     runs = [m for m in measurements if m.components]
-    defaults = flatten(Config().dump())
+    defaults = {k: v for k, v in flatten(Config().dump()).items() if v != AUTO or k == HORIZON}
     keys = {key for m in runs for key in m.values if key in defaults}
     names: dict[tuple[str, str], set[str]] = {}
     for m in runs:
@@ -35,8 +39,8 @@ def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
             for section, specs in m.components.items()
         }
         values = {**{key: defaults[key] for key in keys}, **m.values}
-        if "optim.horizon" in keys - m.values.keys():  # a run's record has no auto
-            values["optim.horizon"] = resolved_horizon(
+        if HORIZON in keys - m.values.keys():
+            values[HORIZON] = resolved_horizon(
                 values["optim.schedule"], components.get("reg", ()), values["train.steps"]
             )
         return replace(m, components=components, values=values)
@@ -53,5 +57,6 @@ def _completed(section: str, spec: Spec, names: set[str]) -> Spec:
     except NoiseregError:
         return spec
     defaults = entry.component.params.model_construct().model_dump(mode="json")
-    given = {name: defaults[name] for name in names - spec.params.keys() if name in defaults}
+    missing = [name for name in defaults if name in names - spec.params.keys()]
+    given = {name: defaults[name] for name in missing if defaults[name] != AUTO}
     return Spec(name=spec.name, params={**spec.params, **given})

@@ -1,5 +1,7 @@
 """Isotropy's closed form: at ε̂ = s·ε* the whole loss, MSE and term, has no gradient left."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from noisereg.processes.iadb import IADB
 from noisereg.python import build
 from noisereg.regularizers import IsotropyParams
 from noisereg.regularizers.isotropy import Isotropy
+from noisereg.runs.rescaling import _controlled
 
 T = 40
 DATA = torch.tensor([0.8, 0.05, 0.01], dtype=torch.float64)
@@ -205,8 +208,37 @@ def test_the_whitened_form_scales_the_directions_that_it_keeps_and_the_weakest_m
     order = torch.randperm(T, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found(eps, here.t[order]), s[order])
     bare = TrainedPower(here.process, here.t, here.level, here.level)
-    with pytest.raises(NoiseregError, match="a noise that is told of no condition"):
+    with pytest.raises(NoiseregError, match="others for each condition; expected another noise"):
         isotropy(space="whitened").eps_scale(WEIGHT, bare)
+
+
+@pytest.mark.parametrize("space", ["plain", "whitened"])
+def test_next_to_the_pole_it_is_refused_and_between_the_measured_times_it_is_bounded(space):
+    """Of an x0 target the force grows to 25 at the cut; in float32 too."""
+    here = Population("x0", space)
+    trained = here.trained()
+    weak = replace(
+        trained, power=1e-5 * trained.power, means=lambda of, known: 1e-5 * known, together=True
+    )
+    said = r"more than 20 in a direction at t = 0.*; expected a smaller weight"
+    with pytest.raises(NoiseregError, match=said):
+        isotropy(space=space).eps_scale(30.0, weak)
+    scale = isotropy(space=space).eps_scale(3.0, trained)
+    t = torch.linspace(0.001, 1, 4001, dtype=torch.float64)
+    for dtype in (torch.float64, torch.float32):
+        s = scale(torch.ones(4001, 3, dtype=dtype), t)
+        assert s.dtype == dtype
+        assert s.min() >= 1 - 1e-6
+        assert s.max() <= 20 + 1e-5
+
+
+def test_the_control_variate_is_exact_for_what_the_draws_explain_and_no_power_is_negative():
+    """By direction: means of values that are linear in the draws are those of the known means."""
+    draws = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)).double().square()
+    slope, known = torch.tensor([2.0, 0.5, 0.0]).double(), torch.tensor([1.0, 3.0, 1.0]).double()
+    found = _controlled(slope * draws + 1, draws, known)
+    assert torch.allclose(found, slope * known + 1)
+    assert torch.equal(_controlled(draws, draws, -known), torch.zeros(3).double())
 
 
 @pytest.mark.parametrize("target", PROCESSES)

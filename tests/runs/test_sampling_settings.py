@@ -45,7 +45,7 @@ def test_a_factor_of_eps_is_a_number_and_anything_else_a_regularizer_with_all_it
     assert (term.name, term.params["weight"], term.params["mean"]) == ("isotropy", 0.3, "batch")
     whitened = override(OWN, registry(), eps_scale="isotropy:space=whitened")
     assert resolved(whitened, "blue").eps_scale.params["space"] == "whitened"
-    with pytest.raises(NoiseregError, match="those of 4,096 numbers"):
+    with pytest.raises(NoiseregError, match="those of 4,096 numbers a channel"):
         resolved(whitened, "blue", shape=(3, 64, 64))
 
 
