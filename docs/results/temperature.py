@@ -77,8 +77,8 @@ def measure(plain: Run, other: Run) -> dict[str, list[float]]:
     return found
 
 
-def of_sweeps(paths: list[Path]) -> dict[str, Any]:
-    """By group and term: each seed's curves."""
+def of_sweeps(paths: list[Path], weight: float | None) -> dict[str, Any]:
+    """By group and term, of one λ or all: each seed's curves."""
     runs = []
     for sweep in map(Sweep.open, paths):
         runs += [
@@ -89,6 +89,8 @@ def of_sweeps(paths: list[Path]) -> dict[str, Any]:
     plain = {group(r): r for r in runs if not r.config.reg}
     found: dict[str, Any] = {}
     for run in runs:
+        if run.config.reg and weight not in (None, run.config.reg[0].params["weight"]):
+            continue
         if run.config.reg and group(run) in plain:
             name, seed = label(run), str(run.config.seed)
             steps = run.config.train.steps
@@ -109,7 +111,7 @@ def interval(values: list[float]) -> str:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown, every second time."""
+    """Markdown, every second time; of ten bins their middles, for at an edge s jumps."""
     lines = []
     for name, result in found.items():
         seeds = list(result["seeds"].values())
@@ -119,7 +121,7 @@ def table(found: dict[str, Any]) -> str:
             "| t | slope of ε̂ | predicted | slope − predicted |",
             "|---|---:|---:|---:|",
         ]
-        for k in range(1, TIMES, 2):
+        for k in range(0 if "timestep-bin" in name else 1, TIMES, 2):
             slope, predicted = ([s[key][k] for s in seeds] for key in ("slope", "predicted"))
             off = [a - b for a, b in zip(slope, predicted, strict=True)]
             lines.append(
@@ -133,12 +135,13 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paths", type=Path, nargs="+")
+    parser.add_argument("--weight", type=float, help="of the runs with the term; all")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     stored = [path for path in given.paths if path.suffix == ".json"]
     if stored and len(given.paths) > 1:
         parser.error(f"{stored[0]} is a result, which is shown alone")
-    found = json.loads(stored[0].read_text()) if stored else of_sweeps(given.paths)
+    found = json.loads(stored[0].read_text()) if stored else of_sweeps(given.paths, given.weight)
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
