@@ -29,7 +29,10 @@ from noisereg.evaluation import samples as sampling
 from noisereg.evaluation.samples import Drawing, draw_samples, plan, read_samples
 from noisereg.metrics.fidelity import frechet_distance
 from noisereg.metrics.prdc import manifolds
+from noisereg.plugins.registry import registry
+from noisereg.regularizers.temperature import whitened
 from noisereg.report import pictures
+from noisereg.runs import rescaling
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.runtime import Runtime
@@ -917,6 +920,35 @@ def test_a_rescaled_row_stands_where_a_regularizer_would_and_costs_no_training(
     labels = [row["label"] for row in effects["rows"]]
     assert "rescaled-isotropy(weight=0.1), with white" in labels
     assert "blue-tv × rescaled(factor=1.1)" in labels
+
+
+def test_the_power_by_direction_is_the_whitened_power_and_of_white_noise_the_plain_one(
+    sweep: Sweep,
+) -> None:
+    """By two control variates, one for each direction and one for all: within 2 % at all times."""
+    cells = sweep.path.glob("cells/*none*_s0")
+    runs = {run.config.noise.name: run for run in map(noisereg.load, cells)}
+    for name in ("white", "blue-tv"):
+        model = runs[name].model(eps_scale="isotropy:weight=0.1,space=whitened")
+        found = rescaling.measure(model.parts, registry())
+        assert found.means is not None
+
+        def of_all(eps: torch.Tensor, k: int, found: Any = found, model: Any = model) -> Any:
+            t = torch.full((len(eps),), float(found.t[k]), dtype=torch.float64)
+            total, count = model.noise.whitened_power(eps, t)
+            return (total / count)[:, None]
+
+        at_once = found.means(of_all, torch.ones(len(found.t), 1, dtype=torch.float64))[:, 0]
+        by_direction = whitened(found).power.sum(1)
+        assert torch.allclose(by_direction, at_once, rtol=0.02, atol=0)
+        if name == "white":
+            assert torch.allclose(by_direction, found.power, rtol=0.02, atol=0)
+            plain = runs[name].model(eps_scale="isotropy:weight=0.1")
+            eps = torch.ones(4, 1, 8, 8, dtype=torch.float64)
+            t = torch.tensor([0.1, 0.3, 0.6, 1.0], dtype=torch.float64)
+            assert plain.eps_scale is not None
+            assert model.eps_scale is not None
+            assert torch.allclose(plain.eps_scale(eps, t), model.eps_scale(eps, t), rtol=1e-3)
 
 
 def test_the_run_itself_is_measured_for_its_scale_and_one_with_a_term_is_refused(
