@@ -6,7 +6,7 @@ Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands wha
 prints, run in this folder; between ``<!-- against the paper: FILE.json … METRIC SEEDS -->`` and
 ``<!-- end -->`` the paper's Table 1 beside ours, at the λ that the metric picks on these seeds;
 with one λ in place of both, at that on all seeds, and with ``rescaled`` too that of the control, ε̂
-rescaled without training; between ``<!-- closed form: FILE.json -->`` and
+rescaled without training (and with the term's ``mean`` where rows differ in it); between ``<!-- closed form: FILE.json -->`` and
 ``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
 """
 
@@ -83,8 +83,9 @@ def block(kind: str, arguments: str) -> str:
         tables = join([table for file in files for table in read_json(HERE / file)])
         how = words[len(files) :]
         if how[0][0].isdigit():
-            name = "-".join([*how[1:], "isotropy"])
-            return against_the_paper([at(table, name, float(how[0])) for table in tables])
+            name = "rescaled-isotropy" if "rescaled" in how else "isotropy"
+            mean = next((word for word in how[1:] if word != "rescaled"), None)
+            return against_the_paper([at(table, name, float(how[0]), mean) for table in tables])
         metric, seeds = how
         pick_on = [int(seed) for seed in seeds.split(",")]
         picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in tables]
@@ -105,11 +106,14 @@ def block(kind: str, arguments: str) -> str:
     return out.getvalue()
 
 
-def at(table: Table, name: str, weight: float) -> list[Row]:
-    """The baseline, and the row of this term at this λ."""
+def at(table: Table, name: str, weight: float, mean: str | None) -> list[Row]:
+    """The baseline, and the row of this term at this λ, with this mean if one is given."""
 
     def wanted(row: Row) -> bool:
-        return any(spec.name == name for spec in row.first.components["reg"])
+        return any(
+            spec.name == name and mean in (None, spec.params["mean"])
+            for spec in row.first.components["reg"]
+        )
 
     return [
         row for row in table.rows if row.baseline or (wanted(row) and weight_of(row) == weight)
