@@ -5,8 +5,9 @@
 
 Of each pair of runs that differ in their isotropy term alone, at 20 times: the slope of ε̂ of the
 run with the term on ε̂ of the run without it, Σ⟨ε̂_term, ε̂⟩/Σ‖ε̂‖² over 1,000 training samples and
-the same draws, beside the s_t that the run *without* the term predicts. Student's 95 % intervals
-over seeds.
+the same draws, beside the s_t that the run *without* the term predicts. Of the whitened form the
+slopes along the noise's directions, their median and the mean of the weakest tenth, and P̂, the
+power that the term sees. Student's 95 % intervals over seeds.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from noisereg.diffusion.law import add_noise
 from noisereg.errors import NoiseregError
-from noisereg.plugins.registry import registry
-from noisereg.plugins.spec import Spec
-from noisereg.regularizers import IsotropyParams
+from noisereg.plugins.registry import Kind, registry
+from noisereg.plugins.spec import Spec, flatten
+from noisereg.regularizers.directions import Directions, Found
 from noisereg.runs import rescaling
 from noisereg.runs.build import build_dataset
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
 from noisereg.sweeps.grid import Sweep
+from noisereg.tables.naming import text_of
 from noisereg.tables.significance import half_width, mean
 
 TIMES = 20
+WHITENED = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Times of the whitened form, of which most happens where little noise is left."""
 SAMPLES = 1000
 
 
@@ -44,16 +49,27 @@ def group(run: Run) -> str:
 
 
 def label(run: Run) -> str:
-    """What a table's rows are of."""
+    """What a table's rows are of: data, noise and term, with the parameters that are not theirs by
+    default.
+    """
     (term,) = run.config.reg
-    default = IsotropyParams().model_dump(mode="json")
-    other = [f"{k}={v}" for k, v in term.params.items() if k != "weight" and v != default[k]]
-    what = f"{run.config.data.name}, {run.config.noise.name}, one t a {run.config.train.times}"
+    noise = ", ".join([run.config.noise.name, *unusual("noise", run.config.noise)])
+    what = f"{run.config.data.name}, {noise}, one t a {run.config.train.times}"
+    other = [text for text in unusual("regularizer", term) if not text.startswith("weight=")]
     return ", ".join([what, f"λ {term.params['weight']:g}", *other])
 
 
+def unusual(kind: Kind, spec: Spec) -> list[str]:
+    made = registry().find(kind, spec.name).component.params.model_construct()
+    usual = flatten(made.model_dump(mode="json"))
+    given = {k: v for k, v in flatten(spec.params).items() if v is not None}
+    return [f"{k}={text_of(v)}" for k, v in given.items() if v != usual.get(k)]
+
+
 def measure(plain: Run, other: Run) -> dict[str, list[float]]:
-    """By time: the slope, and what ``plain`` predicts it to be."""
+    """By time: the slope, and what ``plain`` predicts it to be; of the whitened form by direction,
+    with P̂ before and after.
+    """
     ours, theirs = plain.load(), other.load()
     data = build_dataset(plain.config, registry(), Runtime.start(RuntimeConfig()))
     split = data.split("train")
@@ -61,20 +77,47 @@ def measure(plain: Run, other: Run) -> dict[str, list[float]]:
     (term,) = other.config.reg
     scale = rescaling.build(Spec(name=term.name, params=term.params), ours, registry())
     assert scale is not None
-    found: dict[str, list[float]] = {"t": [], "slope": [], "predicted": []}
+    whitened = term.params["space"] == "whitened"
+    directions = Directions(ours.noise, ours.shape, torch.device("cpu")) if whitened else None
+    found: dict[str, list[float]] = {}
     source = torch.Generator().manual_seed(plain.config.seed)
-    for k in range(1, TIMES + 1):
-        t = torch.full((len(x0),), k / TIMES, dtype=torch.float64)
+    for time in WHITENED if directions else [k / TIMES for k in range(1, TIMES + 1)]:
+        t = torch.full((len(x0),), time, dtype=torch.float64)
         eps = ours.noise.color(ours.noise.draw_latents(len(x0), ours.shape, source), t)
         x_t = add_noise(ours.process, x0, eps, t)
         with torch.inference_mode():
             base = ours.diffusion.predict(ours.denoiser, x_t, t).eps_hat.double()
             with_term = theirs.diffusion.predict(theirs.denoiser, x_t, t).eps_hat.double()
             predicted = scale(base, t)
-        found["t"].append(k / TIMES)
+        here = {"t": time}
         for name, made in (("slope", with_term), ("predicted", predicted)):
-            found[name].append(float((made * base).sum() / base.square().sum()))
+            if directions is None:
+                here[name] = float((made * base).sum() / base.square().sum())
+            else:
+                here |= by_direction(directions.at(time), directions, made, base, name)
+        for name, value in here.items():
+            found.setdefault(name, []).append(value)
     return found
+
+
+def by_direction(
+    at: Found, directions: Directions, made: Tensor, base: Tensor, name: str
+) -> dict[str, float]:
+    """Slopes of ``made`` on ``base`` along the directions that the noise keeps, from the strongest
+    to the weakest, and P̂ of both.
+    """
+    kept = at.values > 0
+    a, b = ((directions.parts(eps) @ at.vectors)[..., kept] for eps in (made, base))
+    slopes = (a * b).sum((0, 1)) / b.square().sum((0, 1))
+    power, before = (
+        float((at.values[kept] * x.square().sum(1)).sum(1).mean() / at.count) for x in (a, b)
+    )
+    return {
+        name: float(slopes.median()),
+        f"{name}, weakest": float(slopes[-(len(slopes) // 10) :].mean()),
+        f"power, {name}": power,
+        "power before": before,
+    }
 
 
 def of_sweeps(paths: list[Path], weight: float | None) -> dict[str, Any]:
@@ -115,21 +158,39 @@ def table(found: dict[str, Any]) -> str:
     lines = []
     for name, result in found.items():
         seeds = list(result["seeds"].values())
-        lines += [
-            f"{name}, {result['steps']:,} steps, {len(seeds)} seeds",
-            "",
-            "| t | slope of ε̂ | predicted | slope − predicted |",
-            "|---|---:|---:|---:|",
-        ]
-        for k in range(0 if "timestep-bin" in name else 1, TIMES, 2):
-            slope, predicted = ([s[key][k] for s in seeds] for key in ("slope", "predicted"))
-            off = [a - b for a, b in zip(slope, predicted, strict=True)]
-            lines.append(
-                f"| {seeds[0]['t'][k]:.2g} | {interval(slope)} | {interval(predicted)} "
-                f"| {interval(off)} |"
-            )
+        lines += [f"{name}, {result['steps']:,} steps, {len(seeds)} seeds", ""]
+        lines += (whitened_rows if "power before" in seeds[0] else rows)(seeds, name)
         lines.append("")
     return "\n".join(lines)
+
+
+def rows(seeds: list[dict[str, list[float]]], name: str) -> list[str]:
+    lines = ["| t | slope of ε̂ | predicted | slope − predicted |", "|---|---:|---:|---:|"]
+    for k in range(0 if "timestep-bin" in name else 1, TIMES, 2):
+        slope, predicted = ([s[key][k] for s in seeds] for key in ("slope", "predicted"))
+        off = [a - b for a, b in zip(slope, predicted, strict=True)]
+        lines.append(
+            f"| {seeds[0]['t'][k]:.2g} | {interval(slope)} | {interval(predicted)} "
+            f"| {interval(off)} |"
+        )
+    return lines
+
+
+def whitened_rows(seeds: list[dict[str, list[float]]], name: str) -> list[str]:
+    shown = {
+        "slope": "slope of the median direction",
+        "predicted": "predicted",
+        "slope, weakest": "of the weakest tenth",
+        "predicted, weakest": "predicted",
+        "power before": "P̂ without the term",
+        "power, slope": "with it",
+        "power, predicted": "predicted",
+    }
+    lines = [f"| t | {' | '.join(shown.values())} |", f"|---|{'---:|' * len(shown)}"]
+    for k, time in enumerate(seeds[0]["t"]):
+        cells = " | ".join(interval([s[key][k] for s in seeds]) for key in shown)
+        lines.append(f"| {time:.2g} | {cells} |")
+    return lines
 
 
 def main() -> None:
