@@ -177,8 +177,8 @@ class Isotropy(Regularizer):
             )
         if whole and trained.shape:
             check_size(math.prod(trained.shape[1:] or trained.shape), "numbers a channel")
-        if whole and trained.means is None:  # nothing is measured yet
-            return lambda eps_hat, t: eps_hat
+        if whole and trained.means is None:
+            return _unmeasured
         seen = whitened(trained) if whole else plain(trained, own.level)
         return temperature(weight, trained, own.mean, own.bins, seen)
 
@@ -187,6 +187,14 @@ class Isotropy(Regularizer):
 
     def _power(self, s: TrainStep) -> tuple[Tensor, Tensor]:
         return power_and_level(s.eps_hat, s.t, s.noise, self.params.level, self.params.space)
+
+
+def _unmeasured(eps_hat: Tensor, t: Tensor) -> Tensor:
+    """What is left of a scale that was asked for to see whether it would be refused."""
+    raise NoiseregError(
+        "isotropy:space=whitened scales ε̂ by direction, and nothing has been measured; expected a "
+        "TrainedPower with means"
+    )
 
 
 def _tiny(like: Tensor) -> float:

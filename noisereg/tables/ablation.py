@@ -148,10 +148,10 @@ def _of_steps(context: Sequence[str], steps: Sequence[int | None]) -> list[str]:
 
 
 def _joined(tables: Sequence[Table]) -> Table:
-    first = tables[0]
-    once: dict[tuple[str, int | None], Measurement] = {}
     from noisereg.tables.versions import of_one_version  # reads the plugins
 
+    first = tables[0]
+    once: dict[tuple[str, int | None], Measurement] = {}
     for m in of_one_version([m for t in tables for row in t.rows for m in row.measurements]):
         twin = once.setdefault((m.key(), m.seed), m)
         if repr(twin.numbers) != repr(m.numbers):  # NaN is not equal to itself

@@ -40,8 +40,9 @@ def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
         }
         values = {**{key: defaults[key] for key in keys}, **m.values}
         if HORIZON in keys - m.values.keys():
+            read = {**defaults, **values}
             values[HORIZON] = resolved_horizon(
-                values["optim.schedule"], components.get("reg", ()), values["train.steps"]
+                read["optim.schedule"], components.get("reg", ()), read["train.steps"]
             )
         return replace(m, components=components, values=values)
 

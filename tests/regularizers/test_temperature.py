@@ -207,6 +207,9 @@ def test_the_whitened_form_scales_the_directions_that_it_keeps_and_the_weakest_m
     assert torch.allclose(found(eps, between)[1:], (s[1:] + s[:-1]) / 2, atol=1e-2)
     order = torch.randperm(T, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found(eps, here.t[order]), s[order])
+    unmeasured = replace(here.trained(), means=None)
+    with pytest.raises(NoiseregError, match="expected a TrainedPower with means"):
+        isotropy(space="whitened").eps_scale(WEIGHT, unmeasured)(eps, here.t)
     bare = TrainedPower(here.process, here.t, here.level, here.level)
     with pytest.raises(NoiseregError, match="others for each condition; expected another noise"):
         isotropy(space="whitened").eps_scale(WEIGHT, bare)
