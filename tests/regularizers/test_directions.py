@@ -40,7 +40,7 @@ class Crossing(Noise):
 
     def scales(self, t):
         power = torch.tensor([0.5, 1.0, 2.0]).double()[None]
-        return ((2 * t[:, None] + 0.1) ** power)[:, :, None, None]
+        return (((2 * t[:, None] + 0.1) / 1.1) ** power)[:, :, None, None]
 
     def whiten(self, eps, t):
         return eps / self.scales(t)

@@ -14,7 +14,8 @@ from noisereg.processes.iadb import IADB
 from noisereg.python import build
 from noisereg.regularizers import IsotropyParams
 from noisereg.regularizers.isotropy import Isotropy
-from noisereg.runs.rescaling import _controlled
+from noisereg.regularizers.temperature import factor
+from noisereg.runs.rescaling import _alone, _controlled
 
 T = 40
 DATA = torch.tensor([0.8, 0.05, 0.01], dtype=torch.float64)
@@ -233,6 +234,18 @@ def test_next_to_the_pole_it_is_refused_and_between_the_measured_times_it_is_bou
         assert s.dtype == dtype
         assert s.min() >= 1 - 1e-6
         assert s.max() <= 20 + 1e-5
+
+
+def test_a_factor_is_bounded_beyond_its_pole_and_a_noise_that_is_told_has_no_directions():
+    force = torch.tensor([0.0, -0.5, -0.999, -1.5]).double()
+    assert factor(force).tolist() == [1, 2, 20, 20]
+
+    class Told(Coloured):
+        def given(self, cond):
+            return self
+
+    assert _alone(Told()) is None
+    assert isinstance(_alone(Coloured()), Coloured)
 
 
 def test_the_control_variate_is_exact_for_what_the_draws_explain_and_no_power_is_negative():

@@ -667,6 +667,19 @@ def test_runs_of_an_older_version_are_the_rows_that_they_would_be_today() -> Non
     assert params == {"schedule": "linear", "variance": "beta-tilde"}
 
 
+def test_what_a_run_resolves_is_not_filled_in_and_the_order_of_parameters_is_no_difference() -> (
+    None
+):
+    texts = ("ddpm:variance=beta", "ddpm:variance=beta,schedule=linear")
+    found = of_one_version([run(seed=i, process=text) for i, text in enumerate(texts)])
+    assert found[0].components["process"][0].params == {"variance": "beta"}
+    rows = [
+        run(noise="white", process="ddpm:schedule=linear,variance=beta", fid=1.0),
+        run(noise="blue", process="ddpm:variance=beta,schedule=linear", fid=1.0),
+    ]
+    assert labels(build(rows, HIGHER)) == ["white", "blue"]
+
+
 def test_what_rows_do_not_show_is_said_by_the_parameters_that_differ() -> None:
     """In whatever order they were recorded."""
     same = ["ddpm:schedule=linear,variance=beta", "ddpm:variance=beta,schedule=linear"]
