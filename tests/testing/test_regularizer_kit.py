@@ -8,6 +8,8 @@ from kit_tools import assert_caught, assert_complete, failures
 
 from noisereg.api import Field, Regularizer, RegularizerParams
 from noisereg.diffusion.loss import mean_over_ranks
+from noisereg.regularizers import IsotropyParams
+from noisereg.regularizers.isotropy import Isotropy
 from noisereg.testing import doubles
 
 
@@ -42,7 +44,21 @@ class RightAgainstTheTruth(Regularizer):
         return {"extra": torch.zeros(())}
 
 
-@pytest.mark.parametrize("implementation", [Right, RightAgainstTheTruth])
+class RightAndScales(Regularizer):
+    """The term whose closed form is isotropy's, by other means."""
+
+    def __init__(self, params, ctx):
+        self.ctx = ctx
+
+    def __call__(self, s):
+        power = s.eps_hat.flatten(1).square().mean(1)
+        return (s.mean(power) - 1).square()
+
+    def eps_scale(self, weight, trained):
+        return Isotropy(IsotropyParams(), self.ctx).eps_scale(weight, trained)
+
+
+@pytest.mark.parametrize("implementation", [Right, RightAgainstTheTruth, RightAndScales])
 def test_a_right_regularizer_passes_every_check(implementation):
     assert failures("regularizer", implementation, params=RegularizerParams) == {}
 
@@ -157,6 +173,54 @@ class LogsAVector(Right):
         return {"value": torch.zeros(3)}
 
 
+class Factor(RightAndScales):
+    """What EpsScale is not."""
+
+    def eps_scale(self, weight, trained):
+        return lambda eps_hat, t: torch.full_like(t, 1.02)
+
+
+class OfTheBatch(RightAndScales):
+    def eps_scale(self, weight, trained):
+        return lambda eps_hat, t: eps_hat / (1 + weight * (eps_hat.square().mean() - 1))
+
+
+class ScalesInPlace(RightAndScales):
+    def eps_scale(self, weight, trained):
+        right = super().eps_scale(weight, trained)
+        return lambda eps_hat, t: eps_hat.copy_(right(eps_hat, t))
+
+
+class ScalesWithoutWeight(RightAndScales):
+    def eps_scale(self, weight, trained):
+        return super().eps_scale(0.3, trained)
+
+
+class NotFinite(RightAndScales):
+    def eps_scale(self, weight, trained):
+        return lambda eps_hat, t: eps_hat / (t.reshape(-1, 1, 1, 1) > 0.1)
+
+
+class Divides(RightAndScales):
+    """Where it should multiply."""
+
+    def eps_scale(self, weight, trained):
+        right = super().eps_scale(weight, trained)
+        return lambda eps_hat, t: 2 * eps_hat - right(eps_hat, t)
+
+
+class HalfTheForce(RightAndScales):
+    """Of κ = 2λ(P̂ − m), the 2 is forgotten."""
+
+    def eps_scale(self, weight, trained):
+        return super().eps_scale(weight / 2, trained)
+
+
+class TwiceTheForce(RightAndScales):
+    def eps_scale(self, weight, trained):
+        return super().eps_scale(2 * weight, trained)
+
+
 class Bounded(RegularizerParams):
     margin: float = Field(1.0, ge=0, description="divides")
 
@@ -187,6 +251,18 @@ WRONG = {
         (SometimesMean, "training would hang"),
     ],
     "zero_where_declared": [(NotZeroThere, "at its zero case")],
+    "eps_scale_is_of_each_sample": [
+        (Factor, "expected the scaled ε̂, (2048, 2, 8, 8)"),
+        (OfTheBatch, "it depends on them"),
+        (ScalesInPlace, "changes eps_hat in place"),
+        (ScalesWithoutWeight, "for a weight of 0"),
+        (NotFinite, "is not finite"),
+    ],
+    "eps_scale_lowers_the_loss": [
+        (Divides, "not what the term would do"),
+        (HalfTheForce, "half as far beyond"),
+        (TwiceTheForce, "not what the term would do"),
+    ],
     "value_is_unweighted": [(WeightsItself, "the engine weights it")],
     "trains": [(LogsAVector, "what is no scalar: value")],
 }

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from noisereg.api import Context, Noise, Regularizer, TrainStep, per_sample
+from noisereg.api import (
+    Context,
+    EpsScale,
+    Noise,
+    NoiseregError,
+    Prediction,
+    Regularizer,
+    TrainedPower,
+    TrainStep,
+    per_sample,
+)
+from noisereg.diffusion.adjust import scaled
 from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.law import add_noise
 from noisereg.diffusion.loss import Weighted
 from noisereg.testing.doubles import (
     PROCESSES,
@@ -20,6 +33,7 @@ from noisereg.testing.doubles import (
     descend,
     draw_latents,
     permuted,
+    seeded,
     smooth_data,
     times,
     train_step,
@@ -27,6 +41,8 @@ from noisereg.testing.doubles import (
 from noisereg.testing.kinds.common import EXACT, relative_error, try_bounds, unchanged
 from noisereg.testing.kit import IMAGES, POINTS, NotApplicable, Subject, check, expect
 
+WEIGHT = 0.3
+"""λ at which eps_scale is asked."""
 ROUNDING = "exact up to a relative 1e-4, for sums in another order"
 
 
@@ -285,6 +301,137 @@ def value_is_unweighted(subject: Subject) -> None:
         f"its value is {one:.6g} with weight=0.1 and {ten:.6g} with weight=1: the engine weights "
         "it",
     )
+
+
+@check("regularizer", "exact up to a relative 1e-5, for sums in another order")
+def eps_scale_is_of_each_sample(subject: Subject) -> None:
+    """What eps_scale gives keeps ε̂'s shape, is finite, depends on nothing else of the batch,
+    changes nothing in place, and is ε̂ itself for a weight of 0."""
+    for name in PROCESSES:
+        population = Population(subject, name)
+        scale, eps_hat, t = population.scale(WEIGHT), population.fit.eps_hat, population.seen.t
+        with unchanged("eps_scale", eps_hat=eps_hat, t=t):
+            made = scale(eps_hat, t)
+        expect(
+            made.shape == eps_hat.shape,
+            f"it gives {tuple(made.shape)}; expected the scaled ε̂, {tuple(eps_hat.shape)}",
+        )
+        expect(bool(torch.isfinite(made).all()), f"what it gives is not finite under {name}")
+        few = slice(7, 9)
+        error = relative_error(scale(eps_hat[few], t[few]), made[few])
+        expect(
+            error <= 1e-5,
+            f"a sample's scaled ε̂ is off by {error:.1e} with others in the batch: it depends on "
+            "them",
+        )
+        error = relative_error(population.scale(0.0)(eps_hat, t), eps_hat)
+        expect(error <= 1e-5, f"for a weight of 0 it changes ε̂ by {error:.1e}; expected ε̂ itself")
+
+
+@check("regularizer", "isotropy, plain and in bins, fails in none of 400 other draws of the data")
+def eps_scale_lowers_the_loss(subject: Subject) -> None:
+    """With the best ε̂ for Gaussian data, the mean squared error plus λ times the term is less
+    where eps_scale puts ε̂ than where it was, than halfway, and than half as far beyond."""
+    for name in PROCESSES:
+        population = Population(subject, name)
+        scale = population.scale(WEIGHT)
+        eps_hat = population.fit.eps_hat
+        way = scale(eps_hat, population.seen.t) - eps_hat
+        if float(way.norm()) <= 1e-6 * float(eps_hat.norm()):
+            raise NotApplicable(f"it leaves ε̂ as it is under {name}")
+        losses = {far: population.loss(eps_hat + far * way) for far in (0.0, 0.5, 1.0, 1.5)}
+        expect(
+            min(losses, key=losses.__getitem__) == 1,
+            f"the loss under {name} is {losses[0]:.5g} with ε̂ as it is and {losses[1]:.5g} with "
+            f"what eps_scale makes of it, {losses[0.5]:.5g} halfway and {losses[1.5]:.5g} half as "
+            "far beyond: it is not what the term would do",
+        )
+
+
+class Population:
+    """White Gaussian data and noise, the best network for them, and the whole loss.
+
+    Raises:
+        NotApplicable: for a regularizer that does not say how it scales ε̂.
+    """
+
+    VARIANCE = 0.3
+    """Of the data."""
+    TIMES = 64
+    NUMBERS = 1 << 18
+    """In the batch: 2,048 images of 2×8×8."""
+
+    def __init__(self, subject: Subject, process: str) -> None:
+        seen, _ = train_step(subject.registry, process, shape=subject_shape(subject))
+        self.term = built(subject, seen.noise, weight=WEIGHT)
+        self.process = seen.process
+        self.shape = tuple(seen.x0.shape[1:])
+        count = self.NUMBERS // math.prod(self.shape)
+        t = self.process.time((torch.arange(count, dtype=torch.float64) + 0.5) / count)
+        x0, eps = torch.randn(2, count, *self.shape, generator=seeded(5), dtype=torch.float64)
+        x0 = self.VARIANCE**0.5 * x0
+        x_t = add_noise(self.process, x0, eps, t)
+        to_x0, to_eps = (per_sample(part, x_t) for part in self._best(t))
+        self.fit = Prediction(to_x0 * x_t, to_eps * x_t, None)
+        """The best one, in float64."""
+        self.seen = dataclasses.replace(
+            seen,
+            x0=x0.float(),
+            latents={"z": eps.float()},
+            t=t,
+            eps=eps.float(),
+            x_t=x_t.float(),
+            heads=None,
+            denoise=self._denoise,
+        )
+
+    def _best(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """What x̂0 and ε̂ of x_t = 1 are."""
+        a, b = self.process.signal_scale(t).double(), self.process.noise_scale(t).double()
+        total = a**2 * self.VARIANCE + b**2
+        return a * self.VARIANCE / total, b / total
+
+    def _denoise(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        x0_hat, eps_hat = (per_sample(part, x).to(x) * x for part in self._best(t))
+        return x0_hat, eps_hat
+
+    def scale(self, weight: float) -> EpsScale:
+        """What the term says of this network."""
+        t = self.process.time((torch.arange(self.TIMES, dtype=torch.float64) + 0.5) / self.TIMES)
+        _, to_eps = self._best(t)
+        power = to_eps * self.process.noise_scale(t).double()
+        drawn = torch.randn(256, *self.shape, generator=seeded(6), dtype=torch.float64)
+
+        def means(of: Any, known: Tensor) -> Tensor:
+            return torch.stack([of(power[k].sqrt() * drawn, k).mean(0) for k in range(len(t))])
+
+        trained = TrainedPower(
+            self.process,
+            t,
+            power,
+            torch.ones_like(t),
+            noise=self.seen.noise,
+            shape=self.shape,
+            means=means,
+        )
+        try:
+            return self.term.eps_scale(weight, trained)
+        except NoiseregError as reason:
+            raise NotApplicable(str(reason)) from None
+
+    def loss(self, eps_hat: Tensor) -> float:
+        """What another ε̂ than the best adds to the mean squared error, and the term."""
+        changed = scaled(self.fit, self.seen.t, self.process, lambda *_: eps_hat)
+        best, made = (
+            self.process.target(one.x0_hat, one.eps_hat, self.seen.t)
+            for one in (self.fit, changed)
+        )
+        error = (best - made).flatten(1).square().mean(1)
+        s = dataclasses.replace(
+            self.seen, x0_hat=changed.x0_hat.float(), eps_hat=changed.eps_hat.float()
+        )
+        term = float(value_of(self.term, s))
+        return float((self.process.weight(self.seen.t) * error).mean()) + WEIGHT * term
 
 
 @check("regularizer", "no number is compared: only finiteness")
