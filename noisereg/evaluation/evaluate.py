@@ -465,7 +465,8 @@ def _measurement(candidate: Candidate) -> Measurement:
         seed=candidate.run.config.seed,
         steps=record["steps"],
         sampling={
-            k: record[k] for k in SAMPLED if k in record and not (k == CHECKPOINT and named)
+            **{k: record[k] for k in SAMPLED if k in record and not (k == CHECKPOINT and named)},
+            "seed": record["seed"] - candidate.run.config.seed,  # what --seed adds to each run's
         },
         environment=selection.environment(candidate.run),
         diverged=candidate.diverged,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,7 @@ def build(
     columns: Sequence[str] | None = None,
     pick: str | None = None,
     pick_on: Sequence[int] = (),
+    marked: Set[str] = frozenset(),
 ) -> Table:
     """The table of some measurements.
 
@@ -49,12 +50,12 @@ def build(
     where there is one. ``labels`` are ``TEXT:MATCH``; ``columns`` the sections and keys that name
     rows, by default those that differ. ``pick`` names the metric by which, among rows that differ
     in a regularizer's parameters alone, one is picked on the seeds ``pick_on`` (by default the
-    first half of them), to be reported on the rest.
+    first half of them), to be reported on the rest. ``marked`` are keys of measurements whose
+    rows are baselines, where no ``baseline`` says it.
 
     Raises:
         NoiseregError: for two runs of one configuration and seed, a baseline or label that matches
-        no row or several, an
-            unknown column, too few seeds to pick on.
+        no row or several, an unknown column, too few seeds to pick on.
     """
     given = {
         "baseline": baseline,
@@ -71,9 +72,8 @@ def build(
     for label, found in named:
         for row in found:
             row.label = label
-    _mark_baseline(table, baseline)
-    if pick is not None:
-        _pick(table, pick, pick_on)
+    _mark_baseline(table, baseline, marked)
+    diverged = _pick(table, pick, pick_on) if pick is not None else []
     for row in table.rows:
         row.estimates = {
             name: _estimate(row, name)
@@ -83,6 +83,7 @@ def build(
     _compare(table)
     table.notes = [
         *difference_notes(table.rows, shown),
+        *[f"{note}; not picked" for note in diverged_notes(diverged)],
         *_statistics_notes(table, pick is not None),
     ]
     return table
@@ -105,15 +106,14 @@ def rebuild(table: Table, keep: str | None = None, **options: Any) -> Table | No
     kept = every if keep is None else where(every, keep)
     if not any(m.components for m in kept) and keep is not None:
         return None
-    made = build(
-        kept,
-        table.better,
-        **_still_asked(table.asked, kept) | {k: v for k, v in options.items() if v},
-    )
+    given = {k: v for k, v in options.items() if v}
+    marked = {row.first.key() for row in table.rows if row.baseline}
+    made = _built_again(kept, table.better, table.asked, marked, given)
     made.context = table.context
     if len(kept) < len(every):
         made.context = [*_of_steps(table.context, made.steps), f"where {keep}"]
-    made.remarks, made.provenance, made.name = table.remarks, table.provenance, table.name
+    made.remarks = [*table.remarks, *made.remarks]
+    made.provenance, made.name = table.provenance, table.name
     return made
 
 
@@ -152,7 +152,10 @@ def _joined(tables: Sequence[Table]) -> Table:
 
     first = tables[0]
     once: dict[tuple[str, int | None], Measurement] = {}
-    for m in of_one_version([m for t in tables for row in t.rows for m in row.measurements]):
+    rows = [(t, row) for t in tables for row in t.rows]
+    every = of_one_version([m for _, row in rows for m in row.measurements])
+    of = [(t, row) for t, row in rows for _ in row.measurements]
+    for m in every:
         twin = once.setdefault((m.key(), m.seed), m)
         if repr(twin.numbers) != repr(m.numbers):  # NaN is not equal to itself
             raise NoiseregError(
@@ -163,15 +166,19 @@ def _joined(tables: Sequence[Table]) -> Table:
     for table in reversed(tables):
         asked |= table.asked
     asked["labels"] = list(dict.fromkeys(x for t in tables for x in t.asked.get("labels", ())))
-    every = list(once.values())
-    made = build(every, first.better, **_still_asked(asked, every))
+    asking = next((t for t in tables if "baseline" in t.asked), None)
+    marked = {
+        m.key() for m, (t, row) in zip(every, of, strict=True) if t is asking and row.baseline
+    }
+    made = _built_again(list(once.values()), first.better, asked, marked, {})
     chosen = [next((p for p in t.context if p.startswith("where ")), "") for t in tables]
     context = [p for p in first.context if not p.startswith("where ")]
     if all(chosen):  # else something is there that none of them says
         ways = dict.fromkeys(p.removeprefix("where ") for p in chosen)
         context.append(f"where {' or '.join(ways)}")
     made.context = _of_steps(context, made.steps)
-    made.remarks = list(dict.fromkeys(remark for table in tables for remark in table.remarks))
+    remarks = [remark for t in [*tables, made] for remark in t.remarks]
+    made.remarks = list(dict.fromkeys(remarks))
     versions = dict.fromkeys(str(t.provenance.get("noisereg", "")) for t in tables)
     samples = [sample for t in tables for sample in t.provenance.get("samples", ())]
     made.provenance = {
@@ -183,25 +190,52 @@ def _joined(tables: Sequence[Table]) -> Table:
     return made
 
 
-def _still_asked(asked: Mapping[str, Any], kept: Sequence[Measurement]) -> dict[str, Any]:
-    """What a table's rows were asked to be, as far as it fits those that it has now."""
-    rows, asked = _group(kept), dict(asked)
-
-    def fits(find: Callable[[], object]) -> bool:
-        try:
-            find()
-        except NoiseregError:
-            return False
-        return True
-
-    asked["labels"] = [
-        text for text in asked.get("labels", ()) if fits(partial(_labelled, rows, text))
+def _built_again(
+    kept: Sequence[Measurement],
+    better: Mapping[str, str],
+    asked: Mapping[str, Any],
+    marked: Set[str],
+    given: Mapping[str, Any],
+) -> Table:
+    """The table of these measurements with the options ``given``, else with what a table's rows
+    were ``asked`` to be, as far as it fits these. ``marked`` are the keys of its baselines: one
+    that was told by a name stays, whatever it is called now; one that is gone is missed aloud.
+    """
+    rows = _group(kept)
+    wanted = {**asked, **given}
+    if "columns" not in given and not _fits(lambda: name_rows(rows, wanted.get("columns"))):
+        del wanted["columns"]
+    name_rows(rows, wanted.get("columns"))
+    if "labels" not in given:
+        labels = asked.get("labels", ())
+        wanted["labels"] = [x for x in labels if _fits(partial(_labelled, rows, x))]
+    for label, found in [_labelled(rows, text) for text in wanted.get("labels", ())]:
+        for row in found:
+            row.label = label
+    if "baseline" in given or "baseline" not in asked:
+        return build(kept, better, **wanted)
+    text = wanted.pop("baseline")
+    if _fits(partial(matching, rows, text, "")):
+        return build(kept, better, baseline=text, **wanted)
+    if {row.first.key() for row in rows} & marked:
+        made = build(kept, better, marked=marked, **wanted)
+        made.asked["baseline"] = text
+        return made
+    made = build(kept, better, **wanted)
+    taken = "; ".join(dict.fromkeys(row.label for row in made.rows if row.baseline))
+    made.remarks = [
+        f"the baseline asked for, {text}, is no row here; "
+        + (f"compared with {taken}" if taken else "nothing is compared")
     ]
-    if "baseline" in asked and not fits(partial(matching, rows, asked["baseline"], "")):
-        del asked["baseline"]
-    if "columns" in asked and not fits(partial(name_rows, rows, asked["columns"])):
-        del asked["columns"]
-    return asked
+    return made
+
+
+def _fits(find: Callable[[], object]) -> bool:
+    try:
+        find()
+    except NoiseregError:
+        return False
+    return True
 
 
 def _labelled(rows: list[Row], text: str) -> tuple[str, list[Row]]:
@@ -229,19 +263,32 @@ def _group(measurements: Sequence[Measurement]) -> list[Row]:
     ]
 
 
-def _mark_baseline(table: Table, baseline: str | None) -> None:
+PLAIN = (("noise", "white"), ("reg", "none"), ("pairing", "none"))
+"""What a row is plain in, first things first."""
+
+
+def _mark_baseline(table: Table, baseline: str | None, marked: Set[str]) -> None:
     if baseline is not None:
         for row in matching(table.rows, baseline, f"`baseline={baseline}`"):
             row.baseline = True
+        return
+    if marked:
+        for row in table.rows:
+            row.baseline = row.first.key() in marked
         return
     for steps in table.steps:
         left = [row for row in table.rows if row.first.steps == steps]
         if len(left) == 1:
             continue
-        left = [row for row in left if row.first.components]
-        for section, plain in (("noise", "white"), ("reg", "none"), ("pairing", "none")):
+        runs = left = [row for row in left if row.first.components]
+        for section, plain in PLAIN:
             left = [row for row in left if matches(row.first, section, plain)] or left
-        if len(left) == 1:
+        # not a row with a term beside one without, of another noise: which is the plainer?
+        if len(left) == 1 and all(
+            matches(left[0].first, section, plain)
+            or not any(matches(row.first, section, plain) for row in runs)
+            for section, plain in PLAIN
+        ):
             left[0].baseline = True
 
 
@@ -324,9 +371,9 @@ def _percent(difference: float, reference: float) -> float | None:
 # Picking on some of the seeds
 
 
-def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
+def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> list[Row]:
     """Among rows that differ in a regularizer's parameters alone, keep the best on some seeds,
-    with the other seeds.
+    with the other seeds; those that were none to pick, since they diverged.
     """
     if metric not in table.metrics:
         raise NoiseregError(
@@ -342,8 +389,7 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
     for family in families.values():
         # a strength at which any run diverged is none to pick
         rows = [row for row in family if not row.diverged]
-        dropped += [row for row in family if row.diverged and rows]
-        if len(rows) < 2:
+        if len(family) < 2 or not rows:
             continue
         seeds = sorted(set.intersection(*(_measured(row, metric) for row in rows)))
         some = [s for s in seeds if s in pick_on] if pick_on else seeds[: len(seeds) // 2]
@@ -362,43 +408,49 @@ def _pick(table: Table, metric: str, pick_on: Sequence[int]) -> None:
                 f"{len(seeds)} seed{'s' * (len(seeds) != 1)}; expected at least 2, better 6"
             )
 
-        means = {
-            row.label: mean([m.numbers[metric] for m in row.measurements if m.seed in some])
-            for row in rows
-        }
-        finite = [row for row in rows if math.isfinite(means[row.label])]
-        best = max(finite or rows, key=lambda row: sign * means[row.label])
-        for row in rows:
+        def on_some(row: Row, some: Sequence[int] = some) -> dict[str, float]:
+            return {str(m.seed): m.numbers[metric] for m in row.measurements if m.seed in some}
+
+        means = [mean(list(on_some(row).values())) for row in rows]
+        order = sorted(range(len(rows)), key=lambda k: (math.isfinite(means[k]), sign * means[k]))
+        best = rows[order[-1]]
+        if len(order) > 1 and math.isfinite(means[order[-2]]):
+            second = rows[order[-2]]
+            t = difference_test(on_some(best), on_some(second))
+            best.like = "" if t.p is not None and t.p < ALPHA else second.label
+        for row in family:
+            own = means[rows.index(row)] if row in rows else math.nan
+            why = {"diverged": row.diverged[0].diverged} if row.diverged else {}
             table.candidates.append(
                 {
                     "label": row.label,
                     "metric": metric,
-                    "mean": means[row.label],
+                    "mean": own,
                     "seeds": some,
                     "picked": row is best,
+                    **why,
                 }
             )
         best.picked_on = tuple(some)
-        others = [row for row in finite if row is not best]
-        if others:
-            second = max(others, key=lambda row: sign * means[row.label])
-            own, other = (
-                {str(m.seed): m.numbers[metric] for m in row.measurements if m.seed in some}
-                for row in (best, second)
-            )
-            t = difference_test(own, other)
-            best.like = "" if t.p is not None and t.p < ALPHA else second.label
         best.measurements = [m for m in best.measurements if m.seed in rest]
-        dropped += [row for row in rows if row is not best]
+        dropped += [row for row in family if row is not best]
     if not table.candidates:
         raise NoiseregError(
             f"`pick={metric}`: no two rows differ in a regularizer's parameters alone"
         )
-    used = {seed for candidate in table.candidates for seed in candidate["seeds"]}
-    for row in table.rows:  # the baseline's number stands beside theirs: on the same seeds
-        if row.baseline and not {m.seed for m in row.measurements} <= used:
-            row.measurements = [m for m in row.measurements if m.seed not in used]
-    table.rows = [row for row in table.rows if row not in dropped]
+    for base in (row for row in table.rows if row.baseline):
+        _leave_picking_seeds(base, [r for r in table.rows if r.first.steps == base.first.steps])
+    table.rows = [row for row in table.rows if not any(row is other for other in dropped)]
+    return [row for row in dropped if row.diverged]
+
+
+def _leave_picking_seeds(base: Row, section: Sequence[Row]) -> None:
+    """A baseline stands beside rows that were picked: on the seeds that these are reported on."""
+    picked = [row for row in section if row.picked_on]
+    reported = {seed for row in picked for seed in row.seeds}
+    used = {seed for row in picked for seed in row.picked_on} - reported
+    if not set(base.seeds) <= used:
+        base.measurements = [m for m in base.measurements if m.seed not in used]
 
 
 def _measured(row: Row, metric: str) -> set[int]:
@@ -480,7 +532,12 @@ def _statistics_notes(table: Table, picked: bool) -> list[str]:
     ]
     tested = [c for _, _, c in comparisons if c.p is not None]
     if not comparisons and len(table.rows) > len(table.steps):
-        notes.append("no baseline: noisereg eval --baseline KEY=VALUE,… shows changes and tests")
+        bases = dict.fromkeys(row.label for row in table.rows if row.baseline)
+        notes.append(
+            f"the baseline, {'; '.join(bases)}, has no number that another row has"
+            if bases
+            else "no baseline: noisereg eval --baseline KEY=VALUE,… shows changes and tests"
+        )
     if tested:
         kind = (
             "paired t tests over seeds" if all(c.paired for c in tested) else "t tests over seeds"

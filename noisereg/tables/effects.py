@@ -11,10 +11,17 @@ does to all of them alike drops out.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from noisereg.errors import NoiseregError
-from noisereg.tables.ablation import compare, difference_notes, estimate, power_note
+from noisereg.tables.ablation import (
+    compare,
+    difference_notes,
+    diverged_notes,
+    estimate,
+    power_note,
+)
 from noisereg.tables.naming import Words
 from noisereg.tables.significance import ALPHA, FEWEST, Test, difference_test
 from noisereg.tables.table import Measurement, Row, Table
@@ -42,13 +49,16 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
     used: list[Row] = []
     tests: dict[tuple[int, str], Test] = {}
     left_out = 0
+    if not any(row.baseline and row.first.components for row in table.rows):
+        raise NoiseregError(
+            "`effects` needs a baseline to start from; give `baseline=KEY=VALUE,…`"
+        )
     for steps in table.steps:
         section = [row for row in table.rows if row.first.steps == steps]
-        base = next((row for row in section if row.baseline), None)
-        if base is None:
-            raise NoiseregError(
-                "`effects` needs a baseline to start from; give `baseline=KEY=VALUE,…`"
-            )
+        base = next((row for row in section if row.baseline and row.first.components), None)
+        if base is None:  # folders of images, or one row
+            left_out += len(section)
+            continue
         same = [row for row in section if _rest(row.first, keys) == _rest(base.first, keys)]
         left_out += len(section) - len(same)
         used += same
@@ -61,7 +71,7 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
                     by_seed = [(sign, row.estimates[name].values) for sign, row in parts]
                     if values := _contrast(by_seed):
                         effect.estimates[name] = estimate(values)
-                        size = max(abs(v) for _, own in by_seed for v in own.values())
+                        size = max(abs(own[seed]) for _, own in by_seed for seed in values)
                         tests[len(rows), name] = difference_test(
                             values, dict.fromkeys(values, 0.0), size
                         )
@@ -82,7 +92,11 @@ def effects(table: Table, keys: Sequence[str]) -> Table:
     )
     compare(made, tests)
     family = sum(t.p is not None for t in tests.values())
-    made.notes = [*difference_notes(used, set(keys)), *_notes(rows, family, left_out)]
+    made.notes = [
+        *difference_notes(used, set(keys)),
+        *diverged_notes(used),
+        *_notes(rows, family, left_out),
+    ]
     return made
 
 
@@ -150,13 +164,13 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
     ]
     estimates = [each for row in rows for each in row.estimates.values()]
     counts = [len(each.values) for each in estimates]
-    if any(n >= FEWEST for n in counts):
+    if any(each.half_width is not None for each in estimates):
         notes.append(
             f"mean ± half the {100 * (1 - ALPHA):.0f} % interval (Student), each for itself"
             + (
                 f": of {family} intervals about {ALPHA * family:.0f} would leave out 0 by luck "
                 "alone"
-                if family > 9
+                if family > 10
                 else ""
             )
         )
@@ -177,6 +191,8 @@ def _notes(rows: Sequence[Row], family: int, left_out: int) -> list[str]:
         ]
         if power := power_note(compared):
             notes.append(power)
+    if any(not math.isfinite(each.mean) for each in estimates):
+        notes.append("numbers that are not finite have no interval and no test")
     if any(n < FEWEST for n in counts):
         notes.append(
             "too few seeds for an interval or a test in some rows: every seed's value, from "

@@ -172,7 +172,7 @@ def _change(comparison: Comparison | None) -> str:
         return "identical"
     percent = comparison.change_percent
     if percent is None:
-        return "—"
+        return f"—{MARK.get(comparison.verdict, '')}"
     sign = "−" if percent < -0.05 else "+"
     size = f"{abs(percent):.1f}" if abs(percent) < 1e5 else f"{abs(percent):.1e}"
     return f"{sign}{size} %{MARK.get(comparison.verdict, '')}"

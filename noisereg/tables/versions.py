@@ -16,17 +16,21 @@ from noisereg.tables.table import Measurement
 
 AUTO = "auto"
 HORIZON = "optim.horizon"
+SAMPLING = {"eps_scale": 1.0, "clip": "none", "seed": 0}
+"""Of sampling, what came after the first tables; a control has no eps_scale, it is in its name."""
 
 
 def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
     """With the keys that the configuration or a component had not yet when some were measured, at
     their defaults, which is how a run without the key is read; of a component the parameters
-    themselves, and not what is inside one. What a run resolves ("auto"), and the parameters of a
+    themselves, and not what is inside one; and of sampling what came later, likewise. What a run
+    resolves ("auto"), and the parameters of a
     component that is not there, stay as they are.
     """
     runs = [m for m in measurements if m.components]
     defaults = {k: v for k, v in flatten(Config().dump()).items() if v != AUTO or k == HORIZON}
     keys = {key for m in runs for key in m.values if key in defaults}
+    sampled = {key for m in runs for key in m.sampling if key in SAMPLING}
     names: dict[tuple[str, str], set[str]] = {}
     for m in runs:
         for section, specs in m.components.items():
@@ -44,7 +48,10 @@ def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
             values[HORIZON] = resolved_horizon(
                 read["optim.schedule"], components.get("reg", ()), read["train.steps"]
             )
-        return replace(m, components=components, values=values)
+        control = any(spec.name.startswith(CONTROL) for spec in m.components.get("reg", ()))
+        given = sampled - {"eps_scale"} if control else sampled
+        sampling = {**{key: SAMPLING[key] for key in given}, **m.sampling}
+        return replace(m, components=components, values=values, sampling=sampling)
 
     return [completed(m) if m.components else m for m in measurements]
 

@@ -431,6 +431,91 @@ def test_a_strength_picked_on_half_the_seeds_is_reported_on_the_rest() -> None:
     )
 
 
+def picked(table: Table) -> dict[str, tuple[list[int], bool, int]]:
+    """By row: its seeds, whether it is paired with the baseline, and over how many."""
+    found = {}
+    for row in table.rows:
+        comparison = row.estimates["precision"].comparison
+        paired = (comparison.paired, comparison.n) if comparison else (True, 0)
+        found[row.label] = (row.seeds, *paired)
+    return found
+
+
+def strengths(rows: dict[str, Sequence[int]], **options: object) -> Table:
+    """Rows ``reg`` with numbers at these seeds, of white noise, precision picked."""
+    rng = np.random.default_rng(0)
+    return build(
+        [
+            run("white", reg, s, precision=rng.normal())
+            for reg, seeds in rows.items()
+            for s in seeds
+        ],
+        HIGHER,
+        pick="precision",
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_two_strengths_of_one_label_are_two_to_pick_from() -> None:
+    table = table_of(
+        {
+            "white|none": [0, 0.1, 0.2, 0.1, 0, 0.3],
+            "white|a:weight=1": [1, 1, 1.1, 1, 1, 1.2],
+            "white|a:weight=2": [9, 9.1, 9, 9, 9, 9],
+        },
+        pick="precision",
+        labels=["Iso:reg=a:weight=1", "Iso:reg=a:weight=2"],
+    )
+    assert [c["mean"] for c in table.candidates] == pytest.approx([3.1 / 3, 27.1 / 3])
+    assert [c["picked"] for c in table.candidates] == [False, True]
+    (_, best) = table.rows
+    assert best.first.components["reg"][0].params == {"weight": "2"}
+
+
+@pytest.mark.parametrize(
+    ("none", "a", "b", "reported"),
+    [
+        (range(9), range(6), range(3, 9), {"a": [3, 4, 5], "b": [6, 7, 8]}),
+        (range(8), range(4), range(8), {"a": [2, 3], "b": [4, 5, 6, 7]}),
+        (range(8), range(4), range(6), {"a": [2, 3], "b": [3, 4, 5]}),
+    ],
+)
+def test_a_baseline_keeps_the_seeds_on_which_a_picked_row_is_reported(
+    none: Sequence[int], a: Sequence[int], b: Sequence[int], reported: dict[str, list[int]]
+) -> None:
+    rows = {"none": none}
+    rows |= {f"a:weight={w}": a for w in (1, 2)} | {f"b:weight={w}": b for w in (1, 2)}
+    found = picked(strengths(rows))
+    for name, seeds in reported.items():
+        (own,) = (v for k, v in found.items() if f"{name}(" in k)
+        assert own == (seeds, True, len(seeds))
+
+
+def test_each_section_of_a_picked_table_keeps_its_own_seeds() -> None:
+    rng = np.random.default_rng(0)
+    runs = [
+        run("white", reg, s, steps, precision=rng.normal())
+        for steps, seeds in ((10, range(4)), (50, range(2, 8)))
+        for reg in ("none", "a:weight=1", "a:weight=2")
+        for s in seeds
+    ]
+    table = build(runs, HIGHER, pick="precision")
+    assert [row.seeds for row in table.rows if row.baseline] == [[2, 3], [5, 6, 7]]
+
+
+def test_a_strength_that_diverged_is_said_and_its_kin_counts_as_picked() -> None:
+    runs = [run("white", "none", s, precision=s) for s in range(6)]
+    runs += [run("white", "a:weight=1", s, precision=2.0 * s) for s in range(6)]
+    runs += [run("white", "a:weight=2", s, precision=9.0) for s in range(5)]
+    runs += [replace(run("white", "a:weight=2", 5), diverged="inf at step 3")]
+    table = build(runs, HIGHER, pick="precision")
+    assert [row.seeds for row in table.rows] == [[3, 4, 5], [3, 4, 5]]
+    assert table.rows[1].picked_on == (0, 1, 2)
+    assert [c.get("diverged", "") for c in table.candidates] == ["", "inf at step 3"]
+    (said,) = (note for note in table.notes if "not picked" in note)
+    assert "a(weight=2) diverged (seed 5): inf at step 3" in said
+
+
 def test_picking_does_not_flatter() -> None:
     """600 tables of four strengths that do nothing: the picked one is significant in 5 % ± 2.7 %
     (99.8 %).
@@ -580,12 +665,89 @@ def test_a_table_that_is_read_keeps_its_baseline_labels_and_columns() -> None:
         ("X", True),
         ("blue · isotropy", False),
     ]
-    part = rebuild(again(made), "noise=white")  # what was asked for and is gone is not missed
+    part = rebuild(again(made), "noise=white")  # a label that is gone is not missed
     assert part is not None
+    assert part.remarks == [
+        "the baseline asked for, noise=blue,reg=none, is no row here; compared with X"
+    ]
     assert [(row.label, row.baseline) for row in part.rows] == [
         ("X", True),
         ("isotropy · white", False),
     ]
+
+
+def baselines(table: Table) -> list[str]:
+    return [row.label for row in table.rows if row.baseline]
+
+
+@pytest.mark.parametrize("by", ["blue", "B", "noise=blue"])
+def test_a_baseline_stays_whatever_its_row_is_called_later(by: str) -> None:
+    rows = {"white|none": [1, 2, 3], "blue|none": [2, 3.1, 4], "red|none": [3, 4.2, 5]}
+    made = table_of(rows, baseline=by, labels=["B:noise=blue"] if by == "B" else [])
+    name = "B" if by == "B" else "blue"
+    for options in (
+        {"keep": "process=ddpm"},
+        {"columns": ["noise"]},
+        {"columns": ["process", "noise"]},
+    ):
+        read = rebuild(again(made), **options)
+        assert read is not None
+        (base,) = (row for row in read.rows if row.baseline)
+        assert base.first.components["noise"][0].name == "blue", options
+        assert not read.remarks
+        twice = rebuild(again(read), "process=ddpm")
+        assert twice is not None
+        assert baselines(twice) == [base.label]
+    other = build([run("red", "isotropy", s, precision=s) for s in range(3)], HIGHER)
+    for table in (made, other):
+        table.provenance, table.context = {"reference": "r"}, ["digits", "3 seeds", "100 steps"]
+    for tables in ([made, other], [other, made]):
+        (joined,) = join(tables)
+        assert baselines(joined) == [name]
+    (gone,) = join([other])
+    assert baselines(gone) == []
+    left = rebuild(again(made), "noise=red")
+    assert left is not None
+    assert left.remarks == [f"the baseline asked for, {by}, is no row here; nothing is compared"]
+
+
+def test_a_joined_table_says_how_the_samples_of_older_ones_differ() -> None:
+    """Tables from before `clip`, `eps_scale` and `seed` were recorded have them at their
+    defaults; a control's factor is in its name.
+    """
+    old = build([run(seed=s, precision=s, sampling={"eta": 1.0}) for s in range(3)], HIGHER)
+    now = {"eta": 1.0, "eps_scale": 1.0, "clip": "none", "seed": 0}
+
+    def notes(reg: str = "isotropy", **changed: object) -> list[str]:
+        sampling = {k: v for k, v in {**now, **changed}.items() if v is not None}
+        new = build(
+            [run("white", reg, s, precision=s, sampling=sampling) for s in range(3)], HIGHER
+        )
+        for table in (old, new):
+            table.provenance, table.context = {"reference": "r"}, ["digits"]
+        (joined,) = join([old, new])
+        return [note for note in joined.notes if "differ in more" in note]
+
+    assert notes() == []
+    assert notes("rescaled-isotropy", eps_scale=None) == []
+    for key, value in (("eps_scale", 1.02), ("clip", "static"), ("seed", 100)):
+        (said,) = notes(**{key: value})
+        assert f"sample.{key} (" in said
+        assert str(value) in said
+
+
+def test_a_row_with_a_term_is_no_baseline_beside_one_without() -> None:
+    table = table_of({"white|isotropy": [1], "blue|none": [2], "blue|isotropy": [2]})
+    assert baselines(table) == []
+    assert any("no baseline" in note for note in table.notes)
+    assert baselines(table_of({"white|isotropy": [1], "blue|isotropy": [2]})) == ["white"]
+
+
+def test_a_baseline_without_numbers_is_not_said_to_be_none() -> None:
+    runs = [run(seed=s, precision=s) for s in range(3)]
+    runs += [replace(run("blue", seed=s), diverged="inf") for s in range(3)]
+    (said,) = (n for n in build(runs, HIGHER, baseline="noise=blue").notes if "baseline" in n)
+    assert said == "the baseline, blue, has no number that another row has"
 
 
 def test_a_table_that_is_read_knows_what_differs_between_a_rows_runs() -> None:

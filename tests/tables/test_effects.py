@@ -141,6 +141,47 @@ def test_cells_that_were_sampled_differently_are_said() -> None:
     )
 
 
+def test_folders_of_images_and_lone_rows_are_left_out() -> None:
+    runs = measured(FACTORIAL) + measured({("white", "none"): [1.0]}, steps=99)
+    runs.append(Measurement("pngs", {"precision": 0.5}, name="pngs"))
+    found = effects(build(runs, {"precision": "higher"}), ["noise", "reg"])
+    assert [row.label for row in found.rows] == ["blue", "isotropy, with white", "blue × isotropy"]
+    assert "2 rows that differ in something else left out" in found.notes
+
+
+@pytest.mark.parametrize("far", [1e13, np.inf])
+def test_a_number_at_a_seed_that_is_not_shared_is_no_rounding(far: float) -> None:
+    values = {("white", "none"): [1.0, 2.0, 3.0], ("blue", "none"): [1.5, 2.4, 3.6]}
+    runs = measured(values)
+    runs.append(replace(runs[0], seed=9, numbers={"precision": far}))
+    cell = effects(build(runs, {"precision": "higher"}), ["noise", "reg"]).rows[0]
+    comparison = cell.estimates["precision"].comparison
+    assert comparison is not None
+    assert comparison.verdict == "better"
+    assert comparison.p == pytest.approx(0.0131, abs=1e-4)  # t = .5/(.1/√3), 2 degrees
+
+
+def test_a_cell_that_diverged_and_a_number_that_is_not_finite_are_said() -> None:
+    runs = measured({("white", "none"): [1.0, 2.0, 3.0], ("red", "none"): [1.0, np.nan, 3.0]})
+    blue = measured({("blue", "none"): [0.0, 0.0, 0.0]})
+    runs += [replace(m, numbers={}, diverged="inf") for m in blue]
+    notes = effects(build(runs, {"precision": "higher"}), ["noise", "reg"]).notes
+    assert "blue diverged (seed 0, seed 1, seed 2): inf" in notes
+    assert "numbers that are not finite have no interval and no test" in notes
+    assert not any("±" in note for note in notes)
+
+
+@pytest.mark.parametrize(("count", "said"), [(10, ""), (11, "of 11 intervals about 1 would")])
+def test_luck_is_spoken_of_where_an_interval_is_to_be_expected_by_it(
+    count: int, said: str
+) -> None:
+    values = {("white", "none"): [1.0, 2.0, 3.0]}
+    values |= {(f"n{k}", "none"): [1.5, 2.4, 3.6 + k] for k in range(count)}
+    (note,) = (n for n in effects(table(values), ["noise", "reg"]).notes if "±" in n)
+    assert said in note
+    assert ("luck" in note) == bool(said)
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     """600 simulated interactions of known size with what a seed does to all cells alike: the 95
     % interval holds the truth in 95 % ± 2.7 % (three standard errors of a binomial)."""

@@ -231,6 +231,15 @@ def test_a_strength_that_diverged_is_not_picked() -> None:
     assert [row.label for row in table.rows] == ["white", "white · isotropy(weight=0.3)"]
 
 
+def test_a_change_from_zero_has_no_percentage_and_keeps_its_mark() -> None:
+    runs = [run("white", s, fd=0.0) for s in range(3)]
+    runs += [run("blue", s, fd=x) for s, x in enumerate((0.5, 0.6, 0.55))]
+    runs += [run("red", s, fd=0.5) for s in range(3)]
+    text = formats.markdown(build(runs, {"fd": "lower"}))
+    assert "| blue | .55 ± .12 (—\\*) |" in text
+    assert "| red | .500 ± .000 (—=) |" in text
+
+
 # The head
 
 
