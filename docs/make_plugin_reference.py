@@ -20,7 +20,7 @@ from noisereg.testing import checks
 PAGE = Path(__file__).parent / "plugins" / "reference.md"
 PROTOCOLS = {
     "noise": ("Noise",),
-    "regularizer": ("RegularizerParams", "Regularizer", "TrainStep"),
+    "regularizer": ("RegularizerParams", "Regularizer", "TrainStep", "TrainedPower"),
     "pairing": ("Pairing",),
     "process": ("Process",),
     "solver": ("Solver", "SampleStep", "Prediction"),

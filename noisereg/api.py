@@ -660,7 +660,8 @@ class Regularizer(_Built):
     def eps_scale(self, weight: float, trained: TrainedPower) -> EpsScale:
         """What makes of ε̂ about what a network trained with this term too would predict, ε̂ being
         that of one trained without: the row "no term, ε̂ rescaled" of a table, which costs no
-        training.
+        training (``eval --rescaled NAME:weight=λ``). A function of ε̂_t (B, *shape) float64 and t
+        (B,) that gives the scaled ε̂, each sample's by itself.
 
         Raises:
             NoiseregError: where the term does more than scale ε̂, or nobody has said.

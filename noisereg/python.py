@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -36,7 +35,7 @@ from noisereg.remote import local_or_copy
 from noisereg.runs import run as runs
 from noisereg.runs.config import Config, layer, load_plugins, validate
 from noisereg.runs.given import named, register_denoiser
-from noisereg.runs.prepare import logged_steps
+from noisereg.runs.logged import Log
 from noisereg.runs.reporter import Calling, Reporter, usual_reporter
 from noisereg.runs.sampling import build_clip
 from noisereg.runs.schedule import Schedule
@@ -190,8 +189,7 @@ class Run(runs.Run):
 
     def history(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl, one mapping a step: ``pandas.DataFrame(run.history())``."""
-        lines = logged_steps(self.path)
-        return [json.loads(lines[step]) for step in sorted(lines)]
+        return Log.read(self.path).values()
 
     def export(
         self,

@@ -242,10 +242,25 @@ def _words(complaint: Any) -> str:
         return f"expected {complaint['ctx']['expected'].replace(chr(39), '')}"
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}"
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        bound = complaint["ctx"][name]
+        return (
+            f"expected {words} {bound:g}"
+            if isinstance(bound, float)
+            else f"expected {words} {bound}"
+        )
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return message[:1].lower() + message[1:]
 
 
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+    "multiple_of": ("multiple_of", "a multiple of"),
+}
 _EXPECTED = {
     "float_parsing": "a number",
     "float_type": "a number",

@@ -65,7 +65,7 @@ def test_what_a_page_shows_is_what_happens(name, tmp_path, monkeypatch):
         elif language == "console":
             for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.M):
                 assert_shown(command, shown.splitlines(), typed(command))
-    for module in ("streaks", "quiet_rows"):
+    for module in ("streaks", "quiet_rows", "shrink"):
         sys.modules.pop(module, None)
     reset()
 

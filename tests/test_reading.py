@@ -127,7 +127,7 @@ def test_a_file_of_another_shape_names_the_key_and_what_was_expected():
         ({}, "x.json: sides: expected a value"),
         ({"sides": 3}, "x.json: sides: expected a list, not 3"),
         ({"sides": ["a"]}, "x.json: sides.0: expected a whole number, not 'a'"),
-        ({"sides": [], "rate": 0}, "x.json: rate: input should be greater than 0, not 0"),
+        ({"sides": [], "rate": 0}, "x.json: rate: expected more than 0, not 0"),
         ([], "x.json: expected a mapping of keys and values"),
     ):
         with pytest.raises(NoiseregError) as caught:

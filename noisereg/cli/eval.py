@@ -137,7 +137,9 @@ class Sampling:
             metavar="SPEC", help="Of x̂0: none, static, dynamic:percentile=0.995. [the runs']"
         ),
     ] = None
-    seed: Annotated[int, typer.Option(help="Added to each run's seed to draw its samples.")] = 0
+    seed: Annotated[
+        int, typer.Option(min=0, help="Added to each run's seed to draw its samples.")
+    ] = 0
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -249,6 +251,12 @@ class Output:
             raise NoiseregError(
                 f"--format {self.format_}: expected one of {', '.join(FORMATS)}"
                 f"{nearest(self.format_, FORMATS)}"
+            )
+        suffix = self.out.suffix.lower() if self.out else ""
+        if self.format_ is None and suffix and suffix not in SUFFIXES:
+            raise NoiseregError(
+                f"`out={self.out}`: expected a file that ends in one of {', '.join(SUFFIXES)}"
+                f"{nearest(suffix, SUFFIXES)}, or `format` too"
             )
         if self.pictures is not None and self.pictures.exists() and not self.pictures.is_dir():
             raise NoiseregError(f"--pictures {self.pictures} is a file; expected a folder")

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 import typer.main
@@ -30,7 +30,7 @@ from noisereg.cli import (
 )
 from noisereg.cli import eval as evaluation
 from noisereg.errors import NoiseregError
-from noisereg.paths import check_text, local_path, remote_scheme
+from noisereg.paths import check_text, clean, local_path, remote_scheme
 from noisereg.plugins.registry import reset
 from noisereg.reading import short
 
@@ -151,13 +151,19 @@ def _parse_once(
     context: Any,
     arguments: list[str],
 ) -> Any:
-    """Read a command's arguments once it is known that none of them would be dropped.
+    """Read a command's arguments once it is known that none of them would be dropped, or is no
+    number or path.
 
     Raises:
-        NoiseregError: for an option that takes one value and has two.
+        NoiseregError: for an option that takes one value and has two, and for such a value.
     """
-    *_, order = leaf.make_parser(context).parse_args(args=list(arguments))
+    flags.run_as(leaf)
+    texts, _, order = leaf.make_parser(context).parse_args(args=list(arguments))
     for option in leaf.params:
+        given = texts.get(option.name)
+        for text in given if isinstance(given, list | tuple) else [given]:
+            if isinstance(text, str):
+                _check_value(option, text)
         flag = next((text for text in getattr(option, "opts", ()) if text.startswith("--")), None)
         single = not (option.multiple or option.is_flag or option.count) if flag else False
         if single and sum(each is option for each in order) > 1:
@@ -169,6 +175,41 @@ def _parse_once(
                 + f"; noisereg sweep {flag} … {flag} … trains a run of each" * of_sweep
             )
     return parse(context, arguments)
+
+
+def _check_value(option: Any, text: str) -> None:
+    """
+    Raises:
+        NoiseregError: for what is no value of the option's kind.
+    """
+    kind, name = _python_type(option), option.name.rstrip("_")
+    if kind is Path and not text:
+        raise NoiseregError(f"`{name}` is empty; expected a path")
+    if kind not in (int, float):
+        return
+    expected = "a whole number" if kind is int else "a number"
+    try:
+        number = kind(text)
+    except ValueError:
+        raise NoiseregError(f"`{name}={clean(text)}`: expected {expected}") from None
+    own = getattr(option, "type", option)
+    low, high = getattr(own, "min", None), getattr(own, "max", None)
+    if (low is not None and number < low) or (high is not None and number > high):
+        bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+        raise NoiseregError(f"`{name}={clean(text)}`: expected {expected}, {' and '.join(bounds)}")
+
+
+def _python_type(option: Any) -> type | None:
+    """Path, int or float, where an option takes one, or several; None for another. Older versions
+    of typer have click's types, and newer ones Python's.
+    """
+    annotation = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    if annotation is not None:
+        kinds = [annotation, *get_args(annotation)]
+        return next((kind for kind in (Path, int, float) if kind in kinds), None)
+    name = getattr(getattr(option, "type", None), "name", "").removesuffix(" range")
+    of_click = {"path": Path, "file": Path, "directory": Path, "integer": int, "float": float}
+    return of_click.get(name)
 
 
 RUNS = ("run", "runs", "paths")

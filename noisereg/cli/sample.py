@@ -92,7 +92,8 @@ def sample(
     interpolate: Annotated[
         int | None,
         typer.Option(
-            metavar="K", help="Rows of K samples between two latents, --num of them (η 0)."
+            metavar="K",
+            help="Rows of K samples between two latents, --num of them; η is 0 unless given.",
         ),
     ] = None,
     nearest: Annotated[
@@ -103,7 +104,7 @@ def sample(
         bool, typer.Option("--many", help="More than a million samples are meant.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(help="Sample i of a seed is the same whatever --num is.")
+        int, typer.Option(min=0, help="Sample i of a seed is the same whatever --num is.")
     ] = 0,
     out: Annotated[
         Path | None,

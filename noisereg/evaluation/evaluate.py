@@ -280,8 +280,8 @@ def _groups(
     for data in specs:
         if data is None:
             raise NoiseregError(
-                "a folder of images does not say what it should look like; give `data`, such as "
-                "`data=digits`"
+                f"{selected.files[0].name} does not say what its images should look like; give "
+                "`data`, such as `data=digits`"
             )
         if data.label() in known:
             continue

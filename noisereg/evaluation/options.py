@@ -66,6 +66,10 @@ class Options:
         for name, value in given.items():
             if "tuple" in str(known[name].type) and value is not None:
                 values[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
+        for name in ("rescaled", "grid"):
+            several = values.get(name) or ()
+            if twice := next((x for k, x in enumerate(several) if x in several[:k]), None):
+                raise NoiseregError(f"`{name}={twice}`: given twice; expected it once")
         if values.get("jobs") is not None and values["jobs"] < 1:
             raise NoiseregError(f"`jobs={values['jobs']}`: expected at least 1")
         return cls(**values)

@@ -57,7 +57,10 @@ def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
         NoiseregError: for a path that is none of the three.
     """
     selected = Selection()
-    for path in (Path(p).expanduser() for p in paths):
+    places = [Path(p).expanduser() for p in paths]
+    if twice := next((p for k, p in enumerate(places) if p in places[:k]), None):
+        raise NoiseregError(f"{twice} is given twice; expected it once")
+    for path in places:
         if not path.exists():
             raise NoiseregError(
                 f"{path} is not there; expected a run, a sweep, a folder of images or an .npz of "
@@ -69,7 +72,10 @@ def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
                 selected.diverged[path] = _when(path)
         elif (path / SWEEP_FILE).exists() or any((path / "cells").glob("*.yaml")):
             _cells(path, registry, selected)
-        elif path.is_dir() or path.suffix.lower() in (*array_file.ENDINGS, ".zip"):
+        elif path.is_dir():
+            _refuse_folder_of_runs(path)
+            selected.files.append(SampleFiles(path))
+        elif path.suffix.lower() in (*array_file.ENDINGS, ".zip"):
             selected.files.append(SampleFiles(path))
         else:
             raise NoiseregError(
@@ -77,6 +83,23 @@ def select(paths: Sequence[str | Path], registry: Registry) -> Selection:
                 "or an .npz or .npy of samples"
             )
     return selected
+
+
+def _refuse_folder_of_runs(path: Path) -> None:
+    """
+    Raises:
+        NoiseregError: for a folder that is empty, or whose folders are runs or sweeps.
+    """
+    if not any(path.iterdir()):
+        raise NoiseregError(f"{path} is empty; expected a run, a sweep or a folder of images")
+    below = {
+        file.parent for name in ("config.yaml", SWEEP_FILE) for file in path.glob(f"*/{name}")
+    }
+    if below:
+        some = ", ".join(map(str, sorted(below)[:3])) + ", …" * (len(below) > 3)
+        raise NoiseregError(
+            f"{path} is neither a run nor a sweep, and holds {len(below)}: {some}; expected these"
+        )
 
 
 def _cells(path: Path, registry: Registry, selected: Selection) -> None:

@@ -4,8 +4,6 @@ isotropy of x_t, spectra.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +19,7 @@ from noisereg.evaluation.reference import Reference, reference_condition
 from noisereg.evaluation.samples import Sampling, made_by
 from noisereg.metrics.power import optimum
 from noisereg.runs.build import Parts
+from noisereg.runs.logged import Log
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
@@ -174,19 +173,14 @@ def _spectra(parts: Parts, run: Run, runtime: Runtime) -> dict[str, list[list[fl
     return spectra
 
 
-def training_log(run: Run) -> dict[str, list[tuple[float, float]]]:
+def training_log(run: Run, log: Log) -> dict[str, list[tuple[float, float]]]:
     """(step, value) of each column of metrics.jsonl that a picture shows: the loss, the
     regularizers, and what components log of their own state, ``component/name``.
     """
     columns: dict[str, list[tuple[float, float]]] = {}
     names = {"loss", *(spec.name.rpartition("/")[2] for spec in run.config.reg)}
-    with contextlib.suppress(OSError):
-        for text in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                line: dict[str, Any] = json.loads(text)
-            except ValueError:  # the last line of a run that was killed
-                continue
-            for name, value in line.items():
-                if (name in names or "/" in name) and isinstance(value, int | float):
-                    columns.setdefault(name, []).append((float(line["step"]), float(value)))
+    for line in log.values():
+        for name, value in line.items():
+            if (name in names or "/" in name) and isinstance(value, int | float):
+                columns.setdefault(name, []).append((float(line["step"]), float(value)))
     return columns

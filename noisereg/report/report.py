@@ -26,6 +26,7 @@ from noisereg.metrics.prdc import manifolds
 from noisereg.plugins.spec import flatten
 from noisereg.report import pictures
 from noisereg.report.curves import Curves, curves, training_log
+from noisereg.runs.logged import Log
 from noisereg.runs.model import RunModel
 from noisereg.runs.output import STRIP, between, picture, strip
 from noisereg.runs.reporter import Reporter
@@ -127,7 +128,7 @@ def all_pictures(evaluation: Evaluation, reporter: Reporter) -> list[Picture]:
         lambda: _interpolations(rows),
         lambda: _nearest(rows),
         lambda: _manifold(rows),
-        lambda: _training(trained),
+        lambda: _training(trained, reporter),
         lambda: _power(measured),
         lambda: _own_curves(measured),
         lambda: _isotropy(named, measured),
@@ -403,9 +404,18 @@ def _differences(table: Table) -> Picture | None:
     )
 
 
-def _training(trained: Mapping[str, Sequence[Candidate]]) -> Picture | None:
+def _training(trained: Mapping[str, Sequence[Candidate]], reporter: Reporter) -> Picture | None:
+    runs = {s.run.path: s.run for candidates in trained.values() for s in candidates if s.run}
+    read = {path: Log.read(path) for path in runs}
+    for path, log in read.items():
+        if log.damaged:
+            reporter.note(f"{path / 'metrics.jsonl'}: {log.wrong()}; pictures leave that out")
     logs = {
-        label: [log for s in candidates if s.run and (log := training_log(s.run))]
+        label: [
+            columns
+            for s in candidates
+            if s.run and (columns := training_log(s.run, read[s.run.path]))
+        ]
         for label, candidates in trained.items()
     }
     logs = {label: seeds for label, seeds in logs.items() if seeds}

@@ -38,7 +38,7 @@ from noisereg.plugins.registry import (
     canonical,
 )
 from noisereg.plugins.spec import Spec, flatten, set_dotted
-from noisereg.plugins.validation import validation_message
+from noisereg.plugins.validation import field_names, validation_message
 from noisereg.reading import parse_yaml, read_yaml
 
 SECTION_KIND: dict[str, Kind] = {
@@ -478,6 +478,12 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
         NoiseregError: for an assignment without ``=``, or into something that is not there.
     """
     result = validate(values).dump()
+    keys = [assignment.partition("=")[0] for assignment in assignments]
+    if twice := next((key for k, key in enumerate(keys) if key in keys[:k]), None):
+        given = [a.partition("=")[2] for a in assignments if a.partition("=")[0] == twice]
+        raise NoiseregError(
+            f"`set={twice}`: given {len(given)} times ({', '.join(given)}); expected it once"
+        )
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
@@ -492,8 +498,10 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
         else:
             value = parse_yaml(f"value: {text}", f"`set={assignment}`").get("value")
         if section not in Config.model_fields:
+            ends = [name for name in field_names(Config) if name.rpartition(".")[2] == key]
+            hint = f"; did you mean {' or '.join(map(repr, ends))}?" if ends else ""
             raise NoiseregError(
-                f"`set={key}`: no such section{nearest(section, Config.model_fields)}"
+                f"`set={key}`: no such section{hint or nearest(section, Config.model_fields)}"
             )
         if section == "plugins":
             raise NoiseregError(f"--set {key}: a plugin is given by --plugin FILE|MODULE")
@@ -727,8 +735,23 @@ def resume_difference(old: Config, new: Config) -> str | None:
     for key in sorted(was.keys() | now.keys()):
         free = any(key == k or key.startswith(f"{k}.") for k in MAY_DIFFER)
         if not free and was.get(key) != now.get(key):
+            # Another component has other parameters: what was typed is its name.
+            section = key.partition(".")[0]
+            if section in SECTION_KIND:
+                before, after = (_names(getattr(one, section)) for one in (old, new))
+                if before != after:
+                    return f"{section} was {before} and is now {after}"
+            if key == "parent.path":
+                key_now = now.get(key) or "nothing"
+                return f"`from` was {was.get(key) or 'nothing'} and is now {key_now}"
             return f"{key} was {was.get(key)!r} and is now {now.get(key)!r}"
     return None
+
+
+def _names(section: Spec | Sequence[Spec]) -> str:
+    """``isotropy + row-means`` of a section of the configuration."""
+    specs = [section] if isinstance(section, Spec) else section
+    return " + ".join(spec.name for spec in specs) or "none"
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:

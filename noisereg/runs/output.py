@@ -198,10 +198,10 @@ def check_num(num: int, shape: Sequence[int], many: bool = False) -> None:
     if num < 1:
         raise NoiseregError(f"`num={num}`: expected at least 1")
     if num > MOST_SAMPLES and not many:
+        size = num * math.prod(shape) / 1e9
         raise NoiseregError(
-            f"`num={num}`: {num:,} samples are {num * math.prod(shape) / 1e9:,.0f} GB at least, "
-            "held "
-            f"in memory; expected at most {MOST_SAMPLES:,}, or `many=True` as well"
+            f"`num={num}`: {num:,} samples are {size:,.{0 if size >= 10 else 3}f} GB at least, "
+            f"held in memory; expected at most {MOST_SAMPLES:,}, or `many=True` as well"
         )
 
 

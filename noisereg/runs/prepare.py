@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from noisereg.plugins.registry import Registry
 from noisereg.runs import checkpoint, parentage
 from noisereg.runs.build import Parts, build_dataset, build_parts
 from noisereg.runs.config import Config, read_complete, resume_difference
+from noisereg.runs.logged import anew, progress
 from noisereg.runs.pretrained import continued, initialise
 from noisereg.runs.records import read_environment
 from noisereg.runs.reporter import Reporter
@@ -30,7 +30,18 @@ from noisereg.runs.runtime import Runtime
 
 OWN = ("config.yaml", "environment.json", "status.json", "metrics.jsonl", "checkpoints", "samples")
 """What training writes in a run's folder."""
-NO_RUN = "{} is not empty and holds no run (no config.yaml); expected a new folder for `out`"
+
+
+def no_run(out: Path) -> str:
+    """Why a run can neither go on nor begin in what is there."""
+    if out.is_file():
+        return f"{out} is a file; expected a new folder for `out`"
+    if (out / "sweep.yaml").is_file():
+        return (
+            f"{out} is a sweep, whose own command goes on with it (noisereg sweep … --out {out}); "
+            "expected a new folder for `out`, or one of its cells"
+        )
+    return f"{out} is not empty and holds no run (no config.yaml); expected a new folder for `out`"
 
 
 @contextlib.contextmanager
@@ -69,7 +80,7 @@ def run_folder(
                             vacant(path) or any((path / n).exists() for n in ("config.yaml", LOCK))
                         )
                     ):
-                        raise NoiseregError(NO_RUN.format(out))
+                        raise NoiseregError(no_run(out))
                     check_contents(path)  # before the lock, which could be one
                     held.enter_context(owned(path, note=reporter.note))
                     held.enter_context(remote.claimed(path, reporter.note))
@@ -111,7 +122,7 @@ def prepare(
             f"{out} already holds a run; give `resume` to go on with it, or another `out`"
         )
     if not exists and not _begun(out):
-        raise NoiseregError(NO_RUN.format(out))
+        raise NoiseregError(no_run(out))
     for name in OWN:
         if (out / name).is_symlink():
             raise NoiseregError(
@@ -143,11 +154,10 @@ def prepare(
         _check_data(out, recorded.get("data"), parts, accept_data)
         damaged: list[str] = []
         saved = checkpoint.latest(out / "checkpoints", damaged.append)
-        if saved is None and (progress := _progress(out, old, damaged)):
+        if saved is None and (reached := progress(out, old, damaged)):
             raise NoiseregError(
-                f"{out} has no whole checkpoint to go on from, and yet {progress}; restore one, "
-                "or "
-                f"start anew on purpose: mv {out} {out}.old, and the same command"
+                f"{out} has no whole checkpoint to go on from, and yet {reached}; restore one, or "
+                f"start anew on purpose: {anew(out)}"
             )
         for text in damaged:
             reporter.note(text)
@@ -223,30 +233,3 @@ def _check_data(
         parts.notes.append(f"the data have changed, as accepted: {changed}")
     if before:
         parts.data_record["accepted"] = before
-
-
-def _progress(out: Path, config: Config, damaged: Sequence[str]) -> str:
-    """What shows that a run had come to a checkpoint, in words; empty if nothing does."""
-    if damaged:
-        return damaged[0].partition(";")[0]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        status = json.loads((out / "status.json").read_text(encoding="utf-8"))
-        if int(status["step"]) > 0:
-            return f"status.json says {status['status']} at step {status['step']:,}"
-    logged = max(logged_steps(out), default=0)
-    if logged > config.train.checkpoint_every:
-        return (
-            f"metrics.jsonl goes to step {logged:,}, with a checkpoint every "
-            f"{config.train.checkpoint_every:,}"
-        )
-    return ""
-
-
-def logged_steps(out: Path) -> dict[int, str]:
-    """The whole lines of metrics.jsonl by their step; what a kill cut off is left out."""
-    lines: dict[int, str] = {}
-    with contextlib.suppress(OSError):
-        for line in (out / "metrics.jsonl").read_text("utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                lines[int(json.loads(line)["step"])] = line
-    return lines

@@ -25,6 +25,7 @@ from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
 from noisereg.runs.build import Parts, build_parts
 from noisereg.runs.config import Config, RuntimeConfig, check_components, read_complete
+from noisereg.runs.logged import anew, progress
 from noisereg.runs.model import RunModel
 from noisereg.runs.output import STRIP, STRIPS, check_num, picture
 from noisereg.runs.records import read_environment, status_of
@@ -224,6 +225,11 @@ class Run:
             return checkpoint.Checkpoint.open(folder / f"{step:06d}")
         newest = checkpoint.latest(folder, (reporter or Reporter()).note)
         if newest is None:
+            if reached := progress(self.path, self.config):
+                raise NoiseregError(
+                    f"{self.path} has no whole checkpoint, and yet {reached}; restore one, or "
+                    f"train it anew: {anew(self.path)}"
+                )
             raise NoiseregError(
                 f"{self.path} has no whole checkpoint; go on training it: noisereg train --resume "
                 f"--out {self.path}"

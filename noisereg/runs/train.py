@@ -38,10 +38,11 @@ from noisereg.runs.checkpoint_files import name_of, run_of
 from noisereg.runs.config import Config
 from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.guard import Guard
+from noisereg.runs.logged import Log
 from noisereg.runs.meter import Meter
 from noisereg.runs.optimizer import learners, learning_rate, make_optimizer
 from noisereg.runs.output import strip
-from noisereg.runs.prepare import OWN, logged_steps, prepare, run_folder
+from noisereg.runs.prepare import OWN, prepare, run_folder
 from noisereg.runs.records import status_of
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.resolve import component_records
@@ -437,8 +438,8 @@ class Training:
         if self.validation is None or name is None:
             return
         there = set(checkpoint_files.steps_in(self.out / "checkpoints"))
-        for step, line in sorted(logged_steps(self.out).items()):
-            value = json.loads(line).get(PREFIX + name)
+        for line in Log.read(self.out).values():
+            step, value = int(line["step"]), line.get(PREFIX + name)
             if step in there and step <= self.start and isinstance(value, int | float):
                 than = None if self.best is None else self.best[1]
                 if self.validation.is_better(value, than):
@@ -565,16 +566,22 @@ class Training:
         )
         metrics = self.out / "metrics.jsonl"
         # What was logged past the checkpoint will be logged again.
-        kept = [line for step, line in logged_steps(self.out).items() if step <= self.start]
-        if not kept and metrics.is_file() and metrics.stat().st_size:
-            shutil.copyfile(metrics, _unused(self.out, "metrics-{}.jsonl"))
+        log = Log.read(self.out)
+        kept = [line for step, line in log.lines.items() if step <= self.start]
+        copy = ""
+        if metrics.is_file() and metrics.stat().st_size and (log.damaged or not kept):
+            before = _unused(self.out, "metrics-{}.jsonl")
+            shutil.copyfile(metrics, before)
+            copy = f"; as it was it is kept as {before.name}"
+        if wrong := log.wrong():
+            self.reporter.note(f"{metrics}: {wrong}, and left out of what is written anew{copy}")
         write_atomically(metrics, "".join(f"{line}\n" for line in kept).encode())
         self._recall_best()
         write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
 
     def _mend(self) -> None:
-        """Say what is wrong with status.json and metrics.jsonl, which are written anew; a folder
-        in their place is put aside.
+        """Say what is wrong with status.json, which is written anew; a folder in its place, or in
+        that of metrics.jsonl, is put aside.
         """
         if self.saved >= 0:
             _, wrong = status_of(self.out, self.config.train.steps)

@@ -76,6 +76,15 @@ class Grid(BaseModel):
                 raise ValueError(f"{name!r} is no cell's name")
         return value
 
+    @field_validator("axes")
+    @classmethod
+    def _no_seeds(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if "seed" in value:
+            raise ValueError(
+                "seed is no axis: `seeds=N` trains every cell with N seeds, from `seed` on"
+            )
+        return value
+
     @field_validator(*COMPONENT_AXES, mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
@@ -307,7 +316,16 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
                 "its cells (more may be "
                 "added), or another `out`"
             )
-        if difference := resume_difference(read_complete(file), new[file.stem].config):
+        old, config = read_complete(file), new[file.stem].config
+        difference = resume_difference(old, config)
+        if not difference and (status := Sweep(path, []).status(Cell(file.stem, old, ""))):
+            steps = config.train.steps
+            if status.step > steps:
+                difference = (
+                    f"train.steps was {old.train.steps:,} and is now {steps:,}, and it is trained "
+                    f"to step {status.step:,}"
+                )
+        if difference:
             raise NoiseregError(
                 f"{path} was started otherwise: in {file.stem}, {difference}; give another `out`"
             )

@@ -73,6 +73,47 @@ def trained(tmp_path_factory):
     return out
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--out="],
+        ["train", "--out", ""],
+        ["sweep", "--out", ""],
+        ["sample", "{run}", "--out", ""],
+        ["eval", "{run}", "--out", ""],
+        ["eval", ""],
+        ["sample", ""],
+        ["eval", "{run}", "--inception-weights", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    arguments, trained, capsys, tmp_path, monkeypatch
+):
+    """What a shell makes of an unset variable."""
+    monkeypatch.chdir(tmp_path)
+    line = mistake(capsys, *[a.format(run=trained) for a in arguments])
+    assert line.endswith("is empty; expected a path")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["sample", "{run}"], ["eval", "{run}"]])
+def test_a_seed_is_not_negative(arguments, trained, capsys):
+    line = mistake(capsys, *[a.format(run=trained) for a in arguments], "--seed", "-1")
+    assert "--seed -1: expected a whole number, at least 0" in line
+
+
+def test_a_file_or_a_sweep_is_no_folder_for_a_run(capsys, tmp_path):
+    (tmp_path / "s.png").touch()
+    assert "s.png is a file; expected a new folder for --out" in mistake(
+        capsys, "train", *FAST, "--out", tmp_path / "s.png"
+    )
+    (tmp_path / "S").mkdir()
+    (tmp_path / "S" / "sweep.yaml").touch()
+    for more in ([], ["--resume"]):
+        line = mistake(capsys, "train", *FAST, *more, "--out", tmp_path / "S")
+        assert "is a sweep, whose own command goes on with it (noisereg sweep …" in line
+
+
 def test_train_says_what_it_does_and_what_one_would_do_next(capsys, tmp_path):
     code, out, err = call(
         capsys, "train", "--noise", "blue-tv", "--reg", "isotropy", *FAST, "--out", tmp_path / "r"
@@ -251,7 +292,15 @@ def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
         (["--data", "fashion-mnist:root=no-such-root"], "download"),
         (["--batch-size", "10", "--set", "train.accumulate=3"], "multiple"),
         (["--stepz", "3"], "--stepz"),
-        (["--steps", "three"], "valid integer"),
+        (["--steps", "three"], "--steps three: expected a whole number"),
+        (["--steps", "1e3"], "--steps 1e3: expected a whole number"),
+        (["--batch-size", "10.5"], "--batch-size 10.5: expected a whole number"),
+        (["--set", "lr=1e-3"], "did you mean 'optim.lr'?"),
+        (["--set", "batch_size=8"], "did you mean 'train.batch_size' or 'sample.batch_size'?"),
+        (
+            ["--set", "optim.lr=1e-3", "--set", "optim.lr=2e-3"],
+            "--set optim.lr: given 2 times (1e-3, 2e-3); expected it once",
+        ),
         (["--steps", "0"], "train.steps"),
         (["--resume"], "--out"),
         (["--plugin", "no-such.py"], "no-such.py"),

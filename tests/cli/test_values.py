@@ -16,8 +16,8 @@ HUGE = "9" * 23
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--set", "optim.betas=[1,1]"], "optim.betas.0: input should be less than 1"),
-        (["--set", "optim.betas=[-1,0]"], "optim.betas.0: input should be greater than or equal"),
+        (["--set", "optim.betas=[1,1]"], "optim.betas.0: expected less than 1"),
+        (["--set", "optim.betas=[-1,0]"], "optim.betas.0: expected at least 0, not -1"),
         (["--set", "optim.betas=[0.9,.nan]"], "optim.betas.1: expected a finite number, not nan"),
         (["--set", "optim.betas=0.9"], "optim.betas: expected a list, not 0.9"),
         (["--set", "optim.lr=.inf"], "optim.lr: expected auto, or a finite number, not inf"),
@@ -29,7 +29,7 @@ HUGE = "9" * 23
         ),
         (["--set", "sample.eps_scale=1e-320"], "expected a factor above 0, such as 1.02, from"),
         (["--set", "sample.eta=x"], "sample.eta: expected auto, or a number, not 'x'"),
-        (["--set", "sample.steps=1000000000"], "sample.steps: input should be less than or equal"),
+        (["--set", "sample.steps=1000000000"], "sample.steps: expected at most"),
         (["--set", f"train.steps={HUGE}"], "train.steps: expected a whole number of at most 64"),
         (["--set", "train.steps=" + "9" * 5000], "a number of more than 4,300 digits"),
         (["--steps", HUGE], f"--steps {HUGE}: expected a whole number of at most 64 bits"),

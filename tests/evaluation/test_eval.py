@@ -708,12 +708,23 @@ def test_mistakes_about_folders_are_one_line(tmp_path: Path, capsys: Capture) ->
     assert "000.png is of mode RGB and digits has 1 channel; expected mode L" in mistake(
         capsys, colour, "--data", "digits"
     )
-    assert "there are no images in" in mistake(capsys, tmp_path / "empty", "--data", "digits")
+    assert "empty is empty; expected a run, a sweep or a folder of images" in mistake(
+        capsys, tmp_path / "empty", "--data", "digits"
+    )
+    for name in ("one", "two"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
+    line = mistake(capsys, tmp_path / "runs")
+    assert f"runs is neither a run nor a sweep, and holds 2: {tmp_path / 'runs/one'}, " in line
+    assert "few is given twice" in mistake(capsys, few, few, "--data", "digits")
+    assert "--out t.xyz: expected a file that ends in one of .txt, .md" in mistake(
+        capsys, few, "--data", "digits", "--out", "t.xyz"
+    )
     assert "a.png cannot be read" in mistake(capsys, tmp_path / "broken", "--data", "digits")
     assert "k=5 needs more than 5 samples and the generated set has 5" in mistake(
         capsys, few, "--data", "digits"
     )
-    assert "give --data" in mistake(capsys, few)
+    assert "few does not say what its images should look like; give --data" in mistake(capsys, few)
     assert "is not there" in mistake(capsys, tmp_path / "nowhere")
     assert "has 5 samples and --num asks for 6" in mistake(
         capsys, few, "--data", "digits", "--num", 6

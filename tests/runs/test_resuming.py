@@ -20,8 +20,10 @@ from noisereg.cli.main import run as command
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.data import NotFinite, to_uint8
 from noisereg.errors import NoiseregError
+from noisereg.report.curves import training_log
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import steps_in, verify
+from noisereg.runs.logged import Log
 from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.output import picture
 from noisereg.runs.reporter import Reporter
@@ -153,6 +155,40 @@ def test_what_changes_after_it_was_verified_is_not_used(run: Run) -> None:
 
 
 # status.json, pictures and metrics
+
+
+@pytest.mark.parametrize(
+    ("damage", "said", "copied"),
+    [
+        (b"\xe7\xff\n", "1 of its lines is damaged", True),
+        (b"[1,2]\n{}\n", "2 of its lines are damaged", True),
+        (b'{"step": "x"}\n', "1 of its lines is damaged", True),
+        (b'{"step": 4, "lo', "its last line was cut off", False),
+        (b'3\n{"step"', "1 of its lines is damaged and its last line was cut off", True),
+    ],
+)
+def test_what_is_damaged_in_metrics_is_said_and_kept(
+    run: Run, damage: bytes, said: str, copied: bool
+) -> None:
+    """Damage that a report and the history live through, too."""
+    metrics = run.path / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole + damage)
+    assert [line["step"] for line in run.history()] == [1, 2, 3, 4, 5, 6]
+    columns = training_log(run, Log.read(run.path))
+    assert [step for step, _ in columns["loss"]] == [1, 2, 3, 4, 5, 6]
+    listener = Listener()
+    train(run.path, 6, resume=True, reporter=listener)
+    assert metrics.read_bytes() == whole
+    (line,) = (text for text in listener.said if "metrics.jsonl" in text)
+    assert f"metrics.jsonl: {said}, and left out" in line
+    assert ("kept as metrics-1.jsonl" in line) == copied
+    assert (run.path / "metrics-1.jsonl").is_file() == copied
+    if copied:
+        assert (run.path / "metrics-1.jsonl").read_bytes() == whole + damage
+    listener = Listener()
+    train(run.path, 6, resume=True, reporter=listener)
+    assert not any("metrics.jsonl" in text for text in listener.said)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "folder", "gone"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from noisereg import python as noisereg
+from noisereg.cli.main import run as run_command
 from noisereg.errors import NoiseregError
 from noisereg.plugins.spec import flatten
 from noisereg.runs import checkpoint_files
@@ -135,8 +136,17 @@ def test_a_resume_that_finds_no_checkpoint_where_there_was_one_is_refused(
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     with pytest.raises(NoiseregError, match=said) as error:
         train(run, 8, resume=True)
-    assert f"start anew on purpose: mv {run} {run}.old" in str(error.value)
+    anew = f"mv {run} {run}.old, and noisereg train --config {run}.old/config.yaml --out {run}"
+    assert f"start anew on purpose: {anew}" in str(error.value)
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    with pytest.raises(NoiseregError) as error:  # sampling does not advise what is refused
+        noisereg.load(run).sample(1)
+    assert f"train it anew: {anew}" in str(error.value)
+    assert "--resume" not in str(error.value)
+    run.rename(f"{run}.old")
+    copy = run_command(["train", "--config", f"{run}.old/config.yaml", "--out", str(run)])
+    assert copy == 0
+    assert_bit_equal(state(whole), state(noisereg.load(run)))
 
 
 def test_killed_before_its_first_checkpoint_a_run_starts_again_and_keeps_what_was_logged(

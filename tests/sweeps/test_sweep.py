@@ -224,6 +224,14 @@ def test_a_sweep_goes_on_with_more_seeds_or_steps_and_with_nothing_else(tmp_path
     write(tmp_path / "S", {}, read_grid(grid), cells({}, grid))
     check_continues(tmp_path / "S", cells({}, grid | {"seeds": 3}))
     check_continues(tmp_path / "S", cells({"train": {"steps": 9999}}, grid))
+    run = tmp_path / "S/cells/white_s0"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    (run / "status.json").write_text('{"status": "stopped", "step": 50, "steps": 4000}')
+    check_continues(tmp_path / "S", cells({"train": {"steps": 50}}, grid))
+    said = r"in white_s0, train.steps was 4,000 and is now 49, and it is trained to step 50"
+    with pytest.raises(NoiseregError, match=said):
+        check_continues(tmp_path / "S", cells({"train": {"steps": 49}}, grid))
     with pytest.raises(
         NoiseregError, match="was started with a cell white_s1 that this command has not"
     ):
@@ -405,7 +413,10 @@ def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
     assert "no such section; did you mean 'train'?" in mistake(
         capsys, "--axis", "trian.steps=1", *out
     )
-    assert "seeds" in mistake(capsys, "--seeds", 0, *out)
+    assert "seeds: expected at least 1, not 0" in mistake(capsys, "--seeds", 0, *out)
+    assert "seed is no axis: --seeds N trains" in mistake(capsys, "--axis", "seed=1", *out)
+    with pytest.raises(NoiseregError, match="seed is no axis"):
+        read_grid({"axes": {"seed": [1, 2]}})
     assert not (tmp_path / "S").exists()
 
 
