@@ -235,9 +235,9 @@ def check_times(t: Tensor, by_value: bool = True) -> None:
             f"times are {str(t.dtype).removeprefix('torch.')}: expected t in [0, 1], 0 = data; "
             "divide steps by their number, t = (k + 1)/1000 for k = 0 … 999, or give T=1000"
         )
-    if by_value and bool(((t < 0) | (t > 1)).any()):
+    if by_value and bool((wrong := ~((t >= 0) & (t <= 1))).any()):  # NaN is wrong too
         raise NoiseregError(
-            f"a time is {float(t.max() if t.max() > 1 else t.min()):g}: expected t in [0, 1], "
+            f"a time is {float(t[wrong][0]):g}: expected t in [0, 1], "
             "0 = data; divide steps by their number, t = (k + 1)/1000 for k = 0 … 999"
         )
 

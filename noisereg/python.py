@@ -27,9 +27,11 @@ from noisereg.api import (
 )
 from noisereg.diffusion import compatible, diffusion
 from noisereg.diffusion.adjust import Clip
+from noisereg.diffusion.diffusion import checked_shape
 from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
-from noisereg.plugins.registry import Kind, registry
+from noisereg.errors import nearest
+from noisereg.plugins.registry import BASES, KINDS, Kind, registry
 from noisereg.plugins.spec import Spec
 from noisereg.remote import local_or_copy
 from noisereg.runs import run as runs
@@ -85,7 +87,7 @@ def train(
     for section in ("reg", "log"):  # what is given by name may be one spec
         if isinstance(values.get(section), str):
             values[section] = [values[section]]
-    references = [given] if isinstance(given, str) else given
+    references = [given] if isinstance(given, str | Path) else given
     complete = validate(load_plugins(registry(), values, map(str, references)))
     told = reporter or usual_reporter()
     calling = Calling(told, callback) if callback else None
@@ -135,13 +137,23 @@ def sweep(
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.training import SweepTraining, check_place
 
+    if not isinstance(config, Config | None):
+        raise NoiseregError(
+            f"config is a {type(config).__name__}; expected a Config, such as load(RUN).config, "
+            "or its sections by name: sweep(**config)"
+        )
     told, folder = reporter or usual_reporter(), local_or_copy(out)
     given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
     chosen = {k: [v] if isinstance(v, str) else list(v) for k, v in given.items() if v}
-    varied = {k: list(v) for k, v in (axes or {}).items()}
+    varied = {
+        k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else [v]
+        for k, v in (axes or {}).items()
+    }
     grid = read_grid({**chosen, "axes": varied, "seeds": seeds})
     base = layer(config.dump() if config else {}, named(sections, registry()))
-    base = load_plugins(registry(), base, map(str, base.pop("plugins", [])))
+    references = base.pop("plugins", [])
+    references = [references] if isinstance(references, str | Path) else references
+    base = load_plugins(registry(), base, map(str, references))
     validate(base)
     runtime = Runtime.start(RuntimeConfig(**base.get("runtime", {})))
     resolved = resolve(make_cells(base, grid), registry(), runtime)
@@ -280,6 +292,8 @@ def load(path: str | Path, denoiser: nn.Module | None = None) -> Run:
     Raises:
         NoiseregError: if there is none.
     """
+    if not isinstance(path, str | Path):
+        raise NoiseregError(f"load() of {type(path).__name__}; expected a run's folder or address")
     if denoiser is not None:
         register_denoiser(denoiser, registry())
     opened = Run.open(local_or_copy(path), registry())
@@ -317,6 +331,14 @@ def build(kind: Kind, spec: str, *, shape: Sequence[int] = (), **context: Any) -
     Raises:
         NoiseregError: for an unknown name or parameter.
     """
+    if kind not in KINDS:
+        raise NoiseregError(
+            f"no kind is called {kind!r}{nearest(str(kind), KINDS)}; expected one of "
+            f"{', '.join(KINDS)}"
+        )
+    known = [field.name for field in dataclasses.fields(Context)]
+    if unknown := next((name for name in context if name not in known), None):
+        raise NoiseregError(f"build() has no argument {unknown!r}{nearest(unknown, known)}")
     parsed = Spec.parse(spec)
     ctx = Context(
         **{"shape": tuple(shape), "dtype": torch.float32, "cache_dir": cache_dir(), **context}
@@ -351,12 +373,14 @@ class Diffusion(diffusion.Diffusion):
         weight 1 unless it is a ``Weighted``. ``steps``: of the whole loop, for weights that change
         until its end. The rest is as in the class this extends.
         """
-        ctx = Context(shape=tuple(shape), dtype=torch.float32, cache_dir=cache_dir())
+        shape = checked_shape(shape)
+        ctx = Context(shape=shape, dtype=torch.float32, cache_dir=cache_dir())
         made_noise: Noise = _built("noise", noise, ctx)
         ctx = dataclasses.replace(ctx, noise=made_noise)
         made_process: Process = _built("process", process, ctx)
         ctx = dataclasses.replace(ctx, process=made_process)
-        terms = [reg] if isinstance(reg, str) else list(reg)
+        several = reg is None or (isinstance(reg, Sequence) and not isinstance(reg, str))
+        terms: list[Any] = list(reg or ()) if several else [reg]
         if terms == ["none"]:  # as on the command line
             terms = []
         super().__init__(
@@ -398,22 +422,33 @@ class Diffusion(diffusion.Diffusion):
 
 def _built(kind: Kind, given: Any, ctx: Context) -> Any:
     """The component that is named, or the one that is given."""
-    if not isinstance(given, str):
-        return given
-    spec = Spec.parse(given)
-    return registry().build(kind, spec.name, spec.params, ctx)
+    if isinstance(given, str):
+        spec = Spec.parse(given)
+        return registry().build(kind, spec.name, spec.params, ctx)
+    if not isinstance(given, BASES[kind]):
+        raise NoiseregError(
+            f"the {kind} is {type(given).__name__}; expected a spec, such as "
+            f"{registry().entries(kind)[0].name!r}, or a {BASES[kind].__name__}"
+        )
+    return given
 
 
 def _weighted(
     reg: Sequence[str | Regularizer | Weighted], ctx: Context, steps: int | None
 ) -> list[Weighted]:
     weighted: list[Weighted] = []
-    for number, given in enumerate(reg):
+
+    def free(name: str) -> str:
+        """Each has a column of its own among the parts of the loss."""
+        return name if name not in (w.name for w in weighted) else f"{name}.{len(weighted)}"
+
+    for given in reg:
         if isinstance(given, Weighted):
-            weighted.append(given)
+            weighted.append(dataclasses.replace(given, name=free(given.name)))
             continue
         if not isinstance(given, str):
-            weighted.append(Weighted(type(given).__name__.lower(), 1.0, given))
+            term = _built("regularizer", given, ctx)
+            weighted.append(Weighted(free(type(term).__name__.lower()), 1.0, term))
             continue
         spec = Spec.parse(given)
         entry = registry().find("regularizer", spec.name)
@@ -423,21 +458,25 @@ def _weighted(
                 f"{entry.name}: schedule={params.schedule} falls to 0 at the loop's end; "
                 "expected steps=N, the loop's length"
             )
-        name = (
-            entry.name
-            if entry.name not in (w.name for w in weighted)
-            else f"{entry.name}.{number}"
-        )
         term = registry().build("regularizer", spec.name, spec.params, ctx)
         schedule = Schedule(params.schedule, params.warmup, steps or 1)
-        weighted.append(Weighted(name, float(params.weight), term, schedule))
+        weighted.append(Weighted(free(entry.name), float(params.weight), term, schedule))
     return weighted
 
 
 def register(component: Component, kind: Kind | None = None) -> None:
     """Add a component for this session; its kind is read off its class where that extends a base
     of noisereg.api.
+
+    Raises:
+        NoiseregError: for what is no component, if the kind cannot be told, and for a built-in's
+            name.
     """
+    if not isinstance(component, Component):
+        raise NoiseregError(
+            f"{type(component).__name__} is no component; expected "
+            "noisereg.api.Component(name=…, impl=…)"
+        )
     registry().register(component, kind)
 
 

@@ -31,6 +31,8 @@ def pull(process: Process, t: Tensor) -> Tensor:
     return torch.where(gain <= MAX_GAIN, moved, torch.zeros_like(moved))
 
 
+NO_SIGNAL = 1e-12
+"""What a is at most where it is 0 but for rounding."""
 LEAST_FACTOR = 1e-3
 """Of ε̂; the greatest is its inverse. Beyond, 1/factor − 1 has no digit left of the factor."""
 
@@ -80,7 +82,8 @@ def scaled(here: Prediction, t: Tensor, process: Process, scale: EpsScale) -> Pr
             "and not its factor"
         )
     a, b = process.signal_scale(t).double(), process.noise_scale(t).double()
-    ratio = torch.where(a > 0, b / a, torch.zeros_like(a))  # nothing is scaled where a = 0
+    # Where no signal is left x̂0 cannot be read from ε̂, and a(1) may be 6e-17 (ddpm) for 0.
+    ratio = torch.where(a > NO_SIGNAL, b / a, torch.zeros_like(a))
     moved = per_sample(ratio, eps) * (eps - made)
     return dataclasses.replace(
         here,

@@ -157,6 +157,25 @@ def check_bound(
         raise NoiseregError(f"{what}: {error}; or {instead}") from None
 
 
+def check_trained_bound(
+    process: Process, noise: Noise, shape: tuple[int, ...], paired: bool = False
+) -> None:
+    """
+    Raises:
+        NoiseregError: for a process that trains a variance by the bound, where there is none; and
+        for one that was built without this noise.
+    """
+    if not process.trains_bound:
+        return
+    what, instead = "a learned variance", "give another variance, such as ddpm:variance=beta-tilde"
+    check_bound(noise, shape, what, instead, paired)
+    if getattr(process, "diagonal", noise.diagonal) != noise.diagonal:
+        raise NoiseregError(
+            "a learned variance is one number a sample under this noise, and the process was "
+            "built without it; give the process by name, or build it with noise="
+        )
+
+
 def default_eta(process: Process, noise: Noise, paired: bool = False) -> float:
     """The process's own η where the noise allows fresh noise, else 0."""
     return 0.0 if paired or not noise.gaussian else process.default_eta

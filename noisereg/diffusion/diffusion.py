@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import get_args
 
 import torch
@@ -73,15 +74,16 @@ class Diffusion(nn.Module):
         over the batch of all ranks; it must keep the gradient.
         """
         super().__init__()
-        if T is not None and T < 1:
+        if T is not None and (not isinstance(T, Integral) or T < 1):
             raise NoiseregError(f"`T={T}`: expected at least 1 step, or None for t in [0, 1]")
         if time_input not in get_args(TimeInput):
             raise NoiseregError(
                 f"`time_input={time_input}`: expected {', '.join(get_args(TimeInput))}"
                 f"{nearest(str(time_input), get_args(TimeInput))}"
             )
+        self.shape = checked_shape(shape)
         compatible.check_path(process, noise)
-        self.shape = tuple(shape)
+        compatible.check_trained_bound(process, noise, self.shape, pairing is not None)
         self.process, self.noise, self.pairing = process, noise, pairing
         self.regularizers = list(regularizers)
         self.learners = nn.ModuleList(
@@ -123,6 +125,11 @@ class Diffusion(nn.Module):
                 that are out of range.
         """
         self._check_shape(x0)
+        if self.pairing is not None and cond is not None:
+            raise NoiseregError(
+                "a pairing with a condition: paired noise depends on the image and so on its "
+                "condition, but sampling draws it whatever the condition is; expected one of them"
+            )
         t = (
             self.draw_times(len(x0), generator, x0.device)
             if t is None
@@ -184,7 +191,12 @@ class Diffusion(nn.Module):
         null: Tensor | None = None,
     ) -> Prediction:
         """(x̂0, ε̂_t, heads) of x_t (B, *shape) at t (B,); with ``null``, the condition's absence,
-        under classifier-free ``guidance``."""
+        under classifier-free ``guidance``.
+
+        Raises:
+            NoiseregError: for guidance without a condition and its absence.
+        """
+        _check_guidance(guidance, cond, null)
         return self._predict(net, x_t, times_of(t, self.T, x_t.device), cond, guidance, null)
 
     def _predict(
@@ -226,11 +238,7 @@ class Diffusion(nn.Module):
             NoiseregError: for a solver under which a step would be wrong, and guidance without a
                 condition, and times out of [0, 1].
         """
-        if guidance != 1 and (cond is None or null is None):
-            raise NoiseregError(
-                f"`guidance={guidance:g}` mixes the outputs with and without a condition; give "
-                "cond= and null=, what stands for none"
-            )
+        _check_guidance(guidance, cond, null)
         noise = self.noise.given(cond)
         compatible.check_solver(self.process, noise, solver, self.pairing is not None)
 
@@ -269,8 +277,9 @@ class Diffusion(nn.Module):
         Raises:
             NoiseregError: as :meth:`trajectory`, and for fewer than one sample or step.
         """
-        if num < 1 or steps < 1:
-            raise NoiseregError(f"num {num}, steps {steps}: expected at least 1")
+        for name, count in (("num", num), ("steps", steps)):
+            if not isinstance(count, Integral) or count < 1:
+                raise NoiseregError(f"`{name}={count}`: expected a whole number, at least 1")
         device = (
             torch.device(device) if device is not None else _device_of(net, latents, generator)
         )
@@ -287,9 +296,10 @@ class Diffusion(nn.Module):
         scale = eps_scale if callable(eps_scale) else None
         if not callable(eps_scale) and eps_scale != 1:
             scale = constant(self.process, eps_scale)
-        module = net if isinstance(net, nn.Module) and net.training else None
-        if module is not None:
-            module.eval()
+        # Each by itself: a part that is frozen in eval mode stays so.
+        training = [m for m in net.modules() if m.training] if isinstance(net, nn.Module) else []
+        for module in training:
+            module.training = False
         try:
             with torch.no_grad():
                 times = grid.times(self.process, steps)
@@ -297,8 +307,8 @@ class Diffusion(nn.Module):
                     net, source, times, solver, cond, guidance, null, None, scale, clip
                 )
         finally:
-            if module is not None:
-                module.train()
+            for module in training:
+                module.training = True
         return x
 
     # What is given in several forms
@@ -327,10 +337,32 @@ class Diffusion(nn.Module):
         return {name: z.to(device=device, dtype=dtype) for name, z in named.items()}
 
     def _check_shape(self, x0: Tensor) -> None:
+        if not x0.is_floating_point():
+            raise NoiseregError(
+                f"samples are {str(x0.dtype).removeprefix('torch.')}; expected floating point, "
+                "images in [-1, 1]: x / 127.5 - 1 of 0 … 255"
+            )
         if tuple(x0.shape[1:]) != self.shape:
             raise NoiseregError(
                 f"samples are of shape {tuple(x0.shape[1:])}; this diffusion is for {self.shape}"
             )
+
+
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+    if not sizes or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        raise NoiseregError(
+            f"`shape={shape}`: expected one sample's, (C, H, W) of images or (D,) of points"
+        )
+    return sizes
+
+
+def _check_guidance(guidance: float, cond: Tensor | None, null: Tensor | None) -> None:
+    if guidance != 1 and (cond is None or null is None):
+        raise NoiseregError(
+            f"`guidance={guidance:g}` mixes the outputs with and without a condition; give cond= "
+            "and null=, what stands for none"
+        )
 
 
 def _shapes(of: Mapping[str, tuple[int, ...]]) -> str:

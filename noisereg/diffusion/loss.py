@@ -63,7 +63,14 @@ def output_of(
     scale = process.input_scale(t)
     x_in = x if scale is None else per_sample(scale, x) * x
     out = net(x_in, t) if cond is None else net(x_in, t, cond)
-    return (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
+    out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
+    if out.ndim != x.ndim or (len(out), *out.shape[2:]) != (len(x), *x.shape[2:]):
+        raise NoiseregError(
+            f"the network gave {tuple(out.shape)} for {tuple(x.shape)}; expected "
+            f"{(len(x), '…', *x.shape[2:])}".replace("'", "")
+            + ", and only channels more"
+        )
+    return out
 
 
 def under_autocast_of_caller(net: Net, device: torch.device) -> Net:

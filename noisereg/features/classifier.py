@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from noisereg import draws
 from noisereg.api import Context, Dataset, Features
 from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
@@ -53,8 +54,7 @@ class Classifier(Features):
                 "give `features=pixels` or `features=random-vgg16`"
             )
         self.params, self.device = params, torch.device(ctx.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(params.seed)
+        with draws.seeded(params.seed):
             self.network = network(tuple(data.shape), data.classes, params.width)
         key = {
             "classifier": VERSION,

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from noisereg import draws
 from noisereg.api import Context, Features
 from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
@@ -75,8 +76,7 @@ class RandomVgg16(Features):
 
         check_shape(ctx.shape, "random-vgg16")
         self.device, self.batch_size = torch.device(ctx.device), params.batch_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(params.seed)
+        with draws.seeded(params.seed):
             # the classifier, 120 M parameters that are not used, is made without memory
             with torch.device("meta"):
                 network = vgg16(weights=None, init_weights=False)

@@ -31,6 +31,18 @@ SOLVE_ROWS = 64
 """Rows of a triangle in one diagonal block: a small solve a sample."""
 
 
+def _check_size(x: Tensor, height: int, width: int) -> None:
+    """
+    Raises:
+        NoiseregError: for images of another size, whose pixels would be mixed.
+    """
+    if x.ndim != 4 or x.shape[-2:] != (height, width):
+        raise NoiseregError(
+            f"this noise is of {height}×{width} pixels, and is given {tuple(x.shape)}; expected "
+            f"(B, C, {height}, {width}): build it with shape=(C, H, W) of the samples"
+        )
+
+
 class Factor(ABC):
     """L for images of H×W pixels, the same for each channel. Tensors are (B, C, H, W), n = H·W."""
 
@@ -122,6 +134,7 @@ class SpectralFactor(_Circulant):
         return torch.from_numpy(np.sqrt(self.power[:, : self.width // 2 + 1])).to(dtype)
 
     def _filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        _check_size(x, self.height, self.width)
         return torch.fft.irfft2(torch.fft.rfft2(x) * gain, s=(self.height, self.width))
 
     def apply(self, z: Tensor) -> Tensor:
@@ -189,6 +202,7 @@ class CholeskyFactor(_Circulant):
         return torch.from_numpy(self._float32).to(dtype)
 
     def apply(self, z: Tensor) -> Tensor:
+        _check_size(z, self.height, self.width)
         lower, rows = self.root(z), z.reshape(-1, self.power.size)
         blocks = []
         for first in range(0, len(lower), PRODUCT_ROWS):
@@ -197,6 +211,7 @@ class CholeskyFactor(_Circulant):
         return torch.cat(blocks, 1).reshape(z.shape)
 
     def solve(self, eps: Tensor, gamma: Tensor | None = None) -> Tensor:
+        _check_size(eps, self.height, self.width)
         lower = self.root(eps)
         if gamma is not None:
             return _solve_mixtures(lower, eps.flatten(2), gamma).reshape(eps.shape)
@@ -275,6 +290,7 @@ class TiledFactor(Factor):
 
     def _split(self, x: Tensor) -> dict[tuple[int, int], Tensor]:
         """By size, the tiles of that size side by side as channels: (B, k·C, h, w)."""
+        _check_size(x, sum(self.heights), sum(self.widths))
         rows = [row.split(self.widths, -1) for row in x.split(self.heights, -2)]
         return {
             size: torch.cat([rows[i][j] for i, j in places], 1)

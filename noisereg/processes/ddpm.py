@@ -13,7 +13,7 @@ from noisereg.api import Context, NoiseregError, Prediction, Process, TrainStep,
 from noisereg.diffusion import compatible
 from noisereg.diffusion.bound import decoder_term, step_term
 from noisereg.processes import DDPMParams, times
-from noisereg.processes.weighting import loss_weight
+from noisereg.processes.weighting import LEAST, loss_weight
 
 
 def linear_betas(T: int) -> Tensor:
@@ -147,8 +147,8 @@ class DDPM(Process):
         a, b = per_sample(self.signal_scale(t), x_t), per_sample(self.noise_scale(t), x_t)
         if self.prediction == "eps":
             return (x_t - b * out) / a, out
-        if self.prediction == "x0":
-            return out, (x_t - a * out) / b
+        if self.prediction == "x0":  # b(0) is 0
+            return out, (x_t - a * out) / b.clamp(min=LEAST)
         return a * x_t - b * out, b * x_t + a * out
 
     def noise_gain(self, t: Tensor) -> Tensor:

@@ -14,11 +14,16 @@ from torch import Tensor
 
 from noisereg.processes import WeightingParams
 
+LEAST = 1e-9
+"""That b is taken for."""
+
 
 def loss_weight(params: WeightingParams, signal: Tensor, noise: Tensor, gain: Tensor) -> Tensor:
     """The weight, (B,) float64, from a, b and ``noise_gain``, each (B,)."""
     if params.weighting == "none":
         return torch.ones_like(signal)
+    # At t = 0 SNR and an x0 target's gain are infinite, and only their quotient is not.
+    noise, gain = noise.clamp(min=LEAST), gain.clamp(max=1 / LEAST)
     snr = (signal / noise) ** 2
     if params.weighting == "min-snr":
         of_eps = (params.snr_cap / snr).clamp(max=1)

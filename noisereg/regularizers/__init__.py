@@ -7,6 +7,9 @@ from typing import Literal
 
 from noisereg.api import Component, Field, RegularizerParams, hookimpl
 
+Level = Literal["noise", "one"]
+Space = Literal["plain", "whitened"]
+
 
 class IsotropyParams(RegularizerParams):
     mean: Literal["batch", "timestep-bin", "sample", "timestep-bin-plain", "sample-plain"] = Field(
@@ -16,12 +19,12 @@ class IsotropyParams(RegularizerParams):
         "variance of the mean; timestep-bin-plain and sample-plain (the authors' "
         "improved-diffusion code: no mean at all) have it in them",
     )
-    level: Literal["noise", "one"] = Field(
+    level: Level = Field(
         "noise",
         description="what E‖ε̂‖²/n is held to: the noise's own mean square, or 1 (the paper's "
         "form)",
     )
-    space: Literal["plain", "whitened"] = Field(
+    space: Space = Field(
         "plain",
         description="of ε̂ itself, or of L_t⁻¹ε̂ over the directions with at least 1 % of the "
         "mean power",

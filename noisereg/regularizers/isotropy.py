@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ from noisereg.api import (
 from noisereg.diffusion import compatible
 from noisereg.diffusion.law import MAX_GAIN
 from noisereg.diffusion.loss import mean_over_ranks
-from noisereg.regularizers import IsotropyParams
+from noisereg.errors import nearest
+from noisereg.regularizers import IsotropyParams, Level, Space
 from noisereg.regularizers.directions import check_size
 from noisereg.regularizers.temperature import plain, temperature, whitened
 
@@ -51,8 +52,8 @@ def isotropy(
     t: Tensor | None = None,
     noise: Noise | None = None,
     *,
-    level: Literal["noise", "one"] = "noise",
-    space: Literal["plain", "whitened"] = "plain",
+    level: Level = "noise",
+    space: Space = "plain",
     mean: Callable[[Tensor], Tensor] = mean_over_ranks,
 ) -> Tensor:
     """(E[‖ε̂‖²/n] − m)², a scalar in float32: Iso-Diffusion's eq. 28, to be multiplied by λ and
@@ -65,6 +66,12 @@ def isotropy(
     Raises:
         NoiseregError: for a noise without times, and ``space="whitened"`` without a linear noise.
     """
+    for name, value, known in (("level", level, Level), ("space", space, Space)):
+        if value not in get_args(known):
+            raise NoiseregError(
+                f"`{name}={value}`: expected {' or '.join(get_args(known))}"
+                f"{nearest(str(value), get_args(known))}"
+            )
     if noise is None:
         if space == "whitened":
             raise NoiseregError("space=whitened needs the noise; give noise= and t=")
@@ -120,7 +127,8 @@ class Isotropy(Regularizer):
         power, level = self._power(s)
         keep = (s.process.noise_gain(s.t) <= MAX_GAIN).to(power)
         self._logs = {"isotropy/left_out": 1 - s.mean(keep).detach()}
-        excess = power - level
+        # Where a time is left out its ε̂ may not be finite (x0 targets at t = 0).
+        excess = torch.where(keep > 0, power - level, torch.zeros_like(power))
         if self.params.mean == "sample-plain":
             return s.mean(keep * excess.square()) / s.mean(keep).clamp(min=_tiny(keep))
         if self.params.mean == "batch":

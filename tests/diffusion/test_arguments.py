@@ -1,0 +1,200 @@
+"""The library's public functions: wrong arguments are one line, and edges of the right ones hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import noisereg
+from noisereg.errors import NoiseregError
+
+SHAPE = (3, 8, 8)
+
+
+def images(count: int = 4, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def zeros(x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+    return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("noise", ["blue", "blue:factor=spectral", "blue-tv", "red-tv"])
+@pytest.mark.parametrize("size", [(16, 16), (16, 64), (64, 64), (8, 32)])
+def test_a_coloured_noise_takes_no_images_of_another_size(
+    noise: str, size: tuple[int, int]
+) -> None:
+    """As many numbers as whole images have are reshaped without a word: their pixels mix."""
+    made = noisereg.build("noise", noise, shape=(3, 32, 32))
+    t = torch.full((64,), 0.5, dtype=torch.float64)
+    x = torch.zeros(64, 3, *size)
+    calls = [lambda: made.draw(x, t), lambda: made.whiten(x, t)]
+    calls += [lambda: made.basis({"z": x})] * noise.endswith("tv")
+    for call in calls:
+        with pytest.raises(NoiseregError, match=r"is of 32×32 pixels, and is given \(64, 3, "):
+            call()
+
+
+def test_tiles_take_no_images_of_another_size() -> None:
+    made = noisereg.build("noise", "blue", shape=(1, 96, 64))
+    with pytest.raises(NoiseregError, match="is of 96×64 pixels"):
+        made.draw(torch.zeros(2, 1, 64, 96), torch.full((2,), 0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("process", ["ddpm:zero_terminal_snr=true,target=v", "iadb"])
+def test_a_function_scales_nothing_where_no_signal_is_left(process: str) -> None:
+    """a(1) is cos(π/2) = 6e-17 for ddpm, by which x̂0 would be divided."""
+    diffusion = noisereg.Diffusion((2,), process=process)
+
+    def sample(scale: Any) -> Tensor:
+        source = torch.Generator().manual_seed(0)
+        return diffusion.sample(zeros, 4, steps=4, eps_scale=scale, generator=source)
+
+    assert sample(lambda eps, t: 1.02 * eps).abs().max() < 10
+    torch.testing.assert_close(sample(lambda eps, t: eps), sample(1.0))
+
+
+@pytest.mark.parametrize(
+    "given", [(4, 3, 1, 1), (1, 3, 8, 8), (4, 3, 9, 9), (4, 4, 8, 8), (4, 3, 8), (4, 3)]
+)
+def test_a_networks_output_of_another_shape_is_refused(given: tuple[int, ...]) -> None:
+    diffusion = noisereg.Diffusion(SHAPE)
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.zeros(given)
+
+    said = r"the network gave \(" + ", ".join(map(str, given))
+    with pytest.raises(NoiseregError, match=said):
+        diffusion.loss(net, images())
+    with pytest.raises(NoiseregError, match=said):
+        diffusion.sample(net, 4, steps=2)
+
+
+def test_a_learned_variance_needs_a_bound() -> None:
+    learned = "ddpm:variance=learned,zero_terminal_snr=true,target=v"
+    with pytest.raises(NoiseregError, match="which a pairing gives up"):
+        noisereg.Diffusion(SHAPE, process=learned, pairing="greedy")
+    alone = noisereg.build("process", learned, shape=SHAPE)
+    with pytest.raises(NoiseregError, match="was built without it"):
+        noisereg.Diffusion(SHAPE, process=alone, noise="blue")
+    noisereg.Diffusion(SHAPE, process=alone)
+    named = noisereg.Diffusion(SHAPE, process=learned, noise="blue")
+    assert not named.process.diagonal  # type: ignore[attr-defined]
+
+
+def test_a_pairing_takes_no_condition() -> None:
+    diffusion = noisereg.Diffusion(SHAPE, pairing="greedy")
+    with pytest.raises(NoiseregError, match="a pairing with a condition"):
+        diffusion.loss(zeros, images(), cond=torch.zeros(4))
+
+
+def test_guidance_without_its_absence_is_refused_in_a_prediction_too() -> None:
+    diffusion = noisereg.Diffusion(SHAPE)
+    t = torch.full((4,), 0.5)
+    with pytest.raises(NoiseregError, match="guidance=7 mixes the outputs"):
+        diffusion.predict(zeros, images(), t, cond=torch.zeros(4), guidance=7.0)
+
+
+@pytest.mark.parametrize("reg", ["none", "isotropy", "isotropy:mean=sample-plain"])
+@pytest.mark.parametrize("weighting", ["none", "min-snr", "p2"])
+def test_a_time_of_0_is_finite_under_an_x0_target(weighting: str, reg: str) -> None:
+    net = nn.Conv2d(3, 3, 1)
+    diffusion = noisereg.Diffusion(SHAPE, process=f"ddpm:target=x0,weighting={weighting}", reg=reg)
+    loss, _ = diffusion.loss(lambda x, t: net(x), images(), t=torch.tensor([0.0, 0.1, 0.5, 1.0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_min_snrs_weight_of_an_x0_target_is_its_cap_where_little_noise_is() -> None:
+    process = noisereg.build("process", "ddpm:target=x0,weighting=min-snr", shape=SHAPE)
+    t = torch.tensor([0.0, 0.01], dtype=torch.float64)
+    torch.testing.assert_close(process.weight(t), torch.full((2,), 5.0, dtype=torch.float64))
+
+
+def test_sampling_leaves_each_module_as_it_was() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+            self.seen: list[bool] = []
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            self.seen += [self.training, self.norm.training, self.conv.training]
+            return self.conv(self.norm(x))
+
+    net = Net().train()
+    net.norm.eval()  # frozen by its owner
+    noisereg.Diffusion(SHAPE).sample(net, 1, steps=2)
+    assert not any(net.seen)
+    assert [net.training, net.norm.training, net.conv.training] == [True, False, True]
+
+
+def test_regularizers_of_one_class_have_a_column_each() -> None:
+    terms = [noisereg.build("regularizer", "isotropy", shape=SHAPE) for _ in range(2)]
+    diffusion = noisereg.Diffusion(SHAPE, reg=[*terms, "isotropy"])
+    _, parts = diffusion.loss(zeros, images())
+    assert {"isotropy", "isotropy.1", "isotropy.2"} <= parts.keys()
+    assert [r.name for r in noisereg.Diffusion(SHAPE, reg=terms[0]).regularizers] == ["isotropy"]
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "space=whiten: expected plain or whitened; did you mean 'whitened'?": lambda: (
+        noisereg.isotropy(images(), space="whiten")  # type: ignore[arg-type]
+    ),
+    "level=foo: expected noise or one": lambda: noisereg.isotropy(images(), level="foo"),  # type: ignore[arg-type]
+    "a time is nan: expected t in": lambda: noisereg.Diffusion(SHAPE).loss(
+        zeros, images(), t=torch.tensor([0.0, float("nan"), 0.5, 1.0])
+    ),
+    "no kind is called 'nois'; did you mean 'noise'?": lambda: noisereg.build(
+        "nois",  # type: ignore[arg-type]
+        "white",
+    ),
+    "build() has no argument 'shap'; did you mean 'shape'?": lambda: noisereg.build(
+        "noise", "white", shap=(3,)
+    ),
+    "str is no component": lambda: noisereg.register("x"),  # type: ignore[arg-type]
+    "the noise is NoneType; expected a spec, such as 'white', or a Noise": lambda: (
+        noisereg.Diffusion((2,), noise=None)  # type: ignore[arg-type]
+    ),
+    "the regularizer is int": lambda: noisereg.Diffusion((2,), reg=5),  # type: ignore[arg-type]
+    "the pairing is int": lambda: noisereg.Diffusion((2,), pairing=3),  # type: ignore[arg-type]
+    "T=10.5: expected at least 1 step": lambda: noisereg.Diffusion((2,), T=10.5),  # type: ignore[arg-type]
+    "shape=5: expected one sample's": lambda: noisereg.Diffusion(5),  # type: ignore[arg-type]
+    "steps=2.5: expected a whole number, at least 1": lambda: noisereg.Diffusion((2,)).sample(
+        zeros, 1, steps=2.5
+    ),  # type: ignore[arg-type]
+    "samples are uint8; expected floating point, images in [-1, 1]": lambda: noisereg.Diffusion(
+        SHAPE
+    ).loss(zeros, images().byte()),
+    "load() of int; expected a run's folder": lambda: noisereg.load(5),  # type: ignore[arg-type]
+    "config is a dict; expected a Config": lambda: noisereg.sweep(
+        {"noise": "white"},  # type: ignore[arg-type]
+        out="S",
+    ),
+    "plugin=./mine.py: No such file": lambda: noisereg.sweep(out="S", plugins="./mine.py"),
+    "optim.lr: expected auto, or a number, not 'abc'": lambda: noisereg.sweep(
+        out="S",
+        axes={"optim.lr": "abc"},
+    ),
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_wrong_arguments_are_one_line(
+    said: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoiseregError) as error:
+        WRONG[said]()
+    assert said in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_regularizer_may_be_said_in_three_ways() -> None:
+    for reg in (None, (), "none"):
+        assert noisereg.Diffusion((2,), reg=reg).regularizers == []  # type: ignore[arg-type]
