@@ -148,6 +148,7 @@ def new_folder(path: Path, note: Callable[[str], None] = _silent) -> Iterator[No
 def lock_of_children(path: Path, *, shared: bool = False) -> IO[Any] | None:
     """The lock of the file ``path``, held until the last process that inherited it ends; None
     while another process holds it. Of those that are ``shared`` there may be several at once.
+    Where the file system cannot lock, the file is open and no lock.
 
     A child keeps it when its parent is killed, so that whoever comes next knows of it. (So it is
     not filelock's, which no child inherits and nobody shares.)
@@ -163,15 +164,23 @@ def lock_of_children(path: Path, *, shared: bool = False) -> IO[Any] | None:
     file = os.fdopen(descriptor, "a")
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno in CANNOT_LOCK:  # as `owned` says of the folder
+            return file
         file.close()
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise NoiseregError(f"{path} cannot be a lock: {error.strerror}") from None
         return None
     return file
 
 
 def share(lock: IO[Any]) -> None:
     """Let others share a lock that this process has held alone."""
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    except OSError as error:
+        if error.errno not in CANNOT_LOCK:
+            raise
 
 
 def vacant(folder: Path) -> bool:

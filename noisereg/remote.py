@@ -41,6 +41,7 @@ from noisereg.errors import NoiseregError
 from noisereg.folders import cache_dir
 from noisereg.ownership import LOCK, lock_of_children, owned
 from noisereg.paths import address, clean, is_remote
+from noisereg.store import write_atomically
 
 STATE, STATUS = "state.json", "status.json"
 KEPT_HERE = ("eval", "cache")
@@ -60,6 +61,9 @@ FETCHING = 600.0
 """Seconds that another process is waited for that fetches the same data."""
 AT_ONCE = 256
 """Files that are fetched together."""
+
+PRUNED = ("checkpoints", "samples")
+"""The folders of a run in which training removes files."""
 
 _copies: dict[Path, str] = {}
 """By working copy: the address. Of this process alone: what a folder says of itself, which anybody
@@ -152,13 +156,14 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         store, root = open_store(url)
         place = f"{root}/{OWNER}"
         _take(store, place, own, mine, url, note)
-        _download(store, root, url, folder)
-    mine.write_text(json.dumps(own))
-    _claims[folder.absolute()] = own["owner"]
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(store, place, own, stop), daemon=True)
-    beating.start()
+    beating.start()  # before what may take longer than the silence of the dead
     try:
+        with said(url):
+            _download(store, root, url, folder)
+        write_atomically(mine, json.dumps(own).encode())
+        _claims[folder.absolute()] = own["owner"]
         yield
     finally:
         stop.set()
@@ -168,6 +173,15 @@ def claimed(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
         with contextlib.suppress(Exception):  # an owner that is silent is taken for dead
             if _owner(store, place).get("owner") == own["owner"]:
                 store.rm_file(place)
+
+
+def _mapping_in(path: Path) -> dict[str, Any]:
+    """What a JSON file of ours holds; nothing if it is not there, or not whole."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _take(
@@ -180,7 +194,7 @@ def _take(
 ) -> None:
     """Become the owner: where there is none, it was this machine, or it is silent."""
     found = _owner(store, place)
-    before = json.loads(mine.read_text()) if mine.is_file() else {}
+    before = _mapping_in(mine)
     if found and found.get("owner") != before.get("owner"):
         who = f"{found.get('host', 'another machine')} (process {found.get('pid', '?')})"
         note(f"{clean(url)} was being trained by {who}; looking whether it still is")
@@ -276,7 +290,7 @@ def fetched(path: str | os.PathLike[str]) -> Path:
             raise NoiseregError(f"{clean(url)}: nothing is there; expected a file or a folder")
         names = {full: full.removeprefix(root).lstrip("/") for full in found}
         record = folder / ".fetched.json"
-        had = json.loads(record.read_text()) if record.is_file() else {}
+        had = _mapping_in(record)
         now = {name: version(found[full]) for full, name in names.items()}
         if place.exists() and place.is_file() != ("" in now):  # a file in a folder's place
             had = {}
@@ -291,9 +305,9 @@ def fetched(path: str | os.PathLike[str]) -> Path:
             if had.get(name) != now[name] or not path.is_file():
                 wanted[full] = path
         kept = {name: now[name] for full, name in names.items() if full not in wanted}
-        record.write_text(json.dumps(kept))  # whatever becomes of the fetch
+        write_atomically(record, json.dumps(kept).encode())  # whatever becomes of the fetch
         _fetch(store, wanted)
-        record.write_text(json.dumps(now))
+        write_atomically(record, json.dumps(now).encode())
     return place
 
 
@@ -350,8 +364,6 @@ def upload(folder: Path) -> None:
             )
         there = _sizes(store, root)
         here = {p.relative_to(folder).as_posix(): p for p in _files(folder)}
-        for name in sorted(set(there) - set(here), key=_first_the_state):
-            store.rm_file(f"{root}/{name}")
         # A checkpoint of ours is there where its state.json is, which has the others' SHA-256. An
         # upload that was cut off left files without one, and on a GPU the step's weights are not
         # the same a second time.
@@ -368,6 +380,11 @@ def upload(folder: Path) -> None:
             same_size = there.get(name) == here[name].stat().st_size
             if not (posixpath.dirname(name) in ours and same_size):
                 _put(store, here[name], f"{root}/{name}")
+        # Last, so that a cut leaves a checkpoint too many and not one too few; and of what
+        # training itself takes away alone.
+        gone = {name for name in set(there) - set(here) if name.split("/")[0] in PRUNED}
+        for name in sorted(gone, key=_first_the_state):
+            store.rm_file(f"{root}/{name}")
 
 
 def _download(store: Any, root: str, url: str, folder: Path) -> None:
@@ -438,11 +455,18 @@ def _files(folder: Path) -> Iterator[Path]:
 def _sizes(store: Any, root: str) -> dict[str, int]:
     """By name below ``root``."""
     store.invalidate_cache()
-    found = store.find(root, detail=True) if store.exists(root) else {}
+    try:  # `exists` and `find` take any failure, of the network too, for nothing
+        store.info(root)
+        failing = {} if getattr(store, "async_impl", False) else {"on_error": "raise"}
+        found = store.find(root, detail=True, **failing)
+    except FileNotFoundError:
+        found = {}
     sizes = {}
     for path, info in found.items():
         name = path.removeprefix(root).lstrip("/")
-        if not any(part.startswith(".") for part in name.split("/")):
+        *folders, _ = parts = name.split("/")
+        hidden = any(part.startswith(".") for part in parts)
+        if not hidden and not any(part in KEPT_HERE for part in folders):
             sizes[name] = int(info["size"])
     return sizes
 

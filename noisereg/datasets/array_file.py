@@ -218,6 +218,12 @@ def _floats(where: str, x: np.ndarray, *, points: bool, unit: bool, anything: bo
         bad = int(np.count_nonzero(~np.isfinite(x)))
         raise NoiseregError(f"{where}: {bad:,} of its values are NaN or infinite")
     if points or anything:
+        most = float(np.finfo(np.float32).max)
+        if max(-low, high) > most:
+            raise NoiseregError(
+                f"{where}: its values run from {low:.4g} to {high:.4g}; expected at most "
+                f"{most:.4g}, what float32 holds: scale them"
+            )
         return x.astype(np.float32)
     runs = f"{where}: its values run from {low:.4g} to {high:.4g}"
     if unit:

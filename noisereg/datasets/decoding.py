@@ -7,6 +7,8 @@ conversions that are made are those of ``docs/data.md``, "Images".
 from __future__ import annotations
 
 import contextlib
+import lzma
+import struct
 import threading
 import warnings
 import zipfile
@@ -56,8 +58,11 @@ UNREADABLE = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    TypeError,  # of a tag of another kind than Pillow expects
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     Image.DecompressionBombError,
 )
 """What Pillow, or the archive that a file lies in, raises for one that cannot be decoded."""
@@ -190,8 +195,14 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) once a camera's orientation tag is applied. Reads all of a PNG, where the
     tag may come last.
     """
-    turned = image.getexif().get(ORIENTATION, 1) >= 5
+    turned = _orientation(image) >= 5
     return (image.height, image.width) if turned else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1, upright, where the tag is absent or no number."""
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def to_pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
@@ -213,7 +224,7 @@ def to_pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray
     # A portable graymap says its largest value, and Pillow has scaled by it.
     scaled = image.format == "PPM"
     image.load()
-    if image.getexif().get(ORIENTATION, 1) != 1:
+    if _orientation(image) != 1:
         image = ImageOps.exif_transpose(image)  # which copies what is upright, too
     if image.mode in WIDE_GREY:
         image = _narrow(image, bits, scaled, white_is_low)

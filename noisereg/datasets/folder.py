@@ -26,6 +26,7 @@ from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LABELS, File, Tree, natural, open_tree, with_checksums
 from noisereg.errors import NoiseregError, nearest
+from noisereg.paths import check_text
 from noisereg.remote import fetched
 
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", "testing")
@@ -131,6 +132,8 @@ class Arrangement:
             asked = tuple(folders) if len(folders) > 1 and not stray else ()
         elif asked and (stray or set(folders) != set(asked)):
             raise _other_classes(tree, asked, folders, stray)
+        for name in asked:  # a run's config.yaml has them, and is in UTF-8
+            check_text(name, f"{tree.path}: the class")
         if asked:
             self.notes.append(f"{len(asked)} classes, by folder: {_list(asked, LISTED)}")
         self.names = asked

@@ -36,7 +36,7 @@ from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LARGEST, SUFFIXES
 from noisereg.errors import NoiseregError
 from noisereg.paths import address, clean, is_remote
-from noisereg.store import ARRAY, BYTES, JSON, Store, cache_dir
+from noisereg.store import ARRAY, JSON, Store, cache_dir
 
 MOST_SHARDS = 100_000
 MOST_CLASSES = 1_000_000
@@ -65,8 +65,13 @@ def shard_names(path: str) -> list[str]:
             )
         width = len(first) if first.startswith("0") else 0
         middles = [f"{k:0{width}d}" for k in range(int(first), int(last) + 1)]
-    before, after = path[: braces.start()], path[braces.end() :]
-    return [name for middle in middles for name in shard_names(f"{before}{middle}{after}")]
+    before, tails = path[: braces.start()], shard_names(path[braces.end() :])
+    if len(middles) * len(tails) > MOST_SHARDS:
+        raise NoiseregError(
+            f"webdataset:path={clean(path)} names {len(middles) * len(tails):,} shards; expected "
+            f"at most {MOST_SHARDS:,}"
+        )
+    return [f"{before}{middle}{tail}" for middle in middles for tail in tails]
 
 
 class Shard(ABC):
@@ -172,10 +177,10 @@ class Index:
                 made.append(read_index(shard, image, label))
             return made[0]
 
-        keys = store.cached("keys", key, BYTES, lambda: "\n".join(read().keys).encode())
+        keys = store.cached("names", key, JSON, lambda: list(read().keys))
         places = store.cached("places", key, ARRAY, lambda: read().places)
         left_out = store.cached("left-out", key, JSON, lambda: read().left_out)
-        return cls(keys.decode().split("\n") if len(places) else [], places, left_out)
+        return cls(keys, places, left_out)
 
 
 def read_index(shard: Shard, image: str, label: str) -> Index:
@@ -204,6 +209,13 @@ def read_index(shard: Shard, image: str, label: str) -> Index:
             f"{shard.name} cannot be read as a .tar ({' '.join(str(error).split())[:100]}); "
             "expected a shard that is whole and not compressed"
         ) from None
+    except NoiseregError:
+        raise
+    except Exception:  # whatever a store raises
+        if not isinstance(shard, RemoteShard):
+            raise
+        with remote.said(shard.name):
+            raise
     end = max((offset + size for offset, size, _ in places), default=0)
     if end > shard.size:
         raise NoiseregError(f"{shard.name} is cut off: it has {shard.size:,} bytes of {end:,}")
@@ -224,6 +236,8 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
             yield key, members
         if own != key:
             key, members = own, {}
+        if ending.lower() in members:
+            raise ValueError(f"{clean(own)}.{ending} is in it twice")
         members[ending.lower()] = member
     if members:
         yield key, members
@@ -374,7 +388,10 @@ class WebDataset(ImageDataset):
         folder = posixpath.commonpath([posixpath.dirname(shard.place) for shard in self.shards])
         files = {}
         for shard, index in zip(self.shards, self.indices, strict=True):
-            text = "\n".join(index.keys).encode() + np.ascontiguousarray(index.places).tobytes()
+            text = (
+                "\n".join(index.keys).encode("utf-8", "surrogateescape")
+                + np.ascontiguousarray(index.places).tobytes()
+            )
             content = hashlib.sha256(text).hexdigest()[:16]
             if whole:
                 content += f"{zlib.crc32(shard.read(0, shard.size)):08x}"

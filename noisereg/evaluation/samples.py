@@ -17,10 +17,12 @@ from noisereg.api import Dataset
 from noisereg.data import NotFinite, as_output
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import Reference, reference_condition
+from noisereg.plugins.registry import Kind
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import build_parts
 from noisereg.runs.config import SECTION_KIND, SampleConfig
 from noisereg.runs.model import RunModel
+from noisereg.runs.records import read_environment
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, draw, shown
 from noisereg.runs.runtime import Runtime
@@ -88,7 +90,23 @@ class Sampling:
     @functools.cached_property
     def key(self) -> dict[str, Any]:
         """All that the samples are made from."""
-        return {"made by": made_by(self.run), **self.record()}
+        return {"made by": made_by(self.run), "sampled by": self._sampled_by(), **self.record()}
+
+    def _sampled_by(self) -> dict[str, Any]:
+        """The components that sampling names, with the revisions of today; what ε̂ is scaled by is
+        measured on the data.
+        """
+        settings, registry = self.settings, self.run.registry
+        assert registry is not None
+        kinds: dict[Kind, Spec] = {"solver": settings.solver, "grid": settings.grid}
+        found: dict[str, Any] = {}
+        if isinstance(settings.eps_scale, Spec):
+            kinds["regularizer"] = settings.eps_scale
+            found["data"] = read_environment(self.run.path).get("data")
+        for kind, spec in kinds.items():
+            entry = registry.find(kind, spec.name)
+            found[kind] = [entry.qualified, entry.component.revision]
+        return found
 
     @functools.cached_property
     def store(self) -> Store:

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from noisereg.data import to_uint8
 from noisereg.datasets import array_file
-from noisereg.datasets.decoding import UNREADABLE, open_picture, to_pixels, unreadable
+from noisereg.datasets.decoding import (
+    UNREADABLE,
+    open_picture,
+    to_pixels,
+    unreadable,
+    upright_size,
+)
 from noisereg.datasets.tree import open_tree
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
@@ -234,9 +240,10 @@ def read_files(files: SampleFiles, like: Tensor, data: str) -> Tensor:
         name = tree.place(file)
         try:
             with open_picture(tree.source(file)) as image:
-                if image.size != (width, height):
+                wide, high = upright_size(image)
+                if (wide, high) != (width, height):
                     raise NoiseregError(
-                        f"{name} is {image.width}×{image.height} and {data} is {width}×{height}; "
+                        f"{name} is {wide}×{high} and {data} is {width}×{height}; "
                         "expected images of the data's size"
                     )
                 if modes.get(image.mode) != channels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,18 @@ class Local(Launcher):
             self._forks.close()
 
     def start(self, jobs: Sequence[Job]) -> list[_Child]:
-        return [self._start(job) for job in jobs]
+        started: list[_Child] = []
+        try:
+            for job in jobs:
+                started.append(self._start(job))
+        except BaseException:  # nobody else knows of those that run
+            for child in started:
+                child.stop()
+            for child in started:
+                while child.poll() is None:
+                    time.sleep(self.poll_every)
+            raise
+        return started
 
     def _start(self, job: Job) -> _Child:
         self._children = [child for child in self._children if child.poll() is None]

@@ -194,6 +194,18 @@ def write_best(folder: Path, step: int, metric: str, value: float) -> None:
     write_atomically(folder / BEST, (json.dumps(record) + "\n").encode())
 
 
+def best_record(folder: Path) -> dict[str, Any]:
+    """What :func:`write_best` recorded; empty where nothing is, or what is no record.
+
+    Raises:
+        NoiseregError: for a file that is damaged.
+    """
+    if not (folder / BEST).is_file():
+        return {}
+    record = read_json(folder / BEST)
+    return record if isinstance(record, dict) else {}
+
+
 def best_step(folder: Path) -> int:
     """The step of the checkpoint that :func:`write_best` recorded.
 
@@ -204,8 +216,7 @@ def best_step(folder: Path) -> int:
         raise NoiseregError(
             f"{folder.parent} has no best checkpoint: it was trained without `train.keep_best`"
         )
-    record = read_json(folder / BEST)
-    step = record.get("step") if isinstance(record, dict) else None
+    step = best_record(folder).get("step")
     if not isinstance(step, int) or step not in steps_in(folder):
         have = ", ".join(map(str, steps_in(folder))) or "none"
         raise NoiseregError(

@@ -58,7 +58,7 @@ def _step(line: str) -> int | None:
     try:
         found = json.loads(line)
         return int(found["step"]) if isinstance(found, dict) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 
@@ -68,7 +68,7 @@ def progress(out: Path, config: Config, damaged: Sequence[str] = ()) -> str:
     """
     if damaged:
         return damaged[0].partition(";")[0]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
         status = json.loads((out / "status.json").read_text(encoding="utf-8"))
         if int(status["step"]) > 0:
             return f"status.json says {status['status']} at step {status['step']:,}"

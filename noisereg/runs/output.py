@@ -247,9 +247,17 @@ def names_of_inputs(folder: Path, num: int) -> list[str]:
             own = f"{name}-{next(numbers)}"
         taken.add(own)
         names.append(own)
-    count = len(names)
-    rounds = [f"round{k // count}-" if k >= count else "" for k in range(num)]
-    return [before + names[k % count] for k, before in enumerate(rounds)]
+    count, made = len(names), list[str]()
+    there = set(names[:num])
+    for k in range(num):
+        numbers, own = itertools.count(), names[k % count]
+        if k >= count:
+            again = own = f"round{k // count}-{own}"
+            while own in there:  # an input may be called so
+                own = f"{again}-{next(numbers)}"
+            there.add(own)
+        made.append(own)
+    return made
 
 
 def write_samples(samples: Tensor, path: Path, names: Sequence[str] = ()) -> None:

@@ -134,17 +134,13 @@ def inherit(objective: Objective, config: Config, parent: Config, found: Checkpo
     return [f"the {name} is another than the parent's and starts anew" for name in fresh]
 
 
-def averages(found: Checkpoint, taken: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parent's averaged weights where the new run has weights of that name and size, else the
-    new run's own.
+def averages(found: Checkpoint, own: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """The parent's averaged weights where :func:`inherit` took its weights, else the new run's
+    own.
     """
-    theirs = found.weights(ema=True)
-    return {
-        name: theirs[name].to(value.device)
-        if name in theirs and theirs[name].shape == value.shape
-        else value
-        for name, value in taken.items()
-    }
+    parent = read_complete(found.path.parent.parent / "config.yaml")
+    taken = _shared(found.weights(ema=True), own, config, parent)
+    return {name: taken[name].to(v.device) if name in taken else v for name, v in own.items()}
 
 
 def _section(name: str) -> str:

@@ -148,12 +148,12 @@ def draw_grid(parts: Parts, path: Path | None, registry: Registry, reporter: Rep
         x = as_output(drawn[-1], parts.decode)
     finally:
         reporter.end()
-    if path is not None:
-        write_atomically(path, picture(x))
     if path is not None and x.ndim == 2:
         from noisereg.runs.output import npz_bytes
 
         write_atomically(path.with_suffix(".npz"), npz_bytes(x))
+    if path is not None:  # last: where it is, all is
+        write_atomically(path, picture(x))
     some = STRIPS if x.ndim == 4 else count
     return torch.stack([as_output(frame[:some], parts.decode) for frame in drawn])
 

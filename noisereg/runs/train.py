@@ -204,7 +204,7 @@ class Training:
             self.ema.load(found.weights(ema=True))
             checkpoint.restore_optimizer(self.optimizer, self.objective, found)
         elif parent:
-            self.ema.load(parentage.averages(parent, self.ema.shadow))
+            self.ema.load(parentage.averages(parent, self.ema.shadow, self.config))
         self.updates = self.config.parent.updates if self.config.parent else 0
         """Behind the averages before the first step."""
         self.model: nn.Module = self.objective
@@ -433,13 +433,20 @@ class Training:
         return name is not None and self._eval_due(step) and self.runtime.any(improved)
 
     def _recall_best(self) -> None:
-        """The best of the checkpoints that are there, by what metrics.jsonl says of them."""
+        """The best of the checkpoints that are there, by what metrics.jsonl and best.json say."""
         name = self.config.train.keep_best
         if self.validation is None or name is None:
             return
-        there = set(checkpoint_files.steps_in(self.out / "checkpoints"))
+        folder = self.out / "checkpoints"
+        there = set(checkpoint_files.steps_in(folder))
+        # best.json has the best of then to the last digit, by which the next is compared.
+        record: dict[str, Any] = {}
+        with contextlib.suppress(NoiseregError):
+            record = checkpoint_files.best_record(folder)
+        exact = record.get("step") if record.get("metric") == name else None
         for line in Log.read(self.out).values():
             step, value = int(line["step"]), line.get(PREFIX + name)
+            value = record.get("value") if step == exact else value
             if step in there and step <= self.start and isinstance(value, int | float):
                 than = None if self.best is None else self.best[1]
                 if self.validation.is_better(value, than):

@@ -79,6 +79,8 @@ class Grid(BaseModel):
     @field_validator("axes")
     @classmethod
     def _no_seeds(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if empty := next((key for key, values in value.items() if not values), None):
+            raise ValueError(f"{empty} has no value; expected one at least")
         if "seed" in value:
             raise ValueError(
                 "seed is no axis: `seeds=N` trains every cell with N seeds, from `seed` on"
@@ -144,7 +146,7 @@ def _slug(value: Any) -> str:
         value
         if isinstance(value, str)
         else Spec.model_validate(value).label()
-        if isinstance(value, dict)
+        if isinstance(value, dict) and "name" in value
         else str(value)
     )
     text = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-")

@@ -180,6 +180,8 @@ class SweepTraining:
             if len(chosen) == room:
                 break
             if lock := lock_of_children(self.sweep.lock_of(cell)):
+                if not self.launcher.here:  # their processes take the locks themselves
+                    lock.close()
                 chosen.append((cell, lock))
             elif cell.name not in elsewhere:
                 elsewhere.add(cell.name)
@@ -191,9 +193,6 @@ class SweepTraining:
         logs = [self.sweep.log_of(cell) for cell, _ in chosen]
         said = [log.stat().st_size if log.exists() else 0 for log in logs]
         jobs = [self._job(cell, lock) for cell, lock in chosen]
-        if not self.launcher.here:  # their processes take the locks themselves
-            for _, lock in chosen:
-                lock.close()
         try:
             started = self.launcher.start(jobs)
         finally:
@@ -206,12 +205,13 @@ class SweepTraining:
     def _job(self, cell: Cell, lock: IO[Any]) -> Job:
         python = trust.interpreter()
         command = [*python, "-m", "noisereg", *self.sweep.command(cell), *self.arguments]
-        inherited = [lock.fileno(), *([self.membership.fileno()] if self.membership else [])]
-        if not self.launcher.here:
+        inherited: list[int] = []
+        if self.launcher.here:
+            inherited = [lock.fileno(), *([self.membership.fileno()] if self.membership else [])]
+        else:
             locks = (self.sweep.lock_of(cell), self.sweep.path / MEMBERS)
             worker = [*python, "-m", "noisereg.sweeps.worker", *(str(p.absolute()) for p in locks)]
             command = [*worker, *command]
-            inherited = []
         return Job(
             cell.name,
             tuple(command),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,25 @@ def test_which_images_are_held_out_is_for_good(tmp_path):
         assert holdout_by_name([*others, composed])[1].tolist() == (
             holdout_by_name([*others, apart])[1].tolist()
         )
+
+
+def test_a_class_whose_name_no_configuration_can_hold_is_refused(tmp_path):
+    for name in (b"caf\xe9", b"dog"):
+        save(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) / "0.png")
+    with pytest.raises(NoiseregError, match=r"the class 'caf.*' is not UTF-8"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["x", 0, 9, 6])
+def test_an_orientation_that_is_none_is_upright(tmp_path, tag):
+    for k in range(2):
+        exif: bytes | Image.Exif = Image.Exif()
+        if isinstance(tag, int):
+            exif[274] = tag  # type: ignore[index]
+        else:  # as text, which Pillow would not write: one entry, ASCII, of two bytes
+            exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x02\0\0\0x\0\0\0\0\0\0\0"
+        Image.new("L", (12, 8)).save(tmp_path / f"{k}.jpg", exif=exif)
+    assert build(tmp_path).shape == ((1, 12, 8) if tag == 6 else (1, 8, 12))
 
 
 def test_streamed_batches_equal_resident_ones(mixed):

@@ -236,6 +236,8 @@ def image(side=8, colour=False):
             "it is in colour, and the first",
         ),
         ([("a.png", b"no picture"), ("b.png", image())], {}, "a cannot be read"),
+        ([("a.png", image()), ("a.PNG", image())], {}, "a.PNG is in it twice"),
+        ([("a.cls", b"1"), ("a.png", image()), ("a.png", image())], {}, "a.png is in it twice"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_in_a_line_that_names_it(tmp_path, files, params, said):
@@ -244,6 +246,22 @@ def test_what_cannot_be_taken_is_refused_in_a_line_that_names_it(tmp_path, files
         opened(tmp_path / "s.tar", memory="resident", **params)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["one\ntwo", "caf\udce9", "d/e f"])
+def test_any_key_of_a_shard_is_one_sample(tmp_path, name):
+    files = [(f"{key}.png", image()) for key in (name, "b", "c")]
+    write_tar(tmp_path / "s.tar", files)
+    for _ in range(2):  # the second time from the cache
+        dataset = opened(tmp_path / "s.tar", memory="resident")
+        assert len(dataset) == 3
+        assert dataset.indices[0].keys == [name, "b", "c"]
+        assert dataset.fingerprint()
+
+
+def test_braces_do_not_multiply_without_a_bound():
+    with pytest.raises(NoiseregError, match="names 100,000,000 shards; expected at most 100,000"):
+        shard_names("s-{0..9999}-{0..9999}.tar")
 
 
 def test_what_is_left_out_is_told(tmp_path):

@@ -726,6 +726,12 @@ def test_mistakes_about_folders_are_one_line(tmp_path: Path, capsys: Capture) ->
     )
     assert "few does not say what its images should look like; give --data" in mistake(capsys, few)
     assert "is not there" in mistake(capsys, tmp_path / "nowhere")
+    exif = Image.Exif()
+    exif[274] = 6  # turned by its tag
+    Image.new("L", (8, 6)).save(pngs(tmp_path / "turned", 9) / "003.jpg", exif=exif)
+    assert "003.jpg is 6×8 and digits is 8×8" in mistake(
+        capsys, tmp_path / "turned", "--data", "digits"
+    )
     assert "has 5 samples and --num asks for 6" in mistake(
         capsys, few, "--data", "digits", "--num", 6
     )

@@ -20,12 +20,14 @@ from noisereg.cli.main import run as command
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.data import NotFinite, to_uint8
 from noisereg.errors import NoiseregError
+from noisereg.plugins.spec import Spec
 from noisereg.report.curves import training_log
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import steps_in, verify
 from noisereg.runs.logged import Log
 from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.output import picture
+from noisereg.runs.parentage import averages
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.stopping import Interrupted
@@ -378,6 +380,22 @@ def test_a_new_run_starts_from_anothers_weights_and_averages(run: Run, tmp_path:
     assert records["parent"]["path"] == str(run.path)
     assert records["parent"]["sha256"] == old.sha256["model.safetensors"]
     assert records["run"] != json.loads((run.path / "environment.json").read_text())["run"]
+
+
+def test_averages_are_inherited_where_weights_are(tmp_path: Path) -> None:
+    """Of a noise that is another one, what it has learned starts anew, and its average too."""
+    learning = {"data": "digits", "process": "iadb", "denoiser": "mlp:width=8,blocks=1"}
+    first = train(tmp_path / "a", 4, noise="blue-tv:gamma.learn=true", **learning)
+    found = first.checkpoint()
+    theirs = found.weights()
+    own = {name: torch.zeros_like(value) for name, value in theirs.items()}
+    gamma = {name for name in own if ".gamma." in name}
+    assert gamma
+    same = averages(found, own, first.config)
+    assert all(torch.equal(same[name], theirs[name]) for name in own)
+    other = first.config.model_copy(update={"noise": Spec.parse("red-tv:gamma.learn=true")})
+    made = averages(found, own, other)
+    assert all(torch.equal(made[n], own[n] if n in gamma else theirs[n]) for n in own)
 
 
 def test_a_run_with_a_parent_resumes_bit_for_bit_without_it(run: Run, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Metrics while a run trains, and the best checkpoint."""
 
 import json
+import shutil
 
 import pytest
 
@@ -124,6 +125,23 @@ def test_a_resumed_run_keeps_and_knows_its_best(trained, tmp_path, monkeypatch):
     assert measured(run) == measured(trained)
     assert best_step(run.path / "checkpoints") == best_step(trained.path / "checkpoints") == 2
     assert steps_in(run.path / "checkpoints") == [2, 8]
+
+
+def test_a_resumed_run_knows_its_best_to_the_last_digit(trained, tmp_path, monkeypatch):
+    """metrics.jsonl has six digits: a value between the two would win over the rounded one."""
+    run = shutil.copytree(trained.path, tmp_path / "run")
+    record = json.loads((run / "checkpoints/best.json").read_text())
+    seen = []
+
+    def stop(self):
+        recall(self)
+        seen.append(self.best)
+
+    recall = Training._recall_best
+    monkeypatch.setattr(Training, "_recall_best", stop)
+    longer = {**TRAIN, "steps": TRAIN["steps"] + 1}
+    noisereg.train(out=run, resume=True, **{**SETTINGS, "train": longer})
+    assert seen == [(record["step"], record["value"])]
 
 
 def test_measuring_changes_no_weight(trained, tmp_path):

@@ -149,6 +149,12 @@ def test_what_is_made_of_images_keeps_their_names(tmp_path):
         Image.new("L", (4, 4)).save(tmp_path / "in" / name)
     names = names_of_inputs(tmp_path / "in", 4)
     assert names == ["cat", "dog", "more-cat", "round1-cat"]
+    (tmp_path / "taken").mkdir()
+    for name in ("x", "round1-x"):
+        Image.new("L", (8, 8)).save(tmp_path / "taken" / f"{name}.png")
+    several = names_of_inputs(tmp_path / "taken", 6)
+    assert len(set(several)) == 6
+    assert several[:2] == ["round1-x", "x"]
     write_samples(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), tmp_path / "out", names)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{name}.png" for name in names}
     write_samples(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), tmp_path / "out.npz", names)

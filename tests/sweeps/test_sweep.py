@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -19,12 +20,13 @@ from typing import Any
 import pytest
 
 import noisereg
+from noisereg.api import Launcher
 from noisereg.cli.main import run
 from noisereg.cli.progress import ConsoleReporter
 from noisereg.errors import NoiseregError
 from noisereg.launchers.forks import Forks
 from noisereg.launchers.local import Local, visible_gpus
-from noisereg.ownership import lock_of_children
+from noisereg.ownership import lock_of_children, share
 from noisereg.plugins.registry import registry
 from noisereg.reading import read_yaml
 from noisereg.runs.checkpoint_files import CONTENTS, make_state, name_of
@@ -418,6 +420,79 @@ def test_mistakes_are_one_line(capsys: Capture, tmp_path: Path) -> None:
     with pytest.raises(NoiseregError, match="seed is no axis"):
         read_grid({"axes": {"seed": [1, 2]}})
     assert not (tmp_path / "S").exists()
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"train.batch_size": []}, "train.batch_size has no value"),
+        ({"optim": [{"lr": 1e-3}, {"lr": 2e-3}]}, ""),
+    ],
+)
+def test_axes_of_nothing_and_of_mappings(axes: dict[str, Any], said: str) -> None:
+    if said:
+        with pytest.raises(NoiseregError, match=said):
+            read_grid({"axes": axes})
+        return
+    cells = make_cells({}, read_grid({"axes": axes}))
+    assert [cell.config.optim.lr for cell in cells] == [1e-3, 2e-3]
+
+
+def test_where_the_file_system_cannot_lock_a_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Any, how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("noisereg.ownership.fcntl.flock", refuse)
+    with lock_of_children(tmp_path / ".a.lock") as lock:  # type: ignore[union-attr]
+        share(lock)
+    monkeypatch.setattr(
+        "noisereg.ownership.fcntl.flock",
+        lambda file, how: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")),
+    )
+    with pytest.raises(NoiseregError, match="cannot be a lock: Input/output error"):
+        lock_of_children(tmp_path / ".a.lock")
+
+
+def test_a_launcher_of_other_machines_holds_no_lock_open(tmp_path: Path) -> None:
+    """A queue takes all cells at once, and a process has 1,024 open files."""
+
+    class Elsewhere(Launcher):
+        here = False
+        jobs = None
+
+        def start(self, jobs: Any) -> Any:
+            self.open_files = len(os.listdir("/proc/self/fd"))
+            raise NoiseregError("seen")
+
+    grid = read_grid({"seeds": 40})
+    sweep = write(tmp_path / "S", {}, grid, make_cells({}, grid))
+    launcher = Elsewhere()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(NoiseregError, match="seen"):
+        SweepTraining(sweep, launcher, Reporter()).run(sweep.cells)
+    assert launcher.open_files < before + 20
+
+
+def test_jobs_that_run_are_stopped_where_another_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+
+    class Job:
+        def begin(self, environment: Any = None) -> Any:
+            if begun:
+                raise OSError("no more processes")
+            begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+            return begun[0]
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    local = Local()
+    local.open(tmp_path, 2)
+    with pytest.raises(OSError, match="no more processes"):
+        local.start([Job(), Job()])  # type: ignore[list-item]
+    assert begun[0].poll() is not None
 
 
 PLUGIN = """
