@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -270,8 +270,9 @@ class Diffusion(nn.Module):
         """``num`` samples, (num, *shape), images in [−1, 1] (not clipped, but with ``clip``).
 
         ``solver`` and ``grid``: the noise's and process's own where None (DDIM with their η).
-        ``latents`` replace the draw of the start. ``device``: the latents', else the network's
-        where it is a module, else the generator's. ``eps_scale``: a factor of ε̂
+        ``latents`` replace the draw of the start. ``dtype``: of the samples and of what the
+        network is given; between steps 16 bits are 32. ``device``: the latents', else the
+        network's where it is a module, else the generator's. ``eps_scale``: a factor of ε̂
         (:func:`noisereg.diffusion.adjust.constant`), or a function (ε̂, t) → ε̂ scaled.
 
         Raises:
@@ -290,8 +291,16 @@ class Diffusion(nn.Module):
         if grid is None:
             grid = own(compatible.default_grid(self.process, self.noise, solver))
 
+        # A step of a thousand is below the rounding of 16 bits, and L z as a product of them would
+        # be another noise: the network alone is given the state in them.
+        half = dtype in (torch.float16, torch.bfloat16)
+        state = torch.float32 if half else dtype
+
         def source(k: int) -> Mapping[str, Tensor]:
-            return self._latents(latents if k == 0 else None, num, generator, device, dtype)
+            return self._latents(latents if k == 0 else None, num, generator, device, state)
+
+        def rounded(x: Tensor, *told: Tensor) -> Any:
+            return net(x.to(dtype), *told)
 
         scale = eps_scale if callable(eps_scale) else None
         if not callable(eps_scale) and eps_scale != 1:
@@ -303,13 +312,14 @@ class Diffusion(nn.Module):
         try:
             with torch.no_grad():
                 times = grid.times(self.process, steps)
+                asked = rounded if half else net
                 *_, x = self.trajectory(
-                    net, source, times, solver, cond, guidance, null, None, scale, clip
+                    asked, source, times, solver, cond, guidance, null, None, scale, clip
                 )
         finally:
             for module in training:
                 module.training = True
-        return x
+        return x.to(dtype)
 
     # What is given in several forms
 

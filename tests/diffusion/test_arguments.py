@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import noisereg
+from noisereg.api import per_sample
 from noisereg.errors import NoiseregError
 
 SHAPE = (3, 8, 8)
@@ -132,6 +133,38 @@ def test_sampling_leaves_each_module_as_it_was() -> None:
     noisereg.Diffusion(SHAPE).sample(net, 1, steps=2)
     assert not any(net.seen)
     assert [net.training, net.norm.training, net.conv.training] == [True, False, True]
+
+
+@pytest.mark.parametrize("noise", ["white", "blue-tv", "blue:factor=spectral"])
+def test_samples_in_16_bits_round_what_the_network_is_given_and_no_more(noise: str) -> None:
+    """Steps in bfloat16 took 3 to 6 % of the samples' spread, beside what the network's own
+    rounding does.
+    """
+    process = "iadb" if noise != "white" else "ddpm"
+    diffusion = noisereg.Diffusion(SHAPE, process=process, noise=noise)
+    seen = set()
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        seen.add(x.dtype)
+        if process == "iadb":
+            return torch.cat([x] * diffusion.outputs, 1)
+        return per_sample(diffusion.process.noise_scale(t), x) * x
+
+    def rounding(x: Tensor, t: Tensor) -> Tensor:
+        return net(x.bfloat16(), t).float()
+
+    def sample(net: Any, dtype: torch.dtype) -> Tensor:
+        source = torch.Generator().manual_seed(0)
+        return diffusion.sample(net, 64, steps=60, dtype=dtype, generator=source)
+
+    half = sample(net, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert seen == {torch.bfloat16}
+    assert torch.equal(half, sample(rounding, torch.float32).bfloat16())
+    seen.clear()
+    assert float(half.double().std() / sample(net, torch.float32).std()) == pytest.approx(
+        1, abs=0.01
+    )
 
 
 def test_regularizers_of_one_class_have_a_column_each() -> None:
