@@ -35,7 +35,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one key of the configuration: noise.gamma.tau=0.2.",
+        help="Change one key of the configuration: noise.gamma.tau=0.2; of a key given twice "
+        "the last counts.",
     ),
 ]
 ConfigFile = Annotated[

@@ -478,12 +478,6 @@ def apply_set(values: dict[str, Any], assignments: Iterable[str]) -> dict[str, A
         NoiseregError: for an assignment without ``=``, or into something that is not there.
     """
     result = validate(values).dump()
-    keys = [assignment.partition("=")[0] for assignment in assignments]
-    if twice := next((key for k, key in enumerate(keys) if key in keys[:k]), None):
-        given = [a.partition("=")[2] for a in assignments if a.partition("=")[0] == twice]
-        raise NoiseregError(
-            f"`set={twice}`: given {len(given)} times ({', '.join(given)}); expected it once"
-        )
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:

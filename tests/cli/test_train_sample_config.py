@@ -297,10 +297,6 @@ def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
         (["--batch-size", "10.5"], "--batch-size 10.5: expected a whole number"),
         (["--set", "lr=1e-3"], "did you mean 'optim.lr'?"),
         (["--set", "batch_size=8"], "did you mean 'train.batch_size' or 'sample.batch_size'?"),
-        (
-            ["--set", "optim.lr=1e-3", "--set", "optim.lr=2e-3"],
-            "--set optim.lr: given 2 times (1e-3, 2e-3); expected it once",
-        ),
         (["--steps", "0"], "train.steps"),
         (["--resume"], "--out"),
         (["--plugin", "no-such.py"], "no-such.py"),
