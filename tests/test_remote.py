@@ -58,6 +58,8 @@ def bucket(emulator, monkeypatch):
     for name, value in emulator.items():
         monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex}"
+    # An earlier test may have left a client without credentials, which every address would get.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     store = fsspec.filesystem("s3", skip_instance_cache=True)
     store.mkdir(name)
     return name
