@@ -354,6 +354,21 @@ def test_settings_of_the_sampler_are_said(sweep: Sweep, capsys: Capture) -> None
 # Several tables
 
 
+def test_samples_are_told_apart_by_seed_and_by_what_draws_them(
+    sweep: Sweep, capsys: Capture
+) -> None:
+    """A solver whose revision is raised gives other samples, and so has another key."""
+    text = call(capsys, sweep.path, "--num", 120, "--seed", 5, "--format", "json")
+    (table,) = json.loads(text)["tables"]
+    assert table["shared"]["sampling"]["seed"] == 5
+    loaded = noisereg.load(sweep.path_of(sweep.cells[0]))
+    key = plan(loaded, Runtime.start(RuntimeConfig())).key["sampled by"]
+    solver = loaded.config.sample.solver.name
+    entry = registry().find("solver", solver)
+    assert key["solver"] == [entry.qualified, entry.component.revision]
+    assert key.keys() == {"solver", "grid"}
+
+
 def tables(text: str) -> list[str]:
     """The context lines of the tables that a terminal shows."""
     return [line for line in text.splitlines() if re.search(r"samples against [\d,]+ of", line)]

@@ -736,6 +736,14 @@ def test_a_joined_table_says_how_the_samples_of_older_ones_differ() -> None:
         assert str(value) in said
 
 
+def test_a_control_of_an_older_version_has_its_factor_in_its_name_alone() -> None:
+    new = run("white", "isotropy", sampling={"eps_scale": 1.0, "clip": "none"})
+    old = run("white", "rescaled-isotropy", sampling={"eta": 1.0})
+    control, term = of_one_version([old, new])
+    assert control.sampling == {"eta": 1.0, "clip": "none"}
+    assert term.sampling == new.sampling
+
+
 def test_a_row_with_a_term_is_no_baseline_beside_one_without() -> None:
     table = table_of({"white|isotropy": [1], "blue|none": [2], "blue|isotropy": [2]})
     assert baselines(table) == []
