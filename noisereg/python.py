@@ -31,7 +31,7 @@ from noisereg.diffusion.diffusion import checked_shape
 from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.errors import nearest
-from noisereg.plugins.registry import BASES, KINDS, Kind, registry
+from noisereg.plugins.registry import BASES, Kind, check_kind, registry
 from noisereg.plugins.spec import Spec
 from noisereg.remote import local_or_copy
 from noisereg.runs import run as runs
@@ -77,18 +77,7 @@ def train(
     """
     from noisereg.runs.train import train as engine_train
 
-    if not isinstance(config, Config | None):
-        raise NoiseregError(
-            f"config is a {type(config).__name__}; expected a Config, such as load(RUN).config, "
-            "or its sections by name: train(**config)"
-        )
-    given = sections.pop("plugins", [])
-    values = layer(config.dump() if config else {}, named(sections, registry()))
-    for section in ("reg", "log"):  # what is given by name may be one spec
-        if isinstance(values.get(section), str):
-            values[section] = [values[section]]
-    references = [given] if isinstance(given, str | Path) else given
-    complete = validate(load_plugins(registry(), values, map(str, references)))
+    complete = validate(_layered(config, sections, "train"))
     told = reporter or usual_reporter()
     calling = Calling(told, callback) if callback else None
     place = local_or_copy(out) if out else None
@@ -137,11 +126,7 @@ def sweep(
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.training import SweepTraining, check_place
 
-    if not isinstance(config, Config | None):
-        raise NoiseregError(
-            f"config is a {type(config).__name__}; expected a Config, such as load(RUN).config, "
-            "or its sections by name: sweep(**config)"
-        )
+    base = _layered(config, sections, "sweep")
     told, folder = reporter or usual_reporter(), local_or_copy(out)
     given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
     chosen = {k: [v] if isinstance(v, str) else list(v) for k, v in given.items() if v}
@@ -150,10 +135,6 @@ def sweep(
         for k, v in (axes or {}).items()
     }
     grid = read_grid({**chosen, "axes": varied, "seeds": seeds})
-    base = layer(config.dump() if config else {}, named(sections, registry()))
-    references = base.pop("plugins", [])
-    references = [references] if isinstance(references, str | Path) else references
-    base = load_plugins(registry(), base, map(str, references))
     validate(base)
     runtime = Runtime.start(RuntimeConfig(**base.get("runtime", {})))
     resolved = resolve(make_cells(base, grid), registry(), runtime)
@@ -192,6 +173,26 @@ def sweep(
             f"{len(failed)} of {len(written.cells)} cells failed; {name}: {reason}"
         )
     return folder
+
+
+def _layered(config: Config | None, sections: dict[str, Any], call: str) -> dict[str, Any]:
+    """The sections given by name over ``config``, their plugins loaded.
+
+    Raises:
+        NoiseregError: for what is no configuration, and a plugin that cannot be loaded.
+    """
+    if not isinstance(config, Config | None):
+        raise NoiseregError(
+            f"config is a {type(config).__name__}; expected a Config, such as load(RUN).config, "
+            f"or its sections by name: {call}(**config)"
+        )
+    given = sections.pop("plugins", [])
+    values = layer(config.dump() if config else {}, named(sections, registry()))
+    for section in ("reg", "log"):  # what is given by name may be one spec
+        if isinstance(values.get(section), str):
+            values[section] = [values[section]]
+    references = [given] if isinstance(given, str | Path) else given
+    return load_plugins(registry(), values, map(str, references))
 
 
 class Run(runs.Run):
@@ -329,13 +330,9 @@ def build(kind: Kind, spec: str, *, shape: Sequence[int] = (), **context: Any) -
     ``context`` goes to :class:`noisereg.api.Context` (``device``, ``noise``, ``process``, …).
 
     Raises:
-        NoiseregError: for an unknown name or parameter.
+        NoiseregError: for an unknown kind, name, parameter or part of the context.
     """
-    if kind not in KINDS:
-        raise NoiseregError(
-            f"no kind is called {kind!r}{nearest(str(kind), KINDS)}; expected one of "
-            f"{', '.join(KINDS)}"
-        )
+    check_kind(kind)
     known = [field.name for field in dataclasses.fields(Context)]
     if unknown := next((name for name in context if name not in known), None):
         raise NoiseregError(f"build() has no argument {unknown!r}{nearest(unknown, known)}")

@@ -245,11 +245,7 @@ def _words(complaint: Any) -> str:
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         bound = complaint["ctx"][name]
-        return (
-            f"expected {words} {bound:g}"
-            if isinstance(bound, float)
-            else f"expected {words} {bound}"
-        )
+        return f"expected {words} {f'{bound:g}' if isinstance(bound, float) else bound}"
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return message[:1].lower() + message[1:]
 

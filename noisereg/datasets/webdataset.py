@@ -193,7 +193,7 @@ def read_index(shard: Shard, image: str, label: str) -> Index:
     keys, places, left_out = [], [], 0
     try:
         with shard.open() as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for key, members in _samples(tar):
+            for key, members in _samples(shard, tar):
                 found = _image(shard, key, members, image)
                 if found is None:
                     left_out += 1
@@ -222,7 +222,9 @@ def read_index(shard: Shard, image: str, label: str) -> Index:
     return Index(keys, np.array(places, np.int64).reshape(-1, 3), left_out)
 
 
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+def _samples(
+    shard: Shard, tar: tarfile.TarFile
+) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Keys, each with its files by what stands after the first dot; they lie side by side."""
     key, members = "", dict[str, tarfile.TarInfo]()
     for member in tar:
@@ -237,7 +239,10 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarI
         if own != key:
             key, members = own, {}
         if ending.lower() in members:
-            raise ValueError(f"{clean(own)}.{ending} is in it twice")
+            raise NoiseregError(
+                f"{shard.name}: {clean(own)}.{ending} is in it twice; expected a name once, "
+                "whatever its case"
+            )
         members[ending.lower()] = member
     if members:
         yield key, members

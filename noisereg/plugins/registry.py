@@ -87,6 +87,20 @@ BASES: dict[Kind, type] = {
         api.Launcher,
     )
 }
+
+
+def check_kind(kind: str) -> None:
+    """
+    Raises:
+        NoiseregError: for what is no kind.
+    """
+    if kind not in KINDS:
+        raise NoiseregError(
+            f"no kind is called {kind!r}{nearest(str(kind), KINDS)}; expected one of "
+            f"{', '.join(KINDS)}"
+        )
+
+
 """What a component of each kind extends, in :mod:`noisereg.api`."""
 CALLED: dict[str, str] = {
     kind: {"dataset": "data set", "features": "feature space"}.get(kind, kind) for kind in KINDS

@@ -15,7 +15,7 @@ from torch import Tensor
 from noisereg.processes import WeightingParams
 
 LEAST = 1e-9
-"""That b is taken for."""
+"""What b is taken for where it is less: at t = 0, where an x0 target's gain divides by it."""
 
 
 def loss_weight(params: WeightingParams, signal: Tensor, noise: Tensor, gain: Tensor) -> Tensor:

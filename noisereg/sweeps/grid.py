@@ -78,7 +78,7 @@ class Grid(BaseModel):
 
     @field_validator("axes")
     @classmethod
-    def _no_seeds(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def _usable(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
         if empty := next((key for key, values in value.items() if not values), None):
             raise ValueError(f"{empty} has no value; expected one at least")
         if "seed" in value:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -383,7 +384,15 @@ def _csv_cell(value: Any) -> Any:
 def json_text(tables: Sequence[Table]) -> str:
     """Everything, in full precision, with a digest of each row; :func:`read_json` reads it."""
     file = TablesFile(tables=[StoredTable.of(table) for table in tables])
-    return file.model_dump_json(indent=1, fallback=str) + "\n"
+    return _short_lines(file.model_dump_json(indent=1, fallback=str)) + "\n"
+
+
+def _short_lines(text: str) -> str:
+    """Indented JSON with what holds no further list or mapping on one line: a row's numbers by
+    seed. (A text in it has no line break of its own, so that each is one of the layout's.)
+    """
+    inner = re.compile(r"([\[{])\n([^\[\]{}]*)\n\s*([\]}])")
+    return inner.sub(lambda m: m[1] + re.sub(r"\n\s*", " ", m[2].strip()) + m[3], text)
 
 
 def read_json(path: Path) -> list[Table]:

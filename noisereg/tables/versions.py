@@ -24,8 +24,7 @@ def of_one_version(measurements: Sequence[Measurement]) -> list[Measurement]:
     """With the keys that the configuration or a component had not yet when some were measured, at
     their defaults, which is how a run without the key is read; of a component the parameters
     themselves, and not what is inside one; and of sampling what came later, likewise. What a run
-    resolves ("auto"), and the parameters of a
-    component that is not there, stay as they are.
+    resolves ("auto"), and the parameters of a component that is not there, stay as they are.
     """
     runs = [m for m in measurements if m.components]
     defaults = {k: v for k, v in flatten(Config().dump()).items() if v != AUTO or k == HORIZON}

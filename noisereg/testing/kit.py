@@ -13,7 +13,7 @@ import torch
 
 from noisereg.api import Component, Context, Params
 from noisereg.errors import NoiseregError, nearest
-from noisereg.plugins.registry import KINDS, Entry, Kind, Registry, registry
+from noisereg.plugins.registry import Entry, Kind, Registry, check_kind, registry
 from noisereg.plugins.spec import Spec
 from noisereg.store import cache_dir
 from noisereg.testing.watch import Watch
@@ -74,10 +74,7 @@ def checks(kind: Kind) -> list[Check]:
     Raises:
         NoiseregError: for what is no kind.
     """
-    if kind not in KINDS:
-        raise NoiseregError(
-            f"no kind is called {kind!r}{nearest(kind, KINDS)}; expected one of {', '.join(KINDS)}"
-        )
+    check_kind(kind)
     for module in ("common", kind):
         importlib.import_module(f"noisereg.testing.kinds.{module}")
     return [c for c in _CHECKS.values() if c.kind in (None, kind)]

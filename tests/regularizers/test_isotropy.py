@@ -149,6 +149,11 @@ def test_from_an_x0_target_only_samples_with_a_small_ratio_enter(eps_hat, t):
     )
     (gradient,) = torch.autograd.grad(value, eps_hat)
     assert gradient[~keep].abs().max() == 0
+    far = torch.where(keep[:, None, None, None], eps_hat.detach(), torch.inf)
+    for mean in MEANS:  # what is left out need not be finite
+        one = Isotropy(IsotropyParams(level="one", mean=mean), Context(shape=SHAPE))
+        own = one(train_step(eps_hat.detach(), t, process))
+        assert one(train_step(far, t, process)).item() == own.item()
 
 
 def test_whitened_needs_a_linear_noise():

@@ -240,6 +240,15 @@ def test_a_change_from_zero_has_no_percentage_and_keeps_its_mark() -> None:
     assert "| red | .500 ± .000 (—=) |" in text
 
 
+def test_a_files_innermost_lists_and_mappings_are_a_line_each() -> None:
+    runs = [run("white", s, fd=0.1 * s) for s in range(5)]
+    table = build(runs, {"fd": "lower"})
+    table.remarks = ["a [text] with {brackets},\nand a line break"]
+    text = formats.json_text([table])
+    assert '"values": {"0": 0.0, "1": 0.1, "2": 0.2, ' in text
+    assert json.loads(text)["tables"][0]["remarks"] == table.remarks
+
+
 # The head
 
 
