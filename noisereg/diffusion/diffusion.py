@@ -359,6 +359,10 @@ class Diffusion(nn.Module):
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """
+    Raises:
+        NoiseregError: for what is no sample's shape.
+    """
     sizes = tuple(shape) if isinstance(shape, Iterable) else ()
     if not sizes or not all(isinstance(n, Integral) and n > 0 for n in sizes):
         raise NoiseregError(

@@ -59,16 +59,20 @@ def ranks() -> int:
 def output_of(
     net: Net, process: Process, x: Tensor, t: Tensor, cond: Tensor | None = None
 ) -> Tensor:
-    """The network's output, (B, C·(1 + heads), …), in x's dtype whatever it computes in."""
+    """The network's output, (B, C·(1 + heads), …), in x's dtype whatever it computes in.
+
+    Raises:
+        NoiseregError: for an output that differs from x in more than its channels.
+    """
     scale = process.input_scale(t)
     x_in = x if scale is None else per_sample(scale, x) * x
     out = net(x_in, t) if cond is None else net(x_in, t, cond)
     out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
     if out.ndim != x.ndim or (len(out), *out.shape[2:]) != (len(x), *x.shape[2:]):
+        sizes = ", ".join(map(str, (len(x), "C", *x.shape[2:])))
         raise NoiseregError(
-            f"the network gave {tuple(out.shape)} for {tuple(x.shape)}; expected "
-            f"{(len(x), '…', *x.shape[2:])}".replace("'", "")
-            + ", and only channels more"
+            f"the network gave {tuple(out.shape)} for {tuple(x.shape)}; expected ({sizes}), C "
+            "being the channels of all its outputs"
         )
     return out
 
