@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,7 @@ def make() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look
     spec.loader.exec_module(module)
     return module
 
@@ -50,13 +52,38 @@ def test_a_changed_number_is_noticed(make: ModuleType) -> None:
     for path in make.PAGES:
         text = path.read_text(encoding="utf-8")
         for block in make.BLOCK.finditer(text):
-            digits = list(re.finditer(r"\d(?= ±)", block[0]))
+            digits = list(re.finditer(r"\d(?= [±/] )", block[0]))
             at = block.start() + digits[0].start()
             wrong = text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
             assert make.page(wrong) == text != wrong
             blocks += 1
             break  # a page's first: each call makes all blocks anew
     assert blocks >= 4
+
+
+@pytest.mark.parametrize(
+    ("mean", "half", "verdict", "holds"),
+    [
+        (-5.0, 2.0, "agrees", False),
+        (-9.0, 2.0, "agrees", True),
+        (+5.0, 2.0, "contradicts", False),
+        (-1.0, 2.0, "undecided", False),
+        (-5.0, 6.0, "undecided", True),
+    ],
+)
+def test_a_cell_by_its_interval_and_the_papers_sign(
+    make: ModuleType, mean: float, half: float, verdict: str, holds: bool
+) -> None:
+    cell = make.Change(mean, half, paper=-10.0, weight=0.3)
+    assert (cell.verdict, cell.holds_paper) == (verdict, holds)
+
+
+def test_a_law_has_each_cell_once(make: ModuleType) -> None:
+    every = [make.at(t, "isotropy", 0.3, None) for t in read_json(RESULTS / "table1.json")]
+    assert set(make.changes(every)) == set(make.CELLS)
+    for wrong in (every[:3], [*every, every[0]]):
+        with pytest.raises(SystemExit, match="each once"):
+            make.changes(wrong)
 
 
 CLAIMED = {

@@ -3,10 +3,9 @@ script, and draws the pictures that need no trained model, from these files or f
 ``python docs/results/make.py``.
 
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
-prints, run in this folder; between ``<!-- against the paper: FILE.json … METRIC SEEDS -->`` and
-``<!-- end -->`` the paper's Table 1 beside ours, at the λ that the metric picks on these seeds;
-with one λ in place of both, at that on all seeds, and with ``rescaled`` too that of the control, ε̂
-rescaled without training (and with the term's ``mean`` where rows differ in it); between ``<!-- closed form: FILE.json -->`` and
+prints, run in this folder; between ``<!-- against the paper: LAW -->`` and
+``<!-- end -->`` the paper's Table 1 beside ours, of one of :data:`LAWS` or of ``every law`` in
+short; between ``<!-- closed form: FILE.json -->`` and
 ``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
 """
 
@@ -18,7 +17,9 @@ import json
 import re
 import runpy
 import shlex
+import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ PAPER = {
 }
 """Iso-Diffusion (arXiv 2403.16790), Table 1: by set and number, (DDPM, Iso-Diffusion)."""
 
+CELLS = [(name, number) for name, numbers in PAPER.items() for number in numbers]
+
 
 def page(text: str) -> str:
     """A page with every block as its command gives it now."""
@@ -79,17 +82,7 @@ def block(kind: str, arguments: str) -> str:
         beside = runpy.run_path(str(HERE / "temperature.py"))
         return beside["table"](json.loads((HERE / words[0]).read_text()))
     if kind == "against the paper:":
-        files = [word for word in words if word.endswith(".json")]
-        tables = join([table for file in files for table in read_json(HERE / file)])
-        how = words[len(files) :]
-        if how[0][0].isdigit():
-            name = "rescaled-isotropy" if "rescaled" in how else "isotropy"
-            mean = next((word for word in how[1:] if word != "rescaled"), None)
-            return against_the_paper([at(table, name, float(how[0]), mean) for table in tables])
-        metric, seeds = how
-        pick_on = [int(seed) for seed in seeds.split(",")]
-        picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in tables]
-        return against_the_paper([table.rows for table in picked if table is not None])
+        return every_law() if arguments == "every law" else against_the_paper(arguments)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = run(
@@ -104,6 +97,97 @@ def block(kind: str, arguments: str) -> str:
     if code:
         raise SystemExit(f"noisereg eval {arguments}: exit code {code}")
     return out.getvalue()
+
+
+LAWS = {
+    "one t a minibatch, 79,000 steps": [
+        "table1-79k-minibatch.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
+    ],
+    "bins of t, 79,000 steps": [
+        "table1-79k-bins.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
+    ],
+    "t per sample, 79,000 steps": [
+        "swiss-roll.json table1-79k.json 0.01 0.1 0.3",
+        "table1-79k-control.json 0.1:rescaled:batch 0.3:rescaled:batch",
+    ],
+    "one t a minibatch, 20,000 steps": ["table1-minibatch.json 0.01 0.1 0.3 0.3:rescaled"],
+    "bins of t, 20,000 steps": [
+        "table1-bins.json 0.1 0.3",
+        "table1-control.json 0.3:rescaled:timestep-bin",
+    ],
+    "t per sample, 20,000 steps": [
+        "table1.json 0.01 0.1 0.3",
+        "table1.json table1-pick.json density@5,6,7,8,9",
+        "table1-control.json 0.3:rescaled:batch",
+    ],
+    "second version, one t a minibatch, 79,000 steps": [
+        "table1-v2-minibatch.json 0.3 0.3:rescaled",
+    ],
+    "second version, t per sample, 10,000 steps": [
+        "table1-v2.json 0.3 0.3:rescaled:batch",
+    ],
+    "second version, bins of t, 10,000 steps": ["table1-v2.json 0.3:rescaled:timestep-bin"],
+}
+"""How the networks of Table 1 were trained, and where the changes stand: files, and the columns
+that they give, each the λ of the trained term, ``λ:rescaled`` of ε̂ rescaled without training
+(``:MEAN`` where rows differ in the term's mean), or ``METRIC@SEEDS`` of the λ that the metric
+picks on these seeds.
+"""
+
+LAW_LETTERS = dict(zip(LAWS, string.ascii_uppercase, strict=False))
+
+MARKS = {"agrees": "✓", "undecided": "·", "contradicts": "✗"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the term changes of one number of one set, in per cent of the baseline's."""
+
+    mean: float
+    half: float
+    """Half the 95 % interval of the mean (Student, paired over seeds)."""
+    paper: float
+    weight: float
+
+    @property
+    def verdict(self) -> str:
+        """*agrees* if the interval lies wholly on the paper's side of 0, *contradicts* if wholly on
+        the other, *undecided* if it holds 0; each for itself.
+        """
+        if abs(self.mean) <= self.half:
+            return "undecided"
+        return "agrees" if self.mean * self.paper > 0 else "contradicts"
+
+    @property
+    def holds_paper(self) -> bool:
+        return abs(self.paper - self.mean) <= self.half
+
+
+Column = dict[tuple[str, str], Change]
+"""By set and number: the sixteen cells of Table 1."""
+
+
+def columns(law: str) -> dict[str, Column]:
+    """By name, those of one law."""
+    found = {}
+    for group in LAWS[law]:
+        words = group.split()
+        files = [word for word in words if word.endswith(".json")]
+        tables = join([table for file in files for table in read_json(HERE / file)])
+        for how in words[len(files) :]:
+            weight, *control = how.split(":")
+            if "@" in how:
+                metric, seeds = how.split("@")
+                pick_on = [int(seed) for seed in seeds.split(",")]
+                picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in tables]
+                name, rows = f"λ by {metric}", [table.rows for table in picked if table]
+            else:
+                name = f"factor, λ {weight}" if control else f"λ {weight}"
+                mean = control[1] if len(control) > 1 else None
+                term = "rescaled-isotropy" if control else "isotropy"
+                rows = [at(table, term, float(weight), mean) for table in tables]
+            found[name] = changes(rows)
+    return found
 
 
 def at(table: Table, name: str, weight: float, mean: str | None) -> list[Row]:
@@ -124,39 +208,80 @@ def weight_of(row: Row) -> float:
     return sum(spec.params.get("weight", 0.0) for spec in row.first.components["reg"])
 
 
-def against_the_paper(tables: Sequence[Sequence[Row]]) -> str:
-    """The 16 cells of the paper's Table 1, each with its change and ours; of each set the baseline
-    and one other row.
-
-    A cell *agrees* if our 95 % interval of the difference (paired over seeds, Student, each for
-    itself) lies wholly on the paper's side of 0, *contradicts* it if wholly on the other, and is
-    *undecided* if it holds 0.
-    """
-    lines = [
-        "| set · λ | number | paper | ours | the cell | paper's size in our interval |",
-        "|---|---|---:|---:|---|---|",
-    ]
+def changes(tables: Sequence[Sequence[Row]]) -> Column:
+    """Of each set's two rows, the baseline and another."""
+    found = {}
     for rows in tables:
         (base,) = (row for row in rows if row.baseline)
         (own,) = (row for row in rows if not row.baseline)
         name = own.first.components["data"][0].name
         for number, (before, after) in PAPER[name].items():
             mean, half, level = change(own, base, number)
-            there = after - before
-            verdict = (
-                "undecided"
-                if abs(mean) <= half
-                else "agrees"
-                if mean * there > 0
-                else "contradicts"
+            found[name, number] = Change(
+                100 * mean / level,
+                100 * half / level,
+                100 * (after - before) / before,
+                weight_of(own),
             )
-            inside = "yes" if abs(level * there / before - mean) <= half else "no"
-            lines.append(
-                f"| {name} · {weight_of(own):g} | {number} | {signed(100 * there / before, 2)} % "
-                "| "
-                f"{signed(100 * mean / level, 2)} ± {decimal(100 * half / level, 2)} % | "
-                f"{verdict} | {inside} |"
+    if set(found) != set(CELLS) or len(tables) != len(PAPER):
+        raise SystemExit(f"expected the cells of {', '.join(PAPER)}, each once")
+    return found
+
+
+def against_the_paper(law: str) -> str:
+    """The 16 cells of the paper's Table 1, each with its change and ours."""
+    named = columns(law)
+    lines = [
+        f"| set | number | paper | {' | '.join(named)} |",
+        f"|---|---|---:|{'---:|' * len(named)}",
+    ]
+    for cell in CELLS:
+        own = [column[cell] for column in named.values()]
+        shown = [
+            shown_change(c, f"{c.weight:g}: " if "by" in n else "")
+            for n, c in zip(named, own, strict=True)
+        ]
+        lines.append(f"| {' | '.join(cell)} | {signed(own[0].paper, 2)} | {' | '.join(shown)} |")
+    tallies = [tally(column) for column in named.values()]
+    lines.append(f"| all | ✓ / · / ✗ | | {' | '.join(tallies)} |")
+    return "\n".join(lines)
+
+
+def shown_change(change: Change, before: str) -> str:
+    size = f"{signed(change.mean, 2)} ± {decimal(change.half, 2)}"
+    return f"{before}{f'**{size}**' if change.holds_paper else size} {MARKS[change.verdict]}"
+
+
+def tally(column: Column) -> str:
+    """Of the sixteen cells, how many agree, are undecided, contradict."""
+    verdicts = [change.verdict for change in column.values()]
+    return " / ".join(str(verdicts.count(verdict)) for verdict in MARKS)
+
+
+def every_law() -> str:
+    """How many cells agree under each law, and the sixteen cells of each at the largest λ."""
+    named = {law: columns(law) for law in LAWS}
+    heads = ["λ 0.01", "λ 0.1", "λ 0.3", "factor, λ 0.1", "factor, λ 0.3"]
+    lines = [f"| | trained with | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
+    for law, own in named.items():
+        counts = [tally(own[head]) if head in own else "" for head in heads]
+        lines.append(f"| {LAW_LETTERS[law]} | {law} | {' | '.join(counts)} |")
+    lines += [
+        "",
+        f"| set | number | paper | {' | '.join(LAW_LETTERS.values())} |",
+        f"|---|---|---:|{':---:|' * len(LAWS)}",
+    ]
+    for cell in CELLS:
+        pairs = [
+            "".join(
+                MARKS[own[head][cell].verdict] if head in own else "–"
+                for head in ("λ 0.3", "factor, λ 0.3")
             )
+            for own in named.values()
+        ]
+        before, after = PAPER[cell[0]][cell[1]]
+        there = signed(100 * (after - before) / before, 2)
+        lines.append(f"| {' | '.join(cell)} | {there} | {' | '.join(pairs)} |")
     return "\n".join(lines)
 
 
