@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import EpsScale, NoiseregError, Prediction, Process, per_sample
-from noisereg.diffusion.law import MAX_GAIN, scales
+from noisereg.diffusion.law import MAX_GAIN, NO_SIGNAL, scales
 
 
 def pull(process: Process, t: Tensor) -> Tensor:
@@ -31,8 +31,6 @@ def pull(process: Process, t: Tensor) -> Tensor:
     return torch.where(gain <= MAX_GAIN, moved, torch.zeros_like(moved))
 
 
-NO_SIGNAL = 1e-12
-"""What a is at most where it is 0 but for rounding."""
 LEAST_FACTOR = 1e-3
 """Of ε̂; the greatest is its inverse. Beyond, 1/factor − 1 has no digit left of the factor."""
 
@@ -52,7 +50,8 @@ def constant(process: Process, factor: float) -> EpsScale:
         )
     times = torch.arange(1, 1001, dtype=torch.float64) / 1000
     gain = process.noise_gain(times)
-    largest = float(gain[gain <= MAX_GAIN].max()) ** 2
+    # A gain that goes beyond the bound reaches it, between these times.
+    largest = min(float(gain.max()), MAX_GAIN) ** 2
     if (force := 1 / factor - 1) * largest <= -1:
         raise NoiseregError(
             f"`eps_scale={factor:g}`: this process's ε̂ repeats an error of the network "
@@ -82,7 +81,7 @@ def scaled(here: Prediction, t: Tensor, process: Process, scale: EpsScale) -> Pr
             "and not its factor"
         )
     a, b = process.signal_scale(t).double(), process.noise_scale(t).double()
-    # Where no signal is left x̂0 cannot be read from ε̂, and a(1) may be 6e-17 (ddpm) for 0.
+    # Where no signal is left x̂0 cannot be read from ε̂, and a(1) may be 0 but for rounding.
     ratio = torch.where(a > NO_SIGNAL, b / a, torch.zeros_like(a))
     moved = per_sample(ratio, eps) * (eps - made)
     return dataclasses.replace(

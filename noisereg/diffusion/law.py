@@ -17,6 +17,8 @@ from noisereg.api import NoiseregError, Process, TimeInput, check_times, per_sam
 MAX_GAIN = 5.0
 """Where ε̂ repeats an error of the network by more than this (an x0 target near t = 0), its power
 says little of the noise: isotropy and its metric leave such times out."""
+NO_SIGNAL = 1e-12
+"""What a is at most where it is 0 but for rounding."""
 
 
 def add_noise(process: Process, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:

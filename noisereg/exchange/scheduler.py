@@ -286,20 +286,22 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         def again(x: Tensor, t: Tensor) -> Tensor:
             assert network is not None
             told = network_time(t, self.config.time_input)
-            return network(self.scale_model_input(x, told), told)
+            return network(self.scale_model_input(x, told).to(sample.dtype), told)
 
-        here = predicted(lambda x, t: model_output)(sample, at)
+        # In 16 bits the coefficients of a short step cancel to nothing.
+        x_t = sample if sample.dtype == torch.float64 else sample.float()
+        here = predicted(lambda x, t: model_output)(x_t, at)
 
         def fresh() -> Tensor:
             if variance_noise is not None:
-                return self._color(variance_noise, to)
+                return self._color(variance_noise.to(x_t.dtype), to)
             shape = (len(sample), *self.diffusion.shape)
             z = randn_tensor(shape, generator=generator, device=sample.device, dtype=sample.dtype)
-            return self._color(z, to)
+            return self._color(z.to(x_t.dtype), to)
 
         x = solver.step(
             SampleStep(
-                x_t=sample,
+                x_t=x_t,
                 t=at,
                 s=to,
                 here=here,
@@ -314,7 +316,8 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         self._history = [*self._history, (at, here)][-solver.memory :] if solver.memory else []
         if last:
             self._history = []
-        return NoiseSchedulerOutput(x, here.x0_hat) if return_dict else (x, here.x0_hat)
+        x, x0_hat = x.to(sample.dtype), here.x0_hat.to(sample.dtype)
+        return NoiseSchedulerOutput(x, x0_hat) if return_dict else (x, x0_hat)
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps

@@ -90,7 +90,8 @@ class ColouredNoise(Noise):
         constant = torch.from_numpy(self.factor.is_constant).to(coloured.device)
         keep = (power >= MIN_SHARE * power.mean(1, keepdim=True)) & ~constant
         energy = self.factor.energy(coloured).masked_fill(~keep[:, None], 0)
-        return energy.flatten(1).sum(1), keep.sum(1).to(energy) * coloured.shape[1]
+        count = keep.sum(1).clamp(min=1)  # one pixel has no direction but frequency 0
+        return energy.flatten(1).sum(1), count.to(energy) * coloured.shape[1]
 
     def _check_condition(self, dtype: torch.dtype) -> None:
         if self.factor.condition * torch.finfo(dtype).eps > MAX_ROUNDING:

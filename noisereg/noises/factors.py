@@ -134,18 +134,19 @@ class SpectralFactor(_Circulant):
         return torch.from_numpy(np.sqrt(self.power[:, : self.width // 2 + 1])).to(dtype)
 
     def _filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        """``x`` in the dtype of ``gain``, filtered."""
         _check_size(x, self.height, self.width)
-        return torch.fft.irfft2(torch.fft.rfft2(x) * gain, s=(self.height, self.width))
+        return torch.fft.irfft2(torch.fft.rfft2(x.to(gain)) * gain, s=(self.height, self.width))
 
     def apply(self, z: Tensor) -> Tensor:
-        return self._filter(z, self.root(z))
+        return self._filter(z, self.root(_at_least_float32(z))).to(z.dtype)
 
     def solve(self, eps: Tensor, gamma: Tensor | None = None) -> Tensor:
-        gain = self.root(eps)
+        gain = self.root(_at_least_float32(eps))
         if gamma is not None:
-            g = per_sample(gamma, eps)
+            g = per_sample(gamma, _at_least_float32(eps))
             gain = g + (1 - g) * gain
-        return self._filter(eps, 1 / gain)
+        return self._filter(eps, 1 / gain).to(eps.dtype)
 
     def log_det(self, gamma: Tensor) -> Tensor:
         return _log_det_of_mixture(self.overlap, gamma)
@@ -156,6 +157,11 @@ class SpectralFactor(_Circulant):
 
     def describe(self) -> str:
         return f"spectral factor of {self.height}×{self.width}"
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """No Fourier transform takes 16 bits on a CPU, and those of a GPU powers of 2 alone."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class CholeskyFactor(_Circulant):

@@ -114,11 +114,12 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         return self._energy_where(power, self.factor.apply(self._unmix(eps, gamma)))
 
     def _check_mixture(self, dtype: torch.dtype, gamma: Tensor) -> None:
-        """γ adds to the smallest singular value; asking for its minimum waits for the device, so
-        only where it matters.
+        """γI + (1−γ)L is invertible to working precision where γ is large enough, whatever L is:
+        its smallest singular value is at least γ with the spectral root, and has been γ/10 with
+        Cholesky's. Asking for γ's minimum waits for the device, so only where it matters.
         """
         if self.factor.condition * torch.finfo(dtype).eps > MAX_ROUNDING:
-            lowest = float(gamma.min())
+            lowest = float(gamma.min()) / 20
             largest = float(self.factor.eigenvalues.max()) ** 0.5
             if lowest * MAX_ROUNDING < largest * torch.finfo(dtype).eps:
                 self._check_condition(dtype)

@@ -31,7 +31,8 @@ class DistancePairing(Pairing):
         self.summary = "by ‖L_t z − x0‖, t moves with z" if self.moves_time else "by ‖z − x0‖"
 
     def distances(self, x0: Tensor, latents: Mapping[str, Tensor], eps: Tensor) -> Tensor:
-        """D[i, j] = ‖noise_i − x0_j‖, (B, B) float64 on the CPU.
+        """D[i, j] = ‖noise_i − x0_j‖, (B, B) float64 on the CPU. Raises NoiseregError for a number
+        that is not finite.
 
         As ‖a‖² + ‖b‖² − 2ab about a common centre: in float64 the cancellation leaves differences
         of distances right to 1e-10, and one matrix product is several times faster than B²
@@ -42,4 +43,9 @@ class DistancePairing(Pairing):
         centre = images.mean(0)
         noise, images = noise - centre, images - centre
         squared = noise.square().sum(1)[:, None] + images.square().sum(1) - 2 * noise @ images.T
-        return squared.clamp(min=0).sqrt().cpu()
+        distances = squared.clamp(min=0).sqrt().cpu()
+        if not distances.isfinite().all():
+            raise NoiseregError(
+                "an image or a noise to be paired holds a number that is not finite"
+            )
+        return distances

@@ -12,6 +12,7 @@ from torch import Tensor
 from noisereg.api import Context, NoiseregError, Prediction, Process, TrainStep, per_sample
 from noisereg.diffusion import compatible
 from noisereg.diffusion.bound import decoder_term, step_term
+from noisereg.diffusion.law import NO_SIGNAL
 from noisereg.processes import DDPMParams, times
 from noisereg.processes.weighting import LEAST, loss_weight
 
@@ -128,7 +129,9 @@ class DDPM(Process):
         return times.on_grid(self.params, u, self.T)
 
     def signal_scale(self, t: Tensor) -> Tensor:
-        return torch.cos(self._angle(t)).clamp(min=0)
+        a = torch.cos(self._angle(t))
+        # cos π/2 is 6e-17, from which a solver would read a signal.
+        return torch.where(a < NO_SIGNAL, torch.zeros_like(a), a)
 
     def noise_scale(self, t: Tensor) -> Tensor:
         return torch.sin(self._angle(t))
@@ -148,7 +151,7 @@ class DDPM(Process):
         if self.prediction == "eps":
             return (x_t - b * out) / a, out
         if self.prediction == "x0":  # b(0) is 0
-            return out, (x_t - a * out) / b.clamp(min=LEAST)
+            return out, (x_t - a * out) / b.clamp(min=max(LEAST, torch.finfo(b.dtype).tiny))
         return a * x_t - b * out, b * x_t + a * out
 
     def noise_gain(self, t: Tensor) -> Tensor:

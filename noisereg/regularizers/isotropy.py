@@ -56,7 +56,7 @@ def isotropy(
     space: Space = "plain",
     mean: Callable[[Tensor], Tensor] = mean_over_ranks,
 ) -> Tensor:
-    """(E[‖ε̂‖²/n] − m)², a scalar in float32: Iso-Diffusion's eq. 28, to be multiplied by λ and
+    """(E[‖ε̂‖²/n] − m)², a scalar in float32 (float64 if ε̂ is): Iso-Diffusion's eq. 28, to be multiplied by λ and
     added to one's own loss.
 
     ``eps_hat``: the predicted noise (B, *shape), whatever the network's target is. m is the

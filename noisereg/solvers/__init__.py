@@ -49,6 +49,7 @@ def noisereg_solvers() -> Iterator[Component]:
     )
     yield Component(
         name="dpmpp-2m",
+        revision=2,
         impl="noisereg.diffusion.solvers:DPMSolver2M",
         summary="DPM-Solver++(2M): second order, one evaluation a step, deterministic",
         cite="Lu et al. 2022, arXiv 2211.01095, algorithm 2",

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import noisereg
 from noisereg.api import per_sample
+from noisereg.diffusion.adjust import constant, pull
+from noisereg.diffusion.law import log_ratio
 from noisereg.errors import NoiseregError
 
 SHAPE = (3, 8, 8)
@@ -231,3 +233,45 @@ def test_wrong_arguments_are_one_line(
 def test_no_regularizer_may_be_said_in_three_ways() -> None:
     for reg in (None, (), "none"):
         assert noisereg.Diffusion((2,), reg=reg).regularizers == []  # type: ignore[arg-type]
+
+
+def test_no_signal_is_none_at_all() -> None:
+    """cos(π/2) is 6e-17, a log SNR of −37 to a solver, and a weight by which to divide."""
+    one = torch.ones(2, dtype=torch.float64)
+    process = noisereg.build(
+        "process", "ddpm:zero_terminal_snr=true,target=v,weighting=min-snr", shape=(2,)
+    )
+    assert torch.equal(process.signal_scale(one), torch.zeros(2, dtype=torch.float64))
+    assert torch.isneginf(log_ratio(process, one)).all()
+    assert torch.equal(pull(process, one), torch.zeros(2, dtype=torch.float64))
+    assert (pull(process, 0.9 * one) > 0).all()
+
+
+@pytest.mark.parametrize("factor", [1.0418, 1.0424])
+def test_a_factor_has_its_bound_between_thousandths_too(factor: float) -> None:
+    """The gain of an x0 target grows to the 5 beyond which nothing is scaled, near t = .017, and
+    with it the factor: 1/(1 − (1 − 1/1.0424)·25) is negative."""
+    process = noisereg.build("process", "ddpm:target=x0", shape=(2,))
+    with pytest.raises(NoiseregError, match=r"would have no bound.*below 1\.042"):
+        constant(process, factor)
+    t = torch.linspace(1e-3, 1, 20_001, dtype=torch.float64)
+    one = torch.ones(len(t), 2, dtype=torch.float64)
+    assert (constant(process, 1.04)(one, t) >= 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("noise", ["power-law", "blue:factor=spectral", "blue-tv:factor=spectral"])
+def test_a_spectral_noise_has_16_bits(noise: str, dtype: torch.dtype) -> None:
+    made = noisereg.build("noise", noise, shape=SHAPE)
+    z, t = images().to(dtype), torch.full((4,), 0.5, dtype=torch.float64)
+    drawn = made.color({"z": z}, t)
+    assert drawn.dtype == dtype
+    wanted = made.color({"z": z.float()}, t)
+    assert (drawn.float() - wanted).abs().max() <= 4 * torch.finfo(dtype).eps * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_noise_of_an_x0_target_is_finite_where_there_is_none(dtype: torch.dtype) -> None:
+    process = noisereg.build("process", "ddpm:target=x0", shape=SHAPE)
+    x = images().to(dtype)
+    assert process.split(x, x, torch.zeros(4, dtype=torch.float64))[1].isfinite().all()

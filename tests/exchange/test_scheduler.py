@@ -306,3 +306,18 @@ def test_a_step_that_cannot_be_is_refused():
         scheduler.add_noise(x, x, torch.tensor([1000, 3]))
     with pytest.raises(NoiseregError, match="at least 1"):
         scheduler.set_timesteps(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_step_in_16_bits_is_the_step_rounded(dtype):
+    """b² − a²b_s²/… of a step of a thousandth is 0 in bfloat16: no fresh noise."""
+    scheduler = NoiseScheduler(SHAPE, process="ddpm", noise="white")
+    scheduler.set_timesteps(1000)
+    t = scheduler.timesteps[500]
+    x, out, z = (torch.randn(2, *SHAPE, generator=generator(k)).to(dtype) for k in range(3))
+    found = scheduler.step(out, t, x, eta=1.0, variance_noise=z).prev_sample
+    wanted = scheduler.step(
+        out.float(), t, x.float(), eta=1.0, variance_noise=z.float()
+    ).prev_sample
+    assert found.dtype == dtype
+    assert torch.equal(found, wanted.to(dtype))

@@ -164,6 +164,7 @@ BOUNDS = [
     ("ddpm:variance=beta", "white", 0.6, 1.0),
     ("ddpm:schedule=cosine,target=v", "blue-tv", 1.0, 0.0),
     ("ddpm", "blue-tv:transport=whiten", 0.5, 0.0),
+    ("ddpm", "blue", 1.0, 0.0),
     ("iadb", "white", 1.0, 0.0),
     ("iadb", "blue-tv:gamma.form=linear,normalize=true", 0.4, 0.0),
     ("iadb", "blue", 1.0, 0.0),
@@ -256,7 +257,7 @@ def test_the_discretised_bound_is_above_the_entropy_of_the_grey_levels():
 # The metric: what is refused, and digits
 
 
-def untrained(noise="white", pairing="none", process="iadb"):
+def untrained(noise="white", pairing="none", process="iadb", **sample):
     from noisereg.plugins.registry import registry
     from noisereg.runs.build import build_parts
     from noisereg.runs.config import RuntimeConfig, validate
@@ -269,6 +270,7 @@ def untrained(noise="white", pairing="none", process="iadb"):
             "pairing": pairing,
             "process": process,
             "denoiser": "mlp:width=16,blocks=1",
+            "sample": sample,
         }
     )
     parts = build_parts(config, registry(), Runtime.start(RuntimeConfig(device="cpu")))
@@ -279,6 +281,17 @@ def untrained(noise="white", pairing="none", process="iadb"):
 def measure(model, **params):
     metric = NegativeLogLikelihood(NllParams(num=4, steps=5, ode_steps=4, **params), Context())
     return metric.of_model(model, model.parts.dataset), metric.notes()
+
+
+def test_the_flow_of_given_times_says_how_many_and_ends_its_coarse_path_at_1():
+    """Every second of an odd number of steps would leave the path at t = .9, from a b(1) of .9."""
+    for inner in ([0.95, 0.9, 0.7, 0.5, 0.3, 0.1], [0.95, 0.9, 0.7, 0.5, 0.3]):
+        grid = {"name": "times", "values": [1.0, *inner, 0.0]}
+        numbers, notes = measure(untrained(grid=grid), by="ode", probes=0)
+        assert any(f"Heun, {len(inner) + 1} steps" in note for note in notes)
+        (said,) = (note for note in notes if "half" in note)
+        assert float(said.split("differ by ")[1].split(";")[0]) < 0.5
+        assert math.isfinite(numbers["nll-ode"])
 
 
 def test_a_pairing_leaves_the_flow_alone():

@@ -263,3 +263,18 @@ def test_a_noise_whose_basis_is_missing_is_named_in_a_loop_of_ones_own():
     diffusion = noisereg.Diffusion(shape=(1, 4, 4), noise=Headless())
     with pytest.raises(NoiseregError, match="Headless has 1 extra heads, and its color_and_basis"):
         diffusion.loss(lambda x, t: torch.cat([x, x], 1), torch.randn(2, 1, 4, 4))
+
+
+def test_a_small_gamma_does_not_make_a_singular_mixture_invertible():
+    """(L + Lᵀ)/2 is indefinite for Cholesky's root, so that γI + (1−γ)L has singular values under
+    γ."""
+    made = BlueTimeVarying(
+        TimeVaryingParams.model_validate({"jitter": 1e-12, "gamma": {"form": "linear"}}),
+        Context(shape=(1, 16, 16)),
+    )
+    z = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for gamma in (2.3e-5, 1e-4):
+        with pytest.raises(NoiseregError, match="condition number"):
+            made.whiten(z, torch.full((2,), gamma, dtype=torch.float64))
+    t = torch.full((2,), 0.01, dtype=torch.float64)
+    assert (made.whiten(made.color({"z": z}, t), t) - z).abs().max() < 0.01

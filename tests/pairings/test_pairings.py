@@ -131,3 +131,11 @@ def test_distances_are_right_to_1e_10_far_from_the_origin_too(offset):
         z.flatten(1).double(), x0.flatten(1).double(), compute_mode="donot_use_mm_for_euclid_dist"
     )
     assert (made - expected).abs().max() < 1e-10 * max(1.0, offset)
+
+
+@pytest.mark.parametrize("name", ["greedy", "optimal"])
+def test_what_is_not_finite_is_not_paired(name):
+    x0, z, t = draw(8, 0)
+    x0[3, 0, 1, 1] = float("nan")
+    with pytest.raises(NoiseregError, match="not finite"):
+        build("pairing", name, shape=SHAPE)(x0, {"z": z}, z, t)
