@@ -104,7 +104,7 @@ def measured(name: str, n: int, threads: int, device: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    given = arguments(__doc__, sizes="5000,10000", size=0, full=False)
+    given = arguments(__doc__, gpu=True, sizes="5000,10000", size=0, full=False)
     if given.contender:
         contend(given.contender, given.size, given.threads, given.device)
         return

@@ -282,14 +282,17 @@ def reset_peak() -> float:
     return peak_mib()
 
 
-def arguments(doc: str, rounds: int = 4, **defaults: Any) -> argparse.Namespace:
-    """The options that all benchmarks have, and some of one's own with their defaults."""
+def arguments(doc: str, rounds: int = 4, gpu: bool = False, **defaults: Any) -> argparse.Namespace:
+    """The options that all benchmarks have, and some of one's own with their defaults; ``gpu``: it
+    can be measured on one.
+    """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=rounds, help="segments of each contender")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    if gpu:
+        parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     for name, default in defaults.items():
         option = "--" + name.replace("_", "-")
@@ -297,6 +300,7 @@ def arguments(doc: str, rounds: int = 4, **defaults: Any) -> argparse.Namespace:
             parser.add_argument(option, action="store_true")
         else:
             parser.add_argument(option, type=type(default), default=default)
+    parser.set_defaults(device="cpu")
     given = parser.parse_args()
     if given.device == "cpu":
         # No contender, and no process of one, is to find a GPU; torch is not imported yet.

@@ -97,7 +97,7 @@ def step(name: str, x: Any, t: Any) -> Callable[[], None]:
 
 
 def main() -> None:
-    given = arguments(__doc__)
+    given = arguments(__doc__, gpu=True)
     import torch
 
     torch.set_num_threads(given.threads)

@@ -87,7 +87,7 @@ def sampler_of(name: str, net: Any, batch: int) -> Callable[[], Any]:
 
 
 def main() -> None:
-    given = arguments(__doc__, batch=16, preset="small")
+    given = arguments(__doc__, gpu=True, batch=16, preset="small")
     import torch
 
     torch.set_num_threads(given.threads)

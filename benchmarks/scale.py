@@ -39,13 +39,13 @@ def cells(count: int, folder: Path) -> None:
 
 def rows(count: int, folder: Path) -> None:
     """The lines of a run's metrics.jsonl, read when it is resumed."""
-    from noisereg.runs.prepare import logged_steps
+    from noisereg.runs.logged import Log
 
     values = {"loss": 0.123456, "mse": 0.123456, "lr": 0.001, "images_per_second": 1234.56}
     with (folder / "metrics.jsonl").open("w") as file:
         for step in range(count):
             file.write(json.dumps({"step": step, **values}) + "\n")
-    assert len(logged_steps(folder)) == count
+    assert len(Log.read(folder).lines) == count
 
 
 def images(count: int, folder: Path) -> None:

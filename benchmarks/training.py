@@ -280,7 +280,9 @@ def contend(name: str, at: Setting, threads: int) -> None:
 
 
 def main() -> None:
-    given = arguments(__doc__, steps=3, side=32, batch=64, preset="small", precision="float32")
+    given = arguments(
+        __doc__, gpu=True, steps=3, side=32, batch=64, preset="small", precision="float32"
+    )
     at = Setting(given.side, given.batch, given.steps, given.preset, given.device, given.precision)
     if given.contender:
         contend(given.contender, at, given.threads)

@@ -17,6 +17,8 @@ from noisereg.ranks import place
 
 GUESS = 4 * 2**30
 """Where the system does not say."""
+DEVICE_SHARE = 0.25
+"""How much of a GPU's free memory data may take: the network and its activations need the rest."""
 
 
 def free_host_memory(root: Path = Path("/")) -> int:
@@ -72,8 +74,23 @@ def _allowances(root: Path) -> list[int]:
 
 
 def free_device_memory(device: torch.device) -> int:
-    """Bytes free on a CUDA device; 0 for any other, whose memory is the host's."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    """Bytes free on a CUDA device, what torch holds and does not use among them; 0 for any other,
+    whose memory is the host's.
+    """
+    if device.type != "cuda":
+        return 0
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + idle
+
+
+def held_on(needed: int, device: torch.device | str) -> torch.device:
+    """Where data of ``needed`` bytes are held: on ``device``, but for a GPU on which they would
+    take more than :data:`DEVICE_SHARE` of what is free; there in the host's memory.
+    """
+    device = torch.device(device)
+    if device.type == "cuda" and needed > free_device_memory(device) * DEVICE_SHARE:
+        return torch.device("cpu")
+    return device
 
 
 class Peak(TorchDispatchMode):

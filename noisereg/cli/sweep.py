@@ -172,7 +172,7 @@ def sweep(
     from noisereg.ownership import owned
     from noisereg.remote import address_of
     from noisereg.runs.config import RuntimeConfig
-    from noisereg.runs.runtime import Runtime
+    from noisereg.runs.runtime import Runtime, pick_device
     from noisereg.sweeps.grid import check_continues, taking_part
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.together import Together, check_together, groups
@@ -188,9 +188,12 @@ def sweep(
                 "expected one, or the sweep without --print-commands"
             )
     at_once = jobs or engine.jobs
-    resolved = resolve(
-        cells, registry, Runtime.start(RuntimeConfig(**base.get("runtime", {}))), estimate=dry_run
-    )
+    runtime = RuntimeConfig(**base.get("runtime", {}))
+    if not (dry_run or together):
+        # The cells' own processes take the GPU; what is resolved does not depend on it.
+        pick_device(runtime.device)
+        runtime = runtime.model_copy(update={"device": "cpu"})
+    resolved = resolve(cells, registry, Runtime.start(runtime), estimate=dry_run)
     reporter = ConsoleReporter()
     for note in resolved.notes:
         reporter.note(note)

@@ -15,6 +15,7 @@ from noisereg.datasets.array_file import read_samples
 from noisereg.datasets.images import ImageDataset, ImageSplit
 from noisereg.datasets.splits import PointSplit, holdout_by_name
 from noisereg.errors import NoiseregError
+from noisereg.memory import held_on
 from noisereg.remote import fetched
 
 HASHED = 256 * 2**20
@@ -65,12 +66,11 @@ class Arrays(ImageDataset):
                 )
         self.levels = 0
         self.shape = tuple(self._x.shape[1:])
+        where = held_on(self._x.nbytes, self.device)
         self.train, self.heldout = (
             PointSplit(
-                torch.from_numpy(self._x[some]).to(self.device),
-                None
-                if self._labels is None
-                else torch.from_numpy(self._labels[some]).to(self.device),
+                torch.from_numpy(self._x[some]).to(where),
+                None if self._labels is None else torch.from_numpy(self._labels[some]).to(where),
             )
             for some in splits
         )

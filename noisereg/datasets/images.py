@@ -21,13 +21,12 @@ from noisereg.datasets import ImageParams
 from noisereg.datasets.decoding import heard, reading, to_pixels
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
-from noisereg.memory import free_device_memory, free_host_memory
+from noisereg.memory import free_host_memory, held_on
 from noisereg.ranks import place
+from noisereg.transfer import to_device
 
-HOST_SHARE, DEVICE_SHARE = 0.5, 0.25
-"""How much of the free memory data may take: on a GPU the network and its activations need the
-rest.
-"""
+HOST_SHARE = 0.5
+"""How much of the host's free memory data may take."""
 BLOCK = 64
 """The most images that are handed to a thread at once."""
 TIMED, STRETCH = 16, 4096
@@ -165,7 +164,7 @@ class StreamedSplit:
         with heard(self._say_once):
             decoded = self.decoders.each(self.part.decode, indices.tolist())
             pixels, labels = zip(*decoded, strict=True)
-        x = pixels_to_unit(torch.from_numpy(np.stack(pixels)).to(self.device))
+        x = pixels_to_unit(to_device(torch.from_numpy(np.stack(pixels)), self.device))
         return Batch(x, torch.tensor(labels, device=self.device) if self.labelled else None)
 
     def _say_once(self, warning: str) -> None:
@@ -246,11 +245,10 @@ class ImageDataset(TwoSplits):
             return None, "streamed"
         room = int(free_host_memory() * HOST_SHARE)
         if needed <= room:
+            where = held_on(needed, self.device)
             if self.device.type != "cuda":
-                return self.device, "in memory"
-            if needed <= free_device_memory(self.device) * DEVICE_SHARE:
-                return self.device, "in GPU memory"
-            return torch.device("cpu"), "in host memory"
+                return where, "in memory"
+            return where, "in GPU memory" if where.type == "cuda" else "in host memory"
         if memory == "resident":
             raise NoiseregError(
                 f"memory=resident: the images take {needed / 2**30:.1f} GiB and there is room for "

@@ -17,8 +17,10 @@ from noisereg.arrays import explained, open_arrays
 from noisereg.datasets import LatentsParams
 from noisereg.datasets.splits import TwoSplits, holdout
 from noisereg.errors import NoiseregError
+from noisereg.memory import held_on
 from noisereg.reading import read_json
 from noisereg.remote import fetched
+from noisereg.transfer import to_device
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "VQModel")
 """diffusers' classes that decode one latent image into one image."""
@@ -40,7 +42,7 @@ class LatentSplit:
         return len(self.latents)
 
     def batch(self, indices: Tensor) -> Batch:
-        indices = indices.to(self.latents.device)
+        indices = to_device(indices, self.latents.device)
         return Batch(
             self.latents[indices].float() * self.scale,
             None if self.labels is None else self.labels[indices],
@@ -74,12 +76,11 @@ class Latents(TwoSplits):
         self.params = params.model_copy(update={"scale": scale})
         self.shape = latents.shape[1:]
         self.classes = 0 if labels is None else int(labels.max()) + 1
+        where = held_on(latents.nbytes, ctx.device)
         splits = []
         for indices in holdout(len(latents)):
-            own = None if labels is None else torch.from_numpy(labels[indices]).to(ctx.device)
-            splits.append(
-                LatentSplit(torch.from_numpy(latents[indices]).to(ctx.device), own, scale)
-            )
+            own = None if labels is None else torch.from_numpy(labels[indices]).to(where)
+            splits.append(LatentSplit(torch.from_numpy(latents[indices]).to(where), own, scale))
         self.train, self.heldout = splits
         self.decode = self.decoder(self.params, Context(shape=self.shape, device=ctx.device))
         size = "×".join(map(str, self.shape))
@@ -101,13 +102,16 @@ class Latents(TwoSplits):
         if params.decoder is None:
             return lambda x: x.float() / scale
         autoencoder = load_autoencoder(params.decoder, ctx)
+        where = torch.device(ctx.device)
 
         def decode(x: Tensor) -> Tensor:
             from noisereg.data import to_uint8
 
             with torch.inference_mode():
                 parts = [
-                    to_uint8(autoencoder.decode(some.float() / scale).sample)
+                    to_uint8(autoencoder.decode(some.to(where).float() / scale).sample).to(
+                        x.device
+                    )
                     for some in x.split(AT_ONCE)
                 ]
             return torch.cat(parts)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from noisereg.api import Batch, Dataset, Split
 from noisereg.errors import NoiseregError, nearest
+from noisereg.transfer import to_device
 
 
 def holdout(n: int, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +67,7 @@ class PointSplit:
         return len(self.x)
 
     def batch(self, indices: Tensor) -> Batch:
-        indices = indices.to(self.x.device)
+        indices = to_device(indices, self.x.device)
         return Batch(self.x[indices], None if self.labels is None else self.labels[indices])
 
 
@@ -82,11 +83,12 @@ class ResidentSplit:
         return len(self.pixels)
 
     def batch(self, indices: Tensor) -> Batch:
-        pixels = self.pixels[indices.to(self.pixels.device)].to(self.device)
+        here = to_device(indices, self.pixels.device)
+        pixels = to_device(self.pixels[here], self.device)
         labels = (
             None
             if self.labels is None
-            else self.labels[indices.to(self.labels.device)].to(self.device)
+            else to_device(self.labels[to_device(here, self.labels.device)], self.device)
         )
         return Batch(pixels_to_unit(pixels), labels)
 

@@ -33,7 +33,7 @@ def trajectory(
     batch = next(iter(latents.values()))
     # Nothing below asks a device for a number, which would wait for all that it has been given.
     to_data = float(times[-1]) == 0.0
-    nodes = [time.to(batch.device).expand(len(batch)) for time in times]
+    nodes = [time.expand(len(batch)) for time in times.to(batch.device)]
     x = start
     if x is None:
         eps = noise.color(latents, nodes[0])

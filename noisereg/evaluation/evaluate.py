@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from noisereg import __version__
 from noisereg.api import Context, Dataset, Launcher
 from noisereg.data import tensor_hash
@@ -33,7 +35,7 @@ from noisereg.runs.config import RuntimeConfig, data_spec, validate
 from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
-from noisereg.runs.runtime import Runtime
+from noisereg.runs.runtime import Runtime, pick_device
 from noisereg.store import Store, cache_dir
 from noisereg.tables.ablation import build
 from noisereg.tables.effects import check_factors
@@ -266,6 +268,14 @@ class _Group:
     candidates: list[Candidate] = field(default_factory=list)
 
 
+def _place(data: Spec, reg: Registry) -> torch.device:
+    """Where real samples are read: on the CPU, but for those that an autoencoder decodes."""
+    own: Any = getattr(reg.find("dataset", data.name).implementation(), "decoder", None)
+    usual: Any = Dataset.decoder
+    decodes = own is not None and getattr(own, "__func__", own) is not usual.__func__
+    return pick_device("auto") if decodes else torch.device("cpu")
+
+
 def _groups(
     selected: Selection, options: Options, metrics: Sequence[str], reg: Registry
 ) -> list[_Group]:
@@ -285,7 +295,7 @@ def _groups(
             )
         if data.label() in known:
             continue
-        dataset = reg.build("dataset", data.name, data.params, Context(device="cpu"))
+        dataset = reg.build("dataset", data.name, data.params, Context(device=_place(data, reg)))
         real = reference(dataset, data.name, options.reference, options.num, options.num_reference)
         against = known[data.label()] = Against(data, dataset, real)
         if real.identity not in groups:

@@ -195,6 +195,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         self.num_inference_steps = num_inference_steps
         self._times = times.tolist()
         self.timesteps = told.to(device or "cpu")
+        self._told: list[float] = told.tolist()
         self._restart()
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
@@ -382,7 +383,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """The place among ``timesteps`` of the one that a step is asked for: the next, or where a
         loop begins in their middle.
         """
-        told, given = self.timesteps.tolist(), float(timestep)
+        told, given = self._told, float(timestep)
         if self._next < len(told) and told[self._next] == given:
             if self._next == 0:
                 self._restart()

@@ -83,9 +83,15 @@ class Local(Launcher):
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that CUDA would number, as CUDA_VISIBLE_DEVICES names them."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in named.split(",") if name.strip()]
+    """The GPUs that CUDA would number, as CUDA_VISIBLE_DEVICES names them: CUDA takes the names up
+    to the first that is none, as -1 is.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None and not named.strip():
+        return []
     import torch
 
-    return [str(index) for index in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    if named is None:
+        return [str(index) for index in range(count)]
+    return [name.strip() for name in named.split(",")][:count]

@@ -415,9 +415,9 @@ class NegativeLogLikelihood(Metric):
                 f"{p.probes} Rademacher probe{'s' * (p.probes > 1)}" if p.probes else "exact trace"
             )
             self._notes.append(
-                f"nll-ode: bits/dim of {n:,} of {split}, Heun, {self._ode_steps} steps, {trace}; half "
-                "the steps differ "
-                f"by {abs(float(values['difference'].mean())):.4f}; {spread('nll-ode')}"
+                f"nll-ode: bits/dim of {n:,} of {split}, Heun, {self._ode_steps} steps, {trace}; "
+                f"half the steps differ by {abs(float(values['difference'].mean())):.4f}; "
+                f"{spread('nll-ode')}"
             )
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from noisereg.api import Context, Features, Metric
 from noisereg.errors import NoiseregError
-from noisereg.memory import free_host_memory
+from noisereg.memory import free_device_memory, free_host_memory
 from noisereg.metrics import PrdcParams
 
 EQUAL = 1.2
@@ -39,7 +39,9 @@ EQUAL = 1.2
 BLOCK = 1024
 """Points in a block: one of 2,048 features takes 8 MiB in float32, and a block of distances 4."""
 FACTORS = 2**28
-"""Bytes of factors that a set keeps; of a larger set they are made anew for each product."""
+"""Bytes of factors that a set keeps, on a GPU an eighth of what is free if that is more; of a
+larger set they are made anew for each product.
+"""
 SPARE = 8
 """Neighbours that are remembered beyond the k nearest, for bounds that overlap."""
 SEED = 512
@@ -98,6 +100,7 @@ class _Points:
         self.largest_integer = math.inf
         """The largest ‖x‖² of both sets, where they are integers."""
         self._factors: dict[tuple[int, torch.dtype], Tensor] = {}
+        self._kept = max(FACTORS, free_device_memory(device) // 8)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -148,7 +151,7 @@ class _Points:
         factor = torch.empty(len(halves), self.width + 2, dtype=dtype, device=self.device)
         self._centred(where, dtype, out=factor[:, :-2])
         factor[:, -2], factor[:, -1] = halves, 1
-        if key is not None and len(self) * factor[0].nbytes <= FACTORS:
+        if key is not None and len(self) * factor[0].nbytes <= self._kept:
             self._factors[key] = factor
         return factor
 

@@ -80,14 +80,14 @@ class ColouredNoise(Noise):
 
     def whitened_power(self, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """As in the protocol; frequency 0 is never among the directions (theory, §6)."""
-        power = torch.from_numpy(self.factor.eigenvalues).to(eps)
+        power = self.factor.on("eigenvalues", eps.device, eps.dtype)
         return self._energy_where(power.expand(len(eps), -1), eps)
 
     def _energy_where(self, power: Tensor, coloured: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_k |v_k*z|² over channels and the directions k of enough ``power`` (B, n), from L z;
         and their number.
         """
-        constant = torch.from_numpy(self.factor.is_constant).to(coloured.device)
+        constant = self.factor.on("is_constant", coloured.device, torch.bool)
         keep = (power >= MIN_SHARE * power.mean(1, keepdim=True)) & ~constant
         energy = self.factor.energy(coloured).masked_fill(~keep[:, None], 0)
         count = keep.sum(1).clamp(min=1)  # one pixel has no direction but frequency 0

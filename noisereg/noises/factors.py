@@ -80,6 +80,20 @@ class Factor(ABC):
     @abstractmethod
     def describe(self) -> str: ...
 
+    @cached_property
+    def _held(self) -> dict[tuple[str, torch.device, torch.dtype], Tensor]:
+        return {}
+
+    def on(self, name: str, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The array called ``name``, such as eigenvalues, on a device, where it stays: each copy
+        to one waits for all that it was asked before.
+        """
+        key = (name, device, dtype)
+        if key not in self._held:
+            with torch.inference_mode(False):
+                self._held[key] = torch.from_numpy(getattr(self, name)).to(device, dtype)
+        return self._held[key]
+
     @property
     def trace(self) -> float:
         """tr(L)/n."""
@@ -121,10 +135,13 @@ class _Circulant(Factor):
 
     def energy(self, coloured: Tensor) -> Tensor:
         modes = torch.fft.fft2(coloured, norm="ortho").flatten(-2)
-        power = torch.from_numpy(np.where(self.eigenvalues > 0, self.eigenvalues, 1)).to(
-            modes.real
-        )
+        power = self.on("divisors", modes.device, modes.real.dtype)
         return (modes.real.square() + modes.imag.square()) / power
+
+    @property
+    def divisors(self) -> Array:
+        """λ_k, and 1 where it is 0."""
+        return np.where(self.eigenvalues > 0, self.eigenvalues, 1)
 
 
 class SpectralFactor(_Circulant):
@@ -149,7 +166,7 @@ class SpectralFactor(_Circulant):
         return self._filter(eps, 1 / gain).to(eps.dtype)
 
     def log_det(self, gamma: Tensor) -> Tensor:
-        return _log_det_of_mixture(self.overlap, gamma)
+        return _log_det_of_mixture(self.on("overlap", gamma.device), gamma)
 
     @property
     def overlap(self) -> Array:
@@ -225,7 +242,11 @@ class CholeskyFactor(_Circulant):
         return torch.linalg.solve_triangular(lower, rows.T, upper=False).T.reshape(eps.shape)
 
     def log_det(self, gamma: Tensor) -> Tensor:
-        return _log_det_of_mixture(np.diagonal(self._float32).astype(np.float64), gamma)
+        return _log_det_of_mixture(self.on("diagonal", gamma.device), gamma)
+
+    @property
+    def diagonal(self) -> Array:
+        return np.diagonal(self._float32).astype(np.float64)
 
     @cached_property
     def overlap(self) -> Array:
@@ -245,10 +266,10 @@ class CholeskyFactor(_Circulant):
         return f"Cholesky factor of {self.height}×{self.width}"
 
 
-def _log_det_of_mixture(eigenvalues: Array, gamma: Tensor) -> Tensor:
+def _log_det_of_mixture(eigenvalues: Tensor, gamma: Tensor) -> Tensor:
     """Σ_k log(γ + (1−γ)l_k), (B,), for the eigenvalues l_k of L."""
     g = gamma.double()[:, None]
-    return (g + (1 - g) * torch.from_numpy(eigenvalues).to(g)).log().sum(1)
+    return (g + (1 - g) * eigenvalues).log().sum(1)
 
 
 def _solve_mixtures(lower: Tensor, eps: Tensor, gamma: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ its supplement).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class GammaCurve(nn.Module):
         start. No value is read on the host.
         """
         at = torch.stack([p.detach() for p in (self.s, self.e, self.tau)])
-        start = at.new_tensor(self.params.curve)
+        start = _at(at, self.params.curve)
         with torch.enable_grad():
             at = _into_box(at)
             for limit in (_excess_rate, _lack_of_mean, _excess_of_mean):
@@ -144,8 +145,13 @@ def _excess_of_mean(at: Tensor) -> Tensor:
     return mean(at) - MEAN_RANGE[1]
 
 
+def _at(like: Tensor, values: Sequence[float]) -> Tensor:
+    """A tensor of the values, filled in on the device: a copy would wait for it."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def _into_box(at: Tensor) -> Tensor:
-    low, high = (at.new_tensor(edge) for edge in zip(*LEARNED_BOX, strict=True))
+    low, high = (_at(at, edge) for edge in zip(*LEARNED_BOX, strict=True))
     return torch.minimum(torch.maximum(at, low), high)
 
 

@@ -108,8 +108,8 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
         decides. A measure of ε̂, by which no γ is trained."""
         gamma = self.gamma(t).detach()
         g = gamma[:, None]
-        eigenvalues = torch.from_numpy(self.factor.eigenvalues).to(g)
-        overlap = torch.from_numpy(self.factor.overlap).to(g)
+        eigenvalues = self.factor.on("eigenvalues", g.device, g.dtype)
+        overlap = self.factor.on("overlap", g.device, g.dtype)
         power = g**2 + (1 - g) ** 2 * eigenvalues + 2 * g * (1 - g) * overlap
         return self._energy_where(power, self.factor.apply(self._unmix(eps, gamma)))
 

@@ -69,6 +69,7 @@ class DDPM(Process):
         self.angle = torch.cat(
             [torch.zeros(1, dtype=torch.float64), angle]
         )  # φ(0) = 0: no noise at t = 0
+        self._angles: dict[torch.device, Tensor] = {}
         symbol = {"eps": "ε", "x0": "x0", "v": "v"}[self.prediction]
         zero = ", zero terminal SNR" if self.params.zero_terminal_snr else ""
         weighting = (
@@ -120,7 +121,10 @@ class DDPM(Process):
         )
 
     def _angle(self, t: Tensor) -> Tensor:
-        angle = self.angle.to(t.device)
+        angle = self._angles.get(t.device)
+        if angle is None:  # once: each copy to a device waits for it
+            with torch.inference_mode(False):
+                angle = self._angles[t.device] = self.angle.to(t.device)
         position = t.double().clamp(0, 1) * self.T
         below = position.floor().long().clamp(max=self.T - 1)
         return torch.lerp(angle[below], angle[below + 1], position - below)

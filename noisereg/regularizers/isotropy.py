@@ -56,8 +56,8 @@ def isotropy(
     space: Space = "plain",
     mean: Callable[[Tensor], Tensor] = mean_over_ranks,
 ) -> Tensor:
-    """(E[‖ε̂‖²/n] − m)², a scalar in float32 (float64 if ε̂ is): Iso-Diffusion's eq. 28, to be multiplied by λ and
-    added to one's own loss.
+    """(E[‖ε̂‖²/n] − m)², a scalar in float32 (float64 if ε̂ is): Iso-Diffusion's eq. 28, to be
+    multiplied by λ and added to one's own loss.
 
     ``eps_hat``: the predicted noise (B, *shape), whatever the network's target is. m is the
     ``noise``'s own mean square at ``t``, (B,) in [0, 1], 1 without a noise (white) or with

@@ -72,6 +72,13 @@ def _like(whole: Tensor, value: Tensor) -> Tensor:
     )
 
 
+def _laid_out(whole: Tensor, weight: Tensor) -> Tensor:
+    """``whole`` with its numbers in memory as the weight has them (channels last, or not): a fused
+    optimiser goes through both by memory.
+    """
+    return torch.empty_like(weight.detach(), dtype=whole.dtype).copy_(_like(whole, weight))
+
+
 def tensors_of(objective: Objective) -> dict[str, Tensor]:
     """All weights, buffers and fitted tensors by name, detached."""
     state = {name: value.detach() for name, value in objective.state_dict().items()}
@@ -348,7 +355,9 @@ def restore_optimizer(
         saved = found.optimizer(params[0].device)
     saved["state"] = {
         index: {
-            key: _like(value, params[index]) if value.shape == params[index].shape else value
+            key: _laid_out(value, params[index])
+            if value.shape == params[index].shape and value.ndim
+            else value
             for key, value in state.items()
         }
         for index, state in saved["state"].items()

@@ -301,7 +301,9 @@ class SampleConfig(Section):
 class RuntimeConfig(Section):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:1")
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="of the network; auto: bf16 on CUDA"
+        "auto",
+        description="of the network; auto: bf16 on CUDA. torch's float32 on CUDA is TF32 in "
+        "convolutions",
     )
     compile: bool = Field(False, description="torch.compile the denoiser")
     shard: bool = Field(

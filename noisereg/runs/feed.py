@@ -19,6 +19,7 @@ from noisereg.denoisers.time import one_if_shared
 from noisereg.draws import Stream
 from noisereg.runs.config import Config
 from noisereg.runs.runtime import Runtime
+from noisereg.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Feed:
         start = step * train.batch_size
         batch = self.split.batch(self.order(start + first, start + last))
         if self.flip:
-            mirrored = draws.flips(seed, step, train.batch_size)[first:last].to(batch.x.device)
+            mirrored = draws.flips(seed, step, train.batch_size)[first:last]
+            mirrored = to_device(mirrored, batch.x.device)
             flipped = torch.where(mirrored.reshape(-1, 1, 1, 1), batch.x.flip(-1), batch.x)
             batch = type(batch)(flipped, batch.labels)
         key = seed, train.times
@@ -73,7 +75,7 @@ class Feed:
                 seed, step, train.batch_size, self.process, train.antithetic, train.times
             )[first:last]
             # What is one number in memory is one on the device, too.
-            drawn[key] = one_if_shared(t).to(device).expand(len(t))
+            drawn[key] = to_device(one_if_shared(t), device).expand(len(t))
         if seed not in drawn:
             drawn[seed] = draws.latents(
                 self.noise,
@@ -88,11 +90,11 @@ class Feed:
         cond = self.task.cond(batch)
         if cond is not None:
             u = draws.uniforms(seed, Stream.TASK, step, train.batch_size)[first:last]
-            cond = self.task.withhold(cond, u.to(cond.device))
-        x0 = batch.x.to(device)
+            cond = self.task.withhold(cond, to_device(u, cond.device))
+        x0 = to_device(batch.x, device)
         if self.runtime.channels_last and x0.ndim == 4:
             x0 = x0.to(memory_format=torch.channels_last)
-        told = None if cond is None else cond.to(device)
+        told = None if cond is None else to_device(cond, device)
         return MicroBatch(x0, told, drawn[key], drawn[seed])
 
     def run(self, start: int, stop: int) -> Generator[MicroBatch, None, None]:

@@ -30,6 +30,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         ) from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
+        if device.index is not None and place().local_world > 1:
+            raise NoiseregError(
+                f"runtime.device: {name} is one GPU, and {place().local_world} ranks would share "
+                "it; expected cuda, by which each rank takes its own"
+            )
         index = local_rank if device.index is None else device.index
         if index >= count:
             raise NoiseregError(
@@ -77,7 +82,11 @@ class Runtime:
         if world > 1 and not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
             try:
-                dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+                dist.init_process_group(
+                    backend,
+                    timeout=datetime.timedelta(minutes=30),
+                    device_id=device if device.type == "cuda" else None,
+                )
             except (RuntimeError, ValueError) as error:  # torch's DistError is the first
                 where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
                 said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
@@ -89,7 +98,11 @@ class Runtime:
         return cls(
             device=device,
             bf16=config.precision == "bf16"
-            or (config.precision == "auto" and cuda and torch.cuda.is_bf16_supported()),
+            or (
+                config.precision == "auto"
+                and cuda
+                and torch.cuda.is_bf16_supported(including_emulation=False)
+            ),
             channels_last=cuda if config.channels_last == "auto" else config.channels_last,
             compile=config.compile,
             rank=here.rank,

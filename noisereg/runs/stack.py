@@ -30,9 +30,12 @@ from noisereg.runs.meter import Meter
 from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.stacked_linear import StackedLinear
 from noisereg.runs.train import Training
+from noisereg.transfer import to_device
 
 TOLERANCE = 1e-3
 """How far a run's loss and gradient in the stack may be from its own, relatively, in float32."""
+TOLERANCE_TF32 = 0.01
+"""On CUDA, whose convolutions round to 10 bits, each kernel at other places."""
 TOLERANCE_BF16 = 0.05
 
 
@@ -69,12 +72,14 @@ class Parted(Whole):
         found = self._at_once(seen) if self.vectorised else self._one_by_one(seen)
         weights = [
             torch.tensor(
-                [cell.parts.diffusion.regularizers[i].at(seen.step) for cell in self.stack.cells],
-                device=seen.t.device,
+                [cell.parts.diffusion.regularizers[i].at(seen.step) for cell in self.stack.cells]
             )
             for i in range(len(regularizers))
         ]
-        return [(weight, *of) for weight, of in zip(weights, found, strict=True)]
+        return [
+            (to_device(weight, seen.t.device), *of)
+            for weight, of in zip(weights, found, strict=True)
+        ]
 
     def _at_once(self, seen: TrainStep) -> list[tuple[Tensor, dict[str, Tensor]]]:
         terms = [r.term for r in self.stack.parts.diffusion.regularizers]
@@ -316,7 +321,8 @@ class Stack:
                 f"{type(error).__name__}: {said}"
             ) from error
         gradients = torch.autograd.grad(total.sum(), list(self.weights.values()))
-        bound = TOLERANCE_BF16 if self.parts.objective.bf16 else TOLERANCE
+        bound = TOLERANCE_TF32 if whole.x0.is_cuda else TOLERANCE
+        bound = TOLERANCE_BF16 if self.parts.objective.bf16 else bound
         for k, (cell, batch) in enumerate(zip(self.cells, batches, strict=True)):
             cell.seed_torch(step)
             own, _ = cell.objective(batch.x0, batch.latents, batch.t, batch.cond, step)

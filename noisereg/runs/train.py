@@ -92,7 +92,9 @@ def fit_noise(noise: Noise, parts: Parts, runtime: Runtime) -> None:
     box: list[Any] = [None]
     if runtime.main:
         noise.fit(batches(parts.dataset, "train"))
-        box[0] = noise.state_dict()  # type: ignore[attr-defined]
+        # On the CPU, or each rank would take it to the GPU of rank 0.
+        state = noise.state_dict()  # type: ignore[attr-defined]
+        box[0] = {name: value.cpu() for name, value in state.items()}
     if runtime.world > 1:
         torch.distributed.broadcast_object_list(box, 0)
         noise.load_state_dict(box[0])  # type: ignore[attr-defined]

@@ -524,3 +524,28 @@ def test_one_whose_shell_has_ended_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("noisereg.runs.stopping.os.getppid", lambda: next(parents, 1))
     train(tmp_path / "run", steps=6)
     assert steps_in(tmp_path / "run" / "checkpoints")[-1] == 6
+
+
+def test_moments_follow_the_layout_of_the_weights(tmp_path: Path) -> None:
+    """A fused optimiser goes through weight and moments by memory: with moments saved channels
+    last and contiguous weights, half of each step would be another weight's.
+    """
+    unet: dict[str, Any] = {
+        "data": "digits",
+        "denoiser": "unet:channels=8,16,attention=1,layers=1",
+    }
+    last, contiguous = ({**unet, "runtime": {"channels_last": v}} for v in (True, False))
+    straight = train(tmp_path / "straight", 3, **contiguous)
+    at_3 = straight.checkpoint().weights(False)
+    straight = train(tmp_path / "straight", 5, resume=True, **contiguous)
+    train(tmp_path / "crossed", 3, **last)
+    crossed = train(tmp_path / "crossed", 5, resume=True, **contiguous)
+    moved, off = (
+        torch.cat([(a[name] - b[name]).flatten() for name in at_3]).norm()
+        for a, b in (
+            (straight.checkpoint().weights(False), at_3),
+            (crossed.checkpoint().weights(False), straight.checkpoint().weights(False)),
+        )
+    )
+    assert moved > 0
+    assert off < 0.02 * moved

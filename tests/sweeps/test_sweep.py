@@ -799,6 +799,7 @@ def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     local = Local()
     local.open(tmp_path, 3)
     outcome = SweepTraining(sweep, local, ConsoleReporter(), jobs=3).run(sweep.cells)
@@ -806,6 +807,29 @@ def test_runs_at_once_see_one_gpu_each(tmp_path: Path, monkeypatch: pytest.Monke
     assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8f")
     assert visible_gpus() == ["2", "GPU-8f"]
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "seen"),
+    [
+        (None, 2, ["0", "1"]),
+        ("", 0, []),
+        ("-1", 0, []),
+        ("1,-1,0", 1, ["1"]),
+        ("0,9", 1, ["0"]),
+        (" 1, 0", 2, ["1", "0"]),
+    ],
+)
+def test_the_gpus_are_those_that_cuda_takes(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, count: int, seen: list[str]
+) -> None:
+    """CUDA takes names up to the first that is no GPU."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == seen
 
 
 def test_a_signal_stops_the_cells_with_their_checkpoints_written(
