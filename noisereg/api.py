@@ -514,6 +514,9 @@ class Process(_Built):
     trains_bound: bool = False
     """True where :meth:`head_loss` is the variational bound, which rests on Gaussian noise that
     can be whitened and is independent of the data: a pairing is then refused."""
+    diagonal: bool | None = None
+    """Whether the noise that it was built with is ``diagonal``; None if that changes nothing in
+    it."""
     notes: tuple[str, ...] = ()
     """What the user should know about it as it was built, a line each."""
     default_grid: str | None = None

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import noisereg
 from noisereg.cli.main import run
 from noisereg.plugins import hookspecs
 from noisereg.plugins.registry import HOOKS, KINDS, Policy, Registry, reset
+from noisereg.runs.reporter import Reporter
 from noisereg.testing import Subject, checks
 from noisereg.testing import run as run_check
 
@@ -27,15 +29,17 @@ def blocks(page: str):
     return re.findall(r"^```(\w+)[ ]?([^\n]*)\n(.*?)^```$", page, re.M | re.S)
 
 
-def typed(command: str) -> str:
-    """What a line prints, on either stream."""
+def typed(command: str, fails: bool = False) -> str:
+    """What a line prints, on either stream; ``fails``: and its exit code
+    is not 0."""
     if not command.startswith("noisereg "):
         done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
         return done.stdout
     out = io.StringIO()
     reset()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        run(command.split("#")[0].split()[1:])
+        code = run(command.split("#")[0].split()[1:])
+    assert bool(code) == fails, f"$ {command}\nends with {code} and\n{out.getvalue()}"
     return out.getvalue()
 
 
@@ -55,6 +59,10 @@ def assert_shown(command: str, shown: list[str], printed: str) -> None:
 def test_what_a_page_shows_is_what_happens(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "plugins").symlink_to(ROOT / "plugins")
+    noisereg.train(
+        out="RUN", train={"steps": 2}, denoiser="mlp:width=8,blocks=1", reporter=Reporter()
+    )
     namespace: dict = {}
     for language, file, text in blocks((PAGES / name).read_text(encoding="utf-8")):
         if language == "python" and file:
@@ -64,7 +72,8 @@ def test_what_a_page_shows_is_what_happens(name, tmp_path, monkeypatch):
             exec(compile(text, name, "exec"), namespace)
         elif language == "console":
             for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.M):
-                assert_shown(command, shown.splitlines(), typed(command))
+                fails = "error: " in shown or "FAILED" in shown
+                assert_shown(command, shown.splitlines(), typed(command, fails))
     for module in ("streaks", "quiet_rows", "shrink"):
         sys.modules.pop(module, None)
     reset()

@@ -31,14 +31,14 @@ def parameters(
             else info.get_default(call_default_factory=True, validated_data={})
         )
         if nested is Spec:  # typed as one text
-            default = default.label() if isinstance(default, Spec) else default
+            default = _plain(default)
         elif nested is not None:
             rows += parameters(
                 nested, f"{prefix}{name}.", default if isinstance(default, BaseModel) else None
             )
             continue
         if filled is not None:
-            default = getattr(filled, name)
+            default = _plain(getattr(filled, name))
         rows.append(
             {
                 "name": prefix + name,
@@ -49,6 +49,13 @@ def parameters(
             }
         )
     return rows
+
+
+def _plain(default: Any) -> Any:
+    """As it would be typed."""
+    if isinstance(default, list | tuple):
+        return [_plain(each) for each in default]
+    return default.label() if isinstance(default, Spec) else default
 
 
 def parameter_lines(model: type[BaseModel]) -> list[str]:

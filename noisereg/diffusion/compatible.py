@@ -169,7 +169,7 @@ def check_trained_bound(
         return
     what, instead = "a learned variance", "give another variance, such as ddpm:variance=beta-tilde"
     check_bound(noise, shape, what, instead, paired)
-    if getattr(process, "diagonal", noise.diagonal) != noise.diagonal:
+    if process.diagonal not in (None, noise.diagonal):
         raise NoiseregError(
             "a learned variance is one number a sample under this noise, and the process was "
             "built without it; give the process by name, or build it with noise="

@@ -259,6 +259,18 @@ def loss(
         terms = batch.terms(regularizers, seen)
         for regularizer, (weight, value, logs) in zip(regularizers, terms, strict=True):
             total = total + weight * value
-            parts[regularizer.name] = value.detach()
-            parts |= {name: v.detach() for name, v in logs.items()}
-    return Loss(total, {"loss": total.detach(), **parts, **noise.logs()})
+            name = _free(parts, regularizer.name, "reg")
+            parts[name] = value.detach()
+            for log, v in logs.items():
+                parts[_free(parts, log, name)] = v.detach()
+    parts |= {_free(parts, name, "noise"): v for name, v in noise.logs().items()}
+    return Loss(total, {"loss": total.detach(), **parts})
+
+
+def _free(parts: Mapping[str, Tensor], name: str, owner: str) -> str:
+    """``name``, or ``owner/name`` where another part has it: nobody's number hides another's, and
+    least of all the loss, by which a run is stopped.
+    """
+    while name == "loss" or name in parts:
+        name = f"{owner}/{name}"
+    return name

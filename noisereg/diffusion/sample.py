@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 from torch import Tensor
 
-from noisereg.api import Noise, Prediction, Process, SampleStep, Solver, per_sample
+from noisereg.api import (
+    Noise,
+    NoiseregError,
+    Prediction,
+    Process,
+    SampleStep,
+    Solver,
+    per_sample,
+)
 
 Predict = Callable[[Tensor, Tensor], Prediction]
 """(x_t (B, *shape), t (B,)) → Prediction."""
@@ -40,6 +49,15 @@ def trajectory(
         x = per_sample(process.noise_scale(nodes[0]), eps) * eps
     yield x
     history: list[tuple[Tensor, Prediction]] = []
+
+    def fresh(k: int, s: Tensor) -> Tensor:
+        if solver.deterministic:
+            raise NoiseregError(
+                f"{type(solver).__name__} says that it is deterministic, and asks for fresh "
+                "noise; expected deterministic = False, by which a noise can refuse it"
+            )
+        return noise.color(source(k), s)
+
     for k, (t, s) in enumerate(pairwise(nodes)):
         here = predict(x, t)
         x = solver.step(
@@ -52,9 +70,14 @@ def trajectory(
                 process=process,
                 noise=noise,
                 predict=predict,
-                fresh=lambda k=k, s=s: noise.color(source(k + 1), s),  # type: ignore[misc]
+                fresh=functools.partial(fresh, k + 1, s),
                 last=k == len(nodes) - 2 and to_data,
             )
         )
+        if not isinstance(x, Tensor):
+            raise NoiseregError(
+                f"{type(solver).__name__}.step gave {x!r:.60}; expected x at s, "
+                f"{tuple(batch.shape)}"
+            )
         history = [*history, (t, here)][-solver.memory :] if solver.memory else []
         yield x

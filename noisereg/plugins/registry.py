@@ -113,6 +113,12 @@ FILE, MODULE, SESSION = "file", "module", "session"
 ``noisereg.register``.
 """
 
+ELSEWHERE = {
+    ("solver", "euler"): "Euler's step is ddim with η 0: `ddim:eta=0`",
+    ("solver", "ancestral"): "DDPM's ancestral step is ddim with η 1: `ddim:eta=1`",
+    ("solver", "ddpm"): "DDPM's ancestral step is ddim with η 1: `ddim:eta=1`",
+}
+"""What is there under another name, by kind and the name that others give it."""
 COMES_WITH = {
     "wandb": "noisereg-wandb",
     "mlflow": "noisereg-mlflow",
@@ -725,6 +731,8 @@ class Registry:
             if wanted in known:
                 held = [e.name for e in self.entries(kind) if e.distribution == wanted]
                 return f"{text}{nearest(short, held)} {look}"
+            if name[:1] in (".", "/", "~") and not _is_there(name):
+                return f"{text}: there is no {name}"
             if _is_path(name) or kind == "dataset":
                 # Never advice to install what may be somebody else's package of a folder's name.
                 return (
@@ -733,6 +741,8 @@ class Registry:
                 )
             hint = off or nearest(wanted, known - {BUILTIN}) or "; pip install it"
             return f"{text}: the package {distribution!r} is not installed{hint}"
+        if kind and (kind, name) in ELSEWHERE:
+            return f"{text}; {ELSEWHERE[kind, name]}"
         if kind and (
             elsewhere := [k for k in KINDS if any(e.name == name for e in self.entries(k))]
         ):
@@ -783,6 +793,12 @@ class Registry:
         except NoiseregError:
             raise
         except Exception as error:
+            if "before Module.__init__() call" in str(error):
+                raise NoiseregError(
+                    f"{entry.qualified} is no torch.nn.Module yet where it takes its parts; "
+                    f"expected class {implementation.__name__}(torch.nn.Module, "
+                    f"{BASES[kind].__name__}), in this order, and super().__init__() first"
+                ) from error
             if entry.distribution in (BUILTIN, SESSION):
                 raise
             raise NoiseregError(
@@ -794,7 +810,33 @@ class Registry:
                 f"{entry.qualified} is {type(built).__name__}, which is no {base.__name__}; "
                 f"expected a class that extends noisereg.api.{base.__name__}"
             )
+        _check_learns(entry, built)
         return built
+
+
+def _check_learns(entry: Entry, built: Any) -> None:
+    """
+    Raises:
+        NoiseregError: for a parameter that no optimiser and no checkpoint would know of, and for
+            what a noise learns from the data and cannot keep.
+    """
+    if hasattr(built, "state_dict") or entry.kind not in ("noise", "regularizer", "process"):
+        return
+    held = getattr(built, "__dict__", {}).values()
+    known = {c.__name__ for value in held for c in type(value).__mro__}
+    name = type(built).__name__
+    instead = f"expected class {name}(torch.nn.Module, noisereg.api.{BASES[entry.kind].__name__})"
+    if "Parameter" in known:
+        raise NoiseregError(
+            f"{entry.qualified} holds a torch.nn.Parameter and is no torch.nn.Module: it would "
+            f"not be trained, nor be in any checkpoint; {instead}"
+        )
+    base: Any = BASES["noise"]
+    if entry.kind == "noise" and type(built).fit is not base.fit:
+        raise NoiseregError(
+            f"{entry.qualified} overrides fit and is no torch.nn.Module: what it learns reaches "
+            f"no checkpoint; {instead}"
+        )
 
 
 def _is_there(path: str) -> bool:

@@ -25,6 +25,7 @@ from noisereg.diffusion import compatible
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.loss import Weighted
 from noisereg.draws import Stream
+from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import Config, complete, data_spec, horizon
@@ -100,7 +101,12 @@ def build_parts(
     asked = config = complete(config, registry)
     if shape is None:
         dataset = dataset or build_dataset(config, registry, runtime)
-        shape = tuple(dataset.shape)
+        if not isinstance(found := getattr(dataset, "shape", None), tuple | list | torch.Size):
+            raise NoiseregError(
+                f"the data set {config.data.name} says {found!r:.60} of the shape of its samples; "
+                "expected shape = (C, H, W), or (D,) for points"
+            )
+        shape = tuple(found)
     context = _context(shape, dataset, runtime)
     task: Task = _build(registry, "task", config.task, context, dataset=dataset)
     context = dataclasses.replace(context, task=task)

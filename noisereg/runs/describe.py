@@ -23,7 +23,7 @@ def describe(
     """A line a part, by its heading: what was ``asked`` for and what it resolved to."""
     lines: dict[str, str] = {}
     if dataset is not None:
-        lines["data"] = f"{config.data.name}: {dataset.summary}"
+        lines["data"] = f"{config.data.name}{_summary(dataset)}"
     if diffusion.pairing is not None and diffusion.process.default_eta > 0:
         lines["sampling"] = "η 0: the pairing gave up the independence that η > 0 rests on"
     lines["noise"] = f"{config.noise.name}{_summary(diffusion.noise)}"

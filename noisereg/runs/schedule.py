@@ -5,17 +5,31 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from noisereg.errors import NoiseregError
+
+KINDS = ("constant", "linear", "cosine")
+
 
 @dataclass(frozen=True)
 class Schedule:
     """A factor: up from 0 over ``warmup`` steps, then constant, or down to 0 after the last of
     ``steps``, and 0 from there.
+
+    Raises:
+        NoiseregError: for a kind that is not known, as a regularizer's own parameters may bring.
     """
 
     kind: str = "constant"
     """``constant``, ``linear`` or ``cosine``."""
     warmup: int = 0
     steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise NoiseregError(
+                f"schedule={self.kind}: expected {', '.join(KINDS)}; a regularizer with another "
+                "multiplies its value by it itself, from s.step, under a parameter of another name"
+            )
 
     def __call__(self, step: int) -> float:
         """At optimiser step ``step``, from 0."""

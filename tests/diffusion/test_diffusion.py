@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisereg
+from noisereg.api import Regularizer, Solver
 from noisereg.cli.main import run as command
 from noisereg.diffusion.adjust import Clip
 from noisereg.diffusion.loss import Weighted
@@ -533,3 +534,50 @@ def test_regularizers_may_be_built_or_weighted():
     _, parts = diffusion.loss(Net(1), images(), generator=generator())
     assert torch.equal(parts["twice"], parts["isotropy"])
     assert [r.weight for r in diffusion.regularizers] == [1.0, 2.0, 0.1]
+
+
+class Named(Regularizer):
+    """A term of 2 that says what it likes under names that others have."""
+
+    def __init__(self, **said):
+        self.said = {name: torch.tensor(float(v)) for name, v in said.items()}
+
+    def __call__(self, s):
+        return 0 * s.mean(s.eps_hat.flatten(1).square().mean(1)) + 2
+
+    def logs(self):
+        return self.said
+
+
+def test_no_part_of_the_loss_hides_another():
+    """Under "loss" a run is stopped that is not finite."""
+    terms = [Weighted("loss", 1.0, Named(mse=5)), Weighted("b", 1.0, Named(loss=7, b=8))]
+    total, parts = Diffusion(SHAPE, "iadb", "white", terms).loss(
+        Net(1), images(), generator=generator()
+    )
+    assert parts["loss"] == total.detach()
+    assert float(parts["mse"]) + 4 == pytest.approx(total.item())
+    assert {name: float(parts[name]) for name in set(parts) - {"loss", "mse"}} == {
+        "reg/loss": 2, "reg/loss/mse": 5, "b": 2, "b/loss": 7, "b/b": 8,
+    }  # fmt: skip
+
+
+class Liar(Solver):
+    """Says nothing of being stochastic."""
+
+    def step(self, s):
+        return s.x_t + s.fresh()
+
+
+class Forgetful(Solver):
+    def step(self, s):
+        s.x_t.sum()
+
+
+@pytest.mark.parametrize(
+    ("solver", "said"),
+    [(Liar(), "Liar says that it is deterministic"), (Forgetful(), "Forgetful.step gave None")],
+)
+def test_a_solver_that_is_not_what_it_says_is_refused(solver, said):
+    with pytest.raises(NoiseregError, match=said):
+        Diffusion(SHAPE, "iadb").sample(Net(1), 2, steps=3, solver=solver)

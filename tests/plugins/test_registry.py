@@ -12,6 +12,7 @@ import textwrap
 from textwrap import dedent
 
 import pytest
+import torch
 from fake_packages import Packages, good
 
 from noisereg.api import API_VERSION, Component, Context, Field, Noise, Params
@@ -439,7 +440,8 @@ def test_nobody_is_advised_to_install_a_path(name, tmp_path, monkeypatch):
     with pytest.raises(NoiseregError) as error:
         found.find("dataset", name)
     assert "pip" not in str(error.value)
-    assert "a path begins with ./, / or ~" in str(error.value)
+    wanted = f"there is no {name}" if name[0] in "./~" else "a path begins with ./, / or ~"
+    assert wanted in str(error.value)
     (tmp_path / "d/real").mkdir(parents=True)
     (tmp_path / "photos").mkdir()
     assert "pip" not in refusal(found, "d/real")  # of whatever kind, if there is such a path
@@ -782,3 +784,44 @@ def test_register_tells_the_kind_and_the_last_one_counts():
         found.register(Component(name="thing", impl=dict))
     with pytest.raises(NoiseregError, match="'white' is a built-in noise"):
         found.register(Component(name="white", impl=Mine))
+
+
+# What a class forgets
+
+
+class ParameterAlone(Noise):
+    def __init__(self, params, ctx):
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+
+class BasesTurned(Noise, torch.nn.Module):
+    def __init__(self, params, ctx):
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+
+@pytest.mark.parametrize(
+    ("implementation", "said"),
+    [
+        (ParameterAlone, "is no torch.nn.Module: it would not be trained"),
+        (BasesTurned, r"expected class BasesTurned\(torch.nn.Module, Noise\), in this order"),
+    ],
+)
+def test_a_parameter_that_nobody_would_train_is_refused(implementation, said):
+    found = Registry(Policy(entry_points=False))
+    found.register(Component(name="odd", impl=implementation), "noise")
+    with pytest.raises(NoiseregError, match=said):
+        found.build("noise", "session/odd", {}, Context(shape=(1, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("solver", "euler", "ddim:eta=0"),
+        ("solver", "ddpm", "ddim:eta=1"),
+        ("noise", "./nowhere", "there is no ./nowhere"),
+    ],
+)
+def test_another_name_for_what_there_is(kind, name, said):
+    with pytest.raises(NoiseregError) as error:
+        registry().find(kind, name)
+    assert said in str(error.value)

@@ -180,3 +180,10 @@ def test_a_runs_configuration_that_was_cut_is_not_read_as_one_with_defaults(tmp_
         NoiseregError, match=r"config\.yaml has no sample, .*runtime.*: it was cut"
     ):
         read_complete(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("key", ["train.steps", "noise.gamma"])
+def test_a_dotted_key_is_told_from_an_unknown_one(key: str) -> None:
+    with pytest.raises(NoiseregError) as error:
+        validate({key: 5})
+    assert "did you mean" not in str(error.value) or key not in str(error.value).split("mean")[1]

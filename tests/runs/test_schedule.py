@@ -5,6 +5,7 @@ import json
 import pytest
 
 from noisereg import python as noisereg
+from noisereg.errors import NoiseregError
 from noisereg.runs.schedule import Schedule
 
 
@@ -50,3 +51,9 @@ def test_a_constant_weight_has_no_column_of_its_own(tmp_path):
     assert "isotropy/weight" not in json.loads(
         (run.path / "metrics.jsonl").read_text().splitlines()[0]
     )
+
+
+def test_another_schedule_is_refused() -> None:
+    """A regularizer's parameters may allow what the engine does not know: it was cosine's."""
+    with pytest.raises(NoiseregError, match=r"schedule=exp: expected constant, linear, cosine"):
+        Schedule("exp")

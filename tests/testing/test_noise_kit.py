@@ -410,6 +410,24 @@ def test_a_right_noise_that_depends_on_the_condition_passes():
     assert (found.status, found.message) == ("passed", "")
 
 
+class OffsetOfTheLastAxes(Right):
+    """Right for images; of points (B, D) the last two axes are the batch's and the point's."""
+
+    def color(self, latents, t):
+        z = latents["z"]
+        n = z.shape[-1] * z.shape[-2]
+        return z + z.sum((-2, -1), keepdim=True) / n**0.5
+
+    def mean_square(self, t):
+        return torch.full_like(t, 4.0)
+
+
+class HoldsAParameter(Right):
+    def __init__(self, params, ctx):
+        super().__init__(params, ctx)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+
 WRONG = {
     "given_a_condition_it_keeps_its_promises": [
         (NewSelf, "given(None) is not the noise itself"),
@@ -457,9 +475,13 @@ WRONG = {
     ],
     "transport_rate_is_its_derivative": [(RateOff, "off the difference quotient")],
     "continuous_in_time": [(Jumps, "between t = 0.3712")],
-    "independent_across_the_batch": [(BatchNormalised, "changes with the other samples")],
+    "independent_across_the_batch": [
+        (BatchNormalised, "changes with the other samples"),
+        (OffsetOfTheLastAxes, "ε, (3,), changes with the other samples"),
+    ],
     "state_round_trip": [
         (FitsIntoThinAir, "reaches no checkpoint"),
+        (HoldsAParameter, "would not be trained, nor be in any checkpoint"),
         (ForgetsItsBuffer, "mean_square is another one"),
     ],
     "trains_and_samples": [(RefusedEverywhere, "both processes refuse it"), (Explodes, "nan")],

@@ -58,7 +58,20 @@ class RightAndScales(Regularizer):
         return Isotropy(IsotropyParams(), self.ctx).eps_scale(weight, trained)
 
 
-@pytest.mark.parametrize("implementation", [Right, RightAgainstTheTruth, RightAndScales])
+class RightByChance(Regularizer):
+    """ε̂ along a direction that is drawn for each sample, as a divergence is estimated."""
+
+    def __init__(self, params, ctx):
+        pass
+
+    def __call__(self, s):
+        along = (torch.randn_like(s.eps_hat) * s.eps_hat).flatten(1).mean(1)
+        return s.mean(along.square())
+
+
+@pytest.mark.parametrize(
+    "implementation", [Right, RightAgainstTheTruth, RightAndScales, RightByChance]
+)
 def test_a_right_regularizer_passes_every_check(implementation):
     assert failures("regularizer", implementation, params=RegularizerParams) == {}
 

@@ -209,8 +209,11 @@ def mean_square_of_draws(subject: Subject) -> None:
     """The mean of ‖ε‖²/n over draws is mean_square(t), at t = 0, ½ and 1: isotropy's level and the
     sampler's rest on it.
     """
-    shape = first_shape(subject)
-    noise = fitted(subject, shape)
+    for shape in subject.shapes():
+        _check_power(fitted(subject, shape), shape, len(subject.shapes()) * len(MOMENTS))
+
+
+def _check_power(noise: Noise, shape: tuple[int, ...], asked: int) -> None:
     for k, time in enumerate(MOMENTS):
         latents = draw_latents(noise, shape, DRAWS, seed=10 + k)
         t = at(time, first(latents))
@@ -223,12 +226,12 @@ def mean_square_of_draws(subject: Subject) -> None:
         # a power that does not vary is compared with what rounding leaves
         close = abs(float((power - claimed).mean())) <= 1e-5 * float(claimed.mean())
         expect(
-            close or abs(z) <= threshold(len(MOMENTS)),
-            f"at t = {time:g} the mean of ‖ε‖²/n over {DRAWS} draws is {float(power.mean()):.4f} "
-            "and mean_square says "
+            close or abs(z) <= threshold(asked),
+            f"for {shape} at t = {time:g} the mean of ‖ε‖²/n over {DRAWS} draws is "
+            f"{float(power.mean()):.4f} and mean_square says "
             f"{float(claimed.mean()):.4f}: {abs(z):.1f} standard errors (a right noise stays "
             "under "
-            f"{threshold(len(MOMENTS)):.1f})",
+            f"{threshold(asked):.1f})",
         )
 
 
@@ -494,8 +497,11 @@ def continuous_in_time(subject: Subject) -> None:
 def independent_across_the_batch(subject: Subject) -> None:
     """A sample's ε depends on its own latents and t only: the others may change without changing
     one bit of it, and alone in a batch it is the same up to rounding."""
-    shape = first_shape(subject)
-    noise = fitted(subject, shape)
+    for shape in subject.shapes():
+        _check_independent(fitted(subject, shape), shape)
+
+
+def _check_independent(noise: Noise, shape: tuple[int, ...]) -> None:
     t = times(6, 0.1, 0.9)
     latents = draw_latents(noise, shape, 6)
     other = draw_latents(noise, shape, 6, seed=9)
@@ -508,7 +514,7 @@ def independent_across_the_batch(subject: Subject) -> None:
         alone = noise.color({name: v[2:3] for name, v in latents.items()}, t[2:3])
     expect(
         torch.equal(whole[:3], mixed[:3]),
-        "a sample's ε changes with the other samples of the batch",
+        f"a sample's ε, {shape}, changes with the other samples of the batch",
     )
     error = relative_error(alone, whole[2:3])
     expect(
@@ -573,6 +579,11 @@ def state_round_trip(subject: Subject) -> None:
         expect(
             not fits,
             "it overrides fit and is no torch.nn.Module: what it learns reaches no checkpoint",
+        )
+        expect(
+            not any(isinstance(value, nn.Parameter) for value in vars(noise).values()),
+            "it holds a torch.nn.Parameter and is no torch.nn.Module: it would not be trained, "
+            "nor be in any checkpoint",
         )
         raise NotApplicable("it has no state")
     with torch.no_grad():

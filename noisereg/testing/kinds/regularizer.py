@@ -79,6 +79,21 @@ def value_of(regularizer: Regularizer, s: TrainStep) -> Tensor:
         return regularizer(s)
 
 
+def without_chance(subject: Subject, s: TrainStep) -> None:
+    """
+    Raises:
+        NotApplicable: for one whose value is drawn: what a sample draws goes by its place in the
+            batch.
+    """
+    values = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            values.append(built(subject)(s).detach())
+    if not torch.equal(*values):
+        raise NotApplicable("its value is drawn")
+
+
 @check("regularizer", EXACT)
 def finite_scalar(subject: Subject) -> None:
     """Its value is one finite float32 number with finite gradients, under both processes at times
@@ -182,6 +197,7 @@ def inputs_unchanged(subject: Subject) -> None:
 def order_of_the_batch_does_not_matter(subject: Subject) -> None:
     """The value of a permuted micro-batch is the same."""
     s, _ = train_step(subject.registry, shape=subject_shape(subject))
+    without_chance(subject, s)
     order = torch.randperm(len(s.t), generator=torch.Generator().manual_seed(4))
     one, two = value_of(built(subject), s), value_of(built(subject), permuted(s, order))
     error = relative_error(two.detach(), one.detach())
@@ -201,6 +217,7 @@ def same_under_several_ranks(subject: Subject) -> None:
     """
     shape, batch = subject_shape(subject), 12
     whole, network = train_step(subject.registry, shape=shape, batch=batch)
+    without_chance(subject, whole)
     parameters = list(network.parameters())
     terms = [built(subject) for _ in range(3)]
     expected = value_of(terms[2], whole)
