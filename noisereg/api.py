@@ -750,6 +750,9 @@ class Grid(_Built):
 
     kind: ClassVar[str] = "grid"
 
+    steps: int | None = None
+    """How many steps it has, whatever is asked for; None: as many as are asked for."""
+
     def times(self, process: Process, steps: int) -> Tensor:
         """Times that fall from 1 to 0, (steps + 1,) float64 on the CPU."""
         raise NotImplementedError
@@ -1003,6 +1006,9 @@ class Metric(_Built):
     """True if it measures the model itself (a likelihood) and not samples: then :meth:`of_model`
     is called.
     """
+    reads_data: ClassVar[bool] = False
+    """True if :meth:`compute` reads ``ctx.dataset``, and not the reference alone: its numbers then
+    are of other data if those change."""
 
     def check_counts(self, samples: int, reference: int) -> None:
         """Called before anything is sampled; :meth:`compute` will be given so many.

@@ -135,7 +135,7 @@ def show(
         str, typer.Option(metavar="T,T,…", help="Times, 0 = data, 1 = noise.")
     ] = "0,0.5,1",
     draws: Annotated[int, typer.Option(help="Draws that the numbers are means over.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     data: Annotated[
         str | None,
         typer.Option(metavar="SPEC|PATH", help="Data for a noise that learns from them."),

@@ -61,6 +61,7 @@ class Times(Grid):
 
     def __init__(self, values: Sequence[float]) -> None:
         self.values = tuple(values)
+        self.steps = len(self.values) - 1
 
     def times(self, process: Process, steps: int) -> Tensor:
         return torch.tensor(self.values, dtype=torch.float64)

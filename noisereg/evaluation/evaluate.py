@@ -280,13 +280,20 @@ def _groups(
     selected: Selection, options: Options, metrics: Sequence[str], reg: Registry
 ) -> list[_Group]:
     """By real samples, in the order of the runs."""
+    kinds = [reg.find("metric", Spec.parse(m).name).implementation() for m in metrics]
+    apart = any(kind.needs_model or kind.reads_data for kind in kinds)
+
+    def name(against: Against) -> tuple[str, str]:
+        """What one table's runs share: the reference, and all data where a metric reads them."""
+        return against.real.identity, against.identity if apart else ""
+
     given = None
     if options.data is not None:
         given = data_spec(validate({"data": options.data}).data, reg)
     of_runs = [given or run.config.data for run in selected.runs]
     specs: list[Spec | None] = [*of_runs] or [given]
     known: dict[str, Against] = {}
-    groups: dict[str, _Group] = {}
+    groups: dict[tuple[str, str], _Group] = {}
     for data in specs:
         if data is None:
             raise NoiseregError(
@@ -298,12 +305,12 @@ def _groups(
         dataset = reg.build("dataset", data.name, data.params, Context(device=_place(data, reg)))
         real = reference(dataset, data.name, options.reference, options.num, options.num_reference)
         against = known[data.label()] = Against(data, dataset, real)
-        if real.identity not in groups:
-            groups[real.identity] = _Group(against, _num(options, metrics, real, reg))
+        if name(against) not in groups:
+            groups[name(against)] = _Group(against, _num(options, metrics, real, reg))
     for run, data in zip(selected.runs, of_runs, strict=True):
         against = known[data.label()]
-        groups[against.real.identity].runs.append(run)
-        groups[against.real.identity].datasets.append(against.dataset)
+        groups[name(against)].runs.append(run)
+        groups[name(against)].datasets.append(against.dataset)
     if selected.files:
         if len(groups) > 1:
             raise NoiseregError(

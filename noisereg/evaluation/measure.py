@@ -5,6 +5,7 @@ measured now.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import time
@@ -90,6 +91,12 @@ class Against:
     data: Spec
     dataset: Dataset
     real: Reference
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of both splits, as far as a run records them."""
+        said = json.dumps(self.dataset.fingerprint(), sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def build_requests(
@@ -277,6 +284,8 @@ def _result(
         "metric": [request.entry.qualified, request.entry.component.revision, request.params],
         "features": request.space.identity,
     }
+    if metric.needs_model or metric.reads_data:
+        key["data"] = against.identity
 
     def result() -> dict[str, Any]:
         try:

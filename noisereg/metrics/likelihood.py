@@ -322,6 +322,7 @@ class NegativeLogLikelihood(Metric):
     ) -> dict[str, Tensor]:
         steps = self.params.steps or model.process.T
         times = model.times(steps, self._grid())
+        self._bound_steps = len(times) - 1
         discretised = levels if model.noise.diagonal else 0
         width = 0 if discretised else levels
         x = self._dequantised(x0, places, width)
@@ -406,9 +407,8 @@ class NegativeLogLikelihood(Metric):
                 for k in ("prior", "steps", "decoder")
             )
             self._notes.append(
-                f"nll-bound: bits/dim of {n:,} of {split}, {p.steps or 'T'} steps, η {p.eta:g}, "
-                "one draw a term "
-                f"({terms}); {spread('nll-bound')}"
+                f"nll-bound: bits/dim of {n:,} of {split}, {self._bound_steps} steps, η "
+                f"{p.eta:g}, one draw a term ({terms}); {spread('nll-bound')}"
             )
         if "nll-ode" in values:
             trace = (

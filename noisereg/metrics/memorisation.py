@@ -12,21 +12,35 @@ from noisereg.metrics import MemorisationParams
 
 BLOCK = 1024
 NUMBERS = 2**24
-"""Of the exact differences at once: 128 MiB in float64."""
+"""Of the exact differences, or of the training set, at once: 128 MiB in float64."""
 
 
 def nearest(x: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The distances from features x (N, D) to their k nearest of ``train`` (M, D), and which they
     are, each (N, k), the nearest first. In float64 from the differences themselves: distances by
-    the expanded square would not tell a copy from what is close.
+    the expanded square would not tell a copy from what is close. The candidates are found by that
+    square, of integers in float32 and of others in float64.
     """
     distances, places = [], []
-    centre = train.float().mean(0)
-    near = train.float() - centre
+    parts = train.split(max(1, NUMBERS // train.shape[1]))
+    centre = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(train)
+    exact_in_32 = not (train.is_floating_point() or x.is_floating_point())
+    centre = centre.float() if exact_in_32 else centre
     candidates = min(k + 4, len(train))
     for some in x.split(max(1, min(BLOCK, NUMBERS // (candidates * x.shape[1])))):
-        rough = torch.cdist(some.float() - centre, near)
-        wide = rough.topk(candidates, largest=False).indices
+        query = some.to(centre) - centre
+        rough, wide = (
+            query.new_empty(len(some), 0),
+            torch.empty(len(some), 0, dtype=torch.int64, device=x.device),
+        )
+        start = 0
+        for part in parts:
+            near = torch.cdist(query, part.to(centre) - centre)
+            best = near.topk(min(candidates, len(part)), largest=False)
+            rough = torch.cat([rough, best.values], 1)
+            wide = torch.cat([wide, best.indices + start], 1)
+            start += len(part)
+        wide = wide.gather(1, rough.topk(candidates, largest=False).indices)
         exact = (some[:, None].double() - train[wide].double()).square().sum(2).sqrt()
         best = exact.topk(k, largest=False)
         distances.append(best.values)
@@ -48,6 +62,7 @@ class Memorisation(Metric):
     """
 
     better = {"memorised": "lower"}
+    reads_data = True
 
     def __init__(self, params: MemorisationParams, ctx: Context) -> None:
         self.params, self._dataset = params, ctx.dataset
@@ -63,6 +78,7 @@ class Memorisation(Metric):
         self.check_counts(len(samples), len(reference))
         if self._train is None:
             assert self._dataset is not None
-            self._train = features(read_split(self._dataset, "train")).flatten(1)
+            count = len(self._dataset.split("train"))
+            self._train = features(read_split(self._dataset, "train", count)).flatten(1)
         distances, _ = nearest(features(samples).flatten(1), self._train, 2)
         return {"memorised": is_copy(distances, self.params.ratio).double().mean().item()}

@@ -73,6 +73,7 @@ def curves(
         "made by": made_by(run),
         "condition": sampling.condition,
         "reference": real.identity,
+        "data": dataset.fingerprint(),
         "adjusted": [sampling.record()[key] for key in ("eps_scale", "clip")],
         "taken": [IMAGES, POINTS, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES],
     }

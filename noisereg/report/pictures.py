@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -125,14 +126,29 @@ def _plain_log(axis: Any, values: Sequence[float] | None = None) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, axes: Axes, salt: str) -> None:
-    """One legend below all panels; it takes no room from them and does not grow wide."""
+LETTER, LINE = 0.075, 0.17
+"""Inches that a letter of a legend is wide, and a line of one high."""
+
+
+def _legend(figure: Figure, salt: str) -> None:
+    """One legend of all panels' lines, below them: in two columns where both fit, long names on
+    several lines, and the picture higher by what it takes beyond a few lines.
+    """
     with style(salt):
-        handles, labels = axes.get_legend_handles_labels()
-        if handles:
-            figure.legend(
-                handles, labels, loc="outside lower left", ncols=2 if len(figure.axes) > 1 else 1
-            )
+        found: dict[str, Any] = {}
+        for ax in figure.axes:
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                found.setdefault(label, handle)
+        if not found:
+            return
+        width, height = figure.get_size_inches()
+        longest = LETTER * max(map(len, found)) + 0.6
+        columns = 2 if 2 * longest <= width and len(found) > 1 else 1
+        fits = int((width / columns - 0.6) / LETTER)
+        names = [textwrap.fill(label, fits) for label in found]
+        lines = -(-sum(name.count("\n") + 1 for name in names) // columns)
+        figure.set_size_inches(width, height + LINE * max(0, lines - 3))
+        figure.legend(list(found.values()), names, loc="outside lower left", ncols=columns)
 
 
 Line = Sequence[tuple[float, float]]
@@ -149,7 +165,8 @@ def _over_seeds(ax: Axes, lines: Sequence[Line], label: str, **how: Any) -> None
         by_x = [max(by_x, key=len)]
         shared = sorted(by_x[0])
     y = np.array([[one[x] for x in shared] for one in by_x])
-    ax.plot(shared, y.mean(0), label=label, **how)
+    # One point is no line.
+    ax.plot(shared, y.mean(0), label=label, marker="o" if len(shared) == 1 else "", **how)
     if len(by_x) > 1:
         ax.fill_between(shared, y.min(0), y.max(0), color=how["color"], alpha=0.22, linewidth=0)
 
@@ -166,12 +183,13 @@ def training(rows: Mapping[str, Sequence[Mapping[str, Line]]], salt: str = "trai
             for k, (label, seeds) in enumerate(rows.items()):
                 if lines := [one[name] for one in seeds if one.get(name)]:
                     _over_seeds(ax, lines, label, **line_style(k))
-                    values += [v for line in lines for _, v in line if v > 0]
-            if values and max(values) > 5 * min(values):
+                    values += [v for line in lines for _, v in line]
+            # No logarithm has a place for 0 or less.
+            if values and min(values) > 0 and max(values) > 5 * min(values):
                 ax.set_yscale("log")
                 _plain_log(ax.yaxis)
             ax.set(title=name, xlabel="step")
-    _legend(figure, axes[0], salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -194,7 +212,7 @@ def predicted_power(
                 ax.plot(first["t"], first["optimum"], color=color, linestyle=":", linewidth=1.2)
             shown += [*first["level"], *(v for one in seeds for v in one["predicted"])]
         ax.set(xlabel="t", ylabel="E‖ε̂‖²/n", ylim=(0, 1.1 * float(np.quantile(shown, 0.98))))
-    _legend(figure, ax, salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -219,7 +237,7 @@ def own_curves(
                 )
         names = dict.fromkeys(name for seeds in rows.values() for name in seeds[0][1])
         ax.set(xlabel="t", ylabel=", ".join(names))
-    _legend(figure, ax, salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -233,7 +251,7 @@ def isotropy(rows: Mapping[str, Mapping[str, Sequence[float]]], salt: str = "iso
             ax.plot(row["t"], row["x_power"], label=label, **line_style(k))
         ax.axhline(1, color=INK, linewidth=0.8, linestyle=":")
         ax.set(xlabel="t", ylabel="E‖x_t‖²/n", ylim=(0, None))
-    _legend(figure, ax, salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -243,6 +261,23 @@ def _part(name: str, low: float, high: float) -> Any:
     from matplotlib.colors import ListedColormap
 
     return ListedColormap(matplotlib.colormaps[name](np.linspace(low, high, 256)))
+
+
+PAD = 0.15
+"""Of the data's extent, around it."""
+
+
+def _window(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
+    pad = PAD * (high - low)
+    ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+    ax.set_aspect("equal", adjustable="box")
+
+
+def _outside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """How many points the window does not show, as part of a title; empty for none."""
+    pad = PAD * (high - low)
+    count = int(((points < low - pad) | (points > high + pad)).any(1).sum())
+    return f" · {count:,} of {len(points):,} outside" if count else ""
 
 
 def manifold(
@@ -255,6 +290,7 @@ def manifold(
     and by row's label generated points (M, 2) by how many true points' neighbourhoods hold
     them."""
     figure, axes = _panels(1 + len(generated), salt, width=3.8, height=3.6)
+    low, high = real.min(0), real.max(0)
     most = max((int(np.quantile(spans, 0.99)) for _, _, spans in generated), default=1)
     with style(salt):
         size = max(0.5, min(6.0, 20000 / len(real)))
@@ -279,16 +315,11 @@ def manifold(
                 vmax=max(most, 1),
                 **marks,
             )
-            ax.set_title(label, fontsize=9, wrap=True)
+            ax.set_title(textwrap.fill(label + _outside(points, low, high), 40), fontsize=9)
         if generated:
             figure.colorbar(drawn, ax=axes[1:], shrink=0.8, label="manifold span")
-        low, high = real.min(0), real.max(0)
-        pad = 0.15 * (high - low)
         for ax in axes:
-            ax.set(
-                xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1])
-            )
-            ax.set_aspect("equal", adjustable="box")
+            _window(ax, low, high)
     return figure
 
 
@@ -333,7 +364,7 @@ def numbers_over(
                 ax.set_xscale("log")
                 _plain_log(ax.xaxis, [x for points in lines.values() for x, _ in points])
             ax.set(title=title, xlabel=axis)
-    _legend(figure, axes[0], salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -376,7 +407,7 @@ def differences(
             ax.set_ylim(len(labels) - 0.5, -0.5)
             ax.set_yticks(range(len(labels)), labels if first else [""] * len(labels))
             ax.set(title=title)
-    _legend(figure, axes[0], salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -392,7 +423,7 @@ def spectra(
                 if time in row:
                     ax.plot(*row[time], label=label, **line_style(k))
             ax.set(title=f"t = {time}", xlabel="cycles a pixel", ylabel="power", ylim=(0, None))
-    _legend(figure, axes[0], salt)
+    _legend(figure, salt)
     return figure
 
 
@@ -401,7 +432,7 @@ def scatter(points: np.ndarray, low: np.ndarray, high: np.ndarray, salt: str) ->
     figure, (ax,) = _panels(1, salt, width=3.2, height=3.2)
     with style(salt):
         ax.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, color=COLORS[0], rasterized=True)
-        pad = 0.15 * (high - low)
-        ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
-        ax.set_aspect("equal", adjustable="box")
+        _window(ax, low, high)
+        if beyond := _outside(points, low, high):
+            ax.set_title(beyond.removeprefix(" · "), fontsize=9)
     return figure

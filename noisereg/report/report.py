@@ -253,7 +253,8 @@ def _nearest(rows: _Rows) -> Picture | None:
     real = rows.evaluation.reference.x
     if real.ndim != 4 or real.is_floating_point() or not rows.sampled():
         return None
-    train = read_split(rows.evaluation.dataset, "train")
+    dataset = rows.evaluation.dataset
+    train = read_split(dataset, "train", len(dataset.split("train")))
     shown = []
     for label, candidate in rows.sampled():
         image, share = beside_nearest(candidate.read()[:GRID], train)
@@ -679,6 +680,9 @@ def write_pictures(found: Sequence[tuple[Table, Sequence[Picture]]], folder: Pat
                 )
                 write_atomically(place / f"{one.name}.pdf", pictures.pdf(one.figure, one.name))
                 write_atomically(place / f"{one.name}.png", pictures.png(one.figure, one.name))
-            for label, data in one.images:
-                slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-")
+            taken: set[str] = set()
+            for number, (label, data) in enumerate(one.images, 1):
+                slug = re.sub(r"[^A-Za-z0-9.=_-]+", "-", label).strip("-") or str(number)
+                slug = slug if slug not in taken else f"{slug}-{number}"
+                taken.add(slug)
                 write_atomically(place / f"{one.name}-{slug}.png", data)

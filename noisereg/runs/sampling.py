@@ -48,6 +48,13 @@ def override(
             values["grid"] = "auto"
     made = validate({"sample": values}).sample
     build_clip(made.clip)
+    if made.grid.name != "auto" and (own := build_grid(made, registry).steps) is not None:
+        if steps not in (None, own):
+            raise NoiseregError(
+                f"`steps={steps}`: grid {made.grid.label()} has {own} steps; leave steps out, or "
+                "name another grid"
+            )
+        made = made.model_copy(update={"steps": own})
     if eps_scale is not None and isinstance(made.eps_scale, Spec):
         made = made.model_copy(update={"eps_scale": filled_scale(made.eps_scale, registry)})
     return made
@@ -100,7 +107,8 @@ def resolve(
     filled = registry.params(grid_entry, grid.params).model_dump(mode="json")
     resolved = resolved.model_copy(update={"grid": Spec(name=grid_entry.recorded, params=filled)})
     compatible.check_solver(process, noise, solver, paired)
-    build_grid(resolved, registry)
+    if (of_grid := build_grid(resolved, registry).steps) is not None:
+        resolved = resolved.model_copy(update={"steps": of_grid})
     conditions.check(task, resolved.guidance)
     if build_clip(settings.clip) is not None and not images:
         raise NoiseregError(

@@ -700,6 +700,25 @@ def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Cap
     assert not list(folder.glob("eval*"))  # folders' caches are the user's
 
 
+def test_copies_are_of_the_data_that_are_given(tmp_path: Path, capsys: Capture) -> None:
+    """Two data sets with one held-out split: a number of the first is not read for the second,
+    and where both are measured they have a table each."""
+    for name, seed in (("A", 1), ("B", 2)):
+        pngs(tmp_path / name / "test", 8)
+        train = tmp_path / name / "train"
+        train.mkdir()
+        rng = np.random.default_rng(seed)
+        for k in range(12):
+            pixels = rng.integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(train / f"{k:03d}.png")
+    asked = ["--reference", "heldout", "--metric", "memorisation", "--format", "json"]
+    for data, share in (("A", 1.0), ("B", 0.0)):
+        found = call(
+            capsys, tmp_path / "A" / "train", "--data", f"folder:path={tmp_path / data}", *asked
+        )
+        assert table_of(found)["rows"][0]["metrics"]["memorised"]["mean"] == share
+
+
 def test_an_npz_of_noisereg_sample(sweep: Sweep, tmp_path: Path, capsys: Capture) -> None:
     path = sweep.path_of(sweep.cells[0])
     assert run(["sample", str(path), "--num", "60", "--out", str(tmp_path / "x.npz")]) == 0

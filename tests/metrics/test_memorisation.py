@@ -1,5 +1,6 @@
 """Nearest training samples, against all differences, and the share of copies."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,31 @@ def test_a_copy_far_from_the_origin_is_told_from_a_neighbour():
     distances, places = nearest(train[:1] + torch.tensor([[0.001, 0.0]]), train, 2)
     assert places.tolist() == [[0, 1]]
     assert distances[0].tolist() == pytest.approx([0.001, 0.009], rel=0.1)
+
+
+@pytest.mark.parametrize("far", [300.0, 10_000.0])
+def test_the_nearest_in_groups_that_are_far_apart(far):
+    """By the expanded square in float32 the candidates themselves would be others."""
+    generator = torch.Generator().manual_seed(0)
+    train = torch.randn(3000, 2, generator=generator)
+    train[1500:] += far
+    x = train[::30] + 0.003 * torch.randn(100, 2, generator=generator)
+    distances, places = nearest(x, train, 2)
+    best = (x[:, None].double() - train.double()).square().sum(2).sqrt().topk(2, largest=False)
+    assert torch.equal(places, best.indices)
+    assert torch.equal(distances, best.values)
+
+
+def test_all_of_a_large_training_set_is_looked_through(tmp_path):
+    points = np.random.default_rng(0).normal(size=(57_000, 2)).astype(np.float32)
+    np.save(tmp_path / "points.npy", points)
+    dataset = registry().build("dataset", "arrays", {"path": tmp_path / "points.npy"}, Context())
+    count = len(dataset.split("train"))
+    assert count > 50_000
+    x = dataset.split("train").batch(torch.arange(0, count, count // 100)).x
+    features = registry().build("features", "pixels", {}, Context())
+    metric = registry().build("metric", "memorisation", {}, Context(dataset=dataset))
+    assert metric.compute(x, x, features) == {"memorised": 1.0}
 
 
 def test_the_share_of_copies():

@@ -11,6 +11,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 
 from noisereg.cli.main import run
 from noisereg.report import pictures
+from noisereg.report.report import Picture, write_pictures
 from noisereg.sweeps.grid import Sweep
 
 Capture = pytest.CaptureFixture[str]
@@ -292,6 +294,46 @@ def test_pictures_with_error_bars_share_no_id() -> None:
     first, second = (set(re.findall(r'\bid="([^"]+)"', text)) for text in drawn)
     assert first
     assert not first & second
+
+
+def names_in(legend: Any) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_a_legend_names_the_lines_of_every_panel_and_is_not_cut() -> None:
+    long = "blue-tv(factor=spectral, gamma.form=linear) · isotropy(weight=0.1, space=whitened)"
+    panels = [("a", "a"), ("b", "b")]
+    lines = {
+        "white": [(1.0, {"a": (0.2, None), "b": (0.1, None)})],
+        **{f"{long} {k}": [(1.0, {"b": (0.3, None)})] for k in range(8)},
+    }
+    figure = pictures.numbers_over("x", panels, lines)
+    (legend,) = figure.legends
+    assert [name.replace("\n", " ") for name in names_in(legend)] == list(lines)
+    figure.canvas.draw()
+    box, page = legend.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 < box.x1 <= page.x1
+    assert page.y0 <= box.y0 < box.y1 <= page.y1
+
+
+def test_a_logged_line_is_seen_though_it_is_one_point_or_below_0() -> None:
+    rows = {"white": [{"loss": [(5, 1.0)], "g": [(5, -3.0), (10, 90.0)]}]}
+    loss, g = pictures.training(rows).axes
+    assert loss.lines[0].get_marker() == "o"
+    assert g.get_yscale() == "linear"
+
+
+def test_points_beyond_the_window_are_counted() -> None:
+    points = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, -9.0]])
+    figure = pictures.scatter(points, np.array([-1.0, -1.0]), np.array([1.0, 1.0]), "s")
+    assert figure.axes[0].get_title() == "2 of 3 outside"
+
+
+def test_pictures_of_two_rows_have_two_files(tmp_path: Path) -> None:
+    images = [("白", b"1"), ("蓝", b"2"), ("a b", b"3"), ("a-b", b"4")]
+    table = SimpleNamespace(name="digits")
+    write_pictures([(table, [Picture("samples", "", "", images=images)])], tmp_path)  # type: ignore[list-item]
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"1", b"2", b"3", b"4"]
 
 
 def test_seeds_are_a_band_around_their_mean() -> None:

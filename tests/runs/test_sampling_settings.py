@@ -29,6 +29,15 @@ def test_another_solver_takes_its_own_eta_and_grid_unless_they_are_given():
     )
 
 
+def test_a_grid_of_given_times_has_its_own_number_of_steps():
+    given = override(OWN, registry(), grid="times:values=1,0.5")
+    assert given.steps == resolved(given).steps == 2
+    assert resolved(OWN.model_copy(update={"grid": given.grid})).steps == 2
+    assert override(OWN, registry(), grid="times:values=1,0.5", steps=2).steps == 2
+    with pytest.raises(NoiseregError, match=r"steps=50.*: grid times.* has 2 steps"):
+        override(OWN, registry(), grid="times:values=1,0.5", steps=50)
+
+
 def test_the_solvers_eta_is_the_runs_eta():
     assert resolved(override(OWN, registry(), solver="ddim:eta=0.5")).eta == 0.5
     assert resolved(override(OWN, registry(), solver="ddim")).eta == 1.0
