@@ -92,9 +92,20 @@ def test_a_torch_dataset_is_data_with_its_labels(tmp_path):
     points = torch.utils.data.TensorDataset(torch.randn(20, 2), torch.zeros(20))
     points = noisereg.train(data=points, denoiser="mlp:width=8", out=tmp_path / "points", **FAST)
     assert points.shape == (2,)
+    alone = torch.utils.data.TensorDataset(torch.randn(20, 2))
+    assert noisereg.train(
+        data=alone, denoiser="mlp:width=8", out=tmp_path / "alone", **FAST
+    ).shape == (2,)
 
 
-@pytest.mark.parametrize(("data", "said"), [(7, "int is no data set"), ([], "empty")])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (7, "int is no data set"),
+        ([], "empty"),
+        ((torch.zeros(4, 1, 8, 8), torch.tensor([0.7, 1.7, 2.7, 0.7])), "expected whole numbers"),
+    ],
+)
 def test_what_is_no_data_is_refused(data, said):
     with pytest.raises(NoiseregError, match=said):
         noisereg.train(data=data)

@@ -80,7 +80,7 @@ def read_samples(
     elif order == "n×h×w×c":
         x = x.transpose(0, 3, 1, 2)
     said = f"{name + ': ' if name else ''}{'×'.join(map(str, shape))} {dtype}, {order.upper()}"
-    return Samples(np.ascontiguousarray(x), _labels(path, y, len(x)), said)
+    return Samples(np.ascontiguousarray(x), checked_labels(path, y, len(x)), said)
 
 
 def _choose(path: Path, file: ArrayFile, key: str | None) -> str:
@@ -241,7 +241,7 @@ def _floats(where: str, x: np.ndarray, *, points: bool, unit: bool, anything: bo
     return np.clip(x.astype(np.float32), -1, 1)
 
 
-def _labels(path: Path, labels: np.ndarray | None, count: int) -> np.ndarray | None:
+def checked_labels(path: Path, labels: np.ndarray | None, count: int) -> np.ndarray | None:
     if labels is None:
         return None
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:

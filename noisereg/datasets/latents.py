@@ -15,6 +15,7 @@ from torch import Tensor
 from noisereg.api import Batch, Context, Params
 from noisereg.arrays import explained, open_arrays
 from noisereg.datasets import LatentsParams
+from noisereg.datasets.array_file import checked_labels
 from noisereg.datasets.splits import TwoSplits, holdout
 from noisereg.errors import NoiseregError
 from noisereg.memory import held_on
@@ -73,6 +74,13 @@ class Latents(TwoSplits):
                     f"{params.path}: all latents are equal, so that no scale can be found for them"
                 )
             scale = 1 / deviation
+        largest = float(np.abs(latents).max().astype(np.float64)) * scale
+        limits = np.finfo(np.float32)
+        if not float(limits.tiny) <= largest <= float(limits.max):
+            raise NoiseregError(
+                f"{params.path}: latents times the scale, {scale:g}, reach {largest:g}; expected "
+                "about 1, as the noise has"
+            )
         self.params = params.model_copy(update={"scale": scale})
         self.shape = latents.shape[1:]
         self.classes = 0 if labels is None else int(labels.max()) + 1
@@ -149,13 +157,23 @@ def load_autoencoder(folder: Path, ctx: Context) -> Any:
     import diffusers
 
     try:
-        loaded = getattr(diffusers, name).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+        loaded, read_in = getattr(diffusers, name).from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise NoiseregError(
             f"latents:decoder={folder} cannot be read: {' '.join(str(error).split())[:200]}"
         ) from None
+    if missing := sorted(read_in["missing_keys"]):  # diffusers fills them with whatever is there
+        raise NoiseregError(
+            f"latents:decoder={folder} has no weights {missing[0]}"
+            f"{f' and {len(missing) - 1} more' * (len(missing) > 1)}; expected those of its "
+            "config.json"
+        )
     return loaded.to(ctx.device).eval().requires_grad_(False)
 
 
@@ -170,17 +188,16 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, float | None]:
         latents = file.read("latents")
         labels = file.read("labels") if "labels" in file.headers else None
         scale = float(file.read("scale")) if "scale" in file.headers else None
-    if latents.ndim != 4 or not len(latents) or latents.dtype.kind != "f":
+    if latents.ndim != 4 or not latents.size or latents.dtype.kind != "f":
         raise NoiseregError(
             f"{path}: latents are {latents.dtype} of shape {latents.shape}; expected floats (N, "
             "C, H, W)"
         )
+    with np.errstate(over="ignore"):
+        # Of this machine's byte order, and no wider than what a network is given.
+        latents = latents.astype(np.float16 if latents.dtype.itemsize == 2 else np.float32)
     if not np.isfinite(latents).all():
-        raise NoiseregError(f"{path}: some latents are not finite")
+        raise NoiseregError(f"{path}: some latents are not finite, as float32")
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise NoiseregError(f"{path}: scale is {scale}; expected a number above 0")
-    if labels is not None:
-        if labels.shape != (len(latents),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise NoiseregError(f"{path}: labels must be {len(latents)} whole numbers from 0")
-        labels = labels.astype(np.int64)
-    return latents, labels, scale
+    return latents, checked_labels(path, labels, len(latents)), scale

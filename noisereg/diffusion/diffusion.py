@@ -124,7 +124,7 @@ class Diffusion(nn.Module):
             NoiseregError: for samples, latents or a network's output of another shape, and times
                 that are out of range.
         """
-        self._check_shape(x0)
+        self.check_samples(x0)
         if self.pairing is not None and cond is not None:
             raise NoiseregError(
                 "a pairing with a condition: paired noise depends on the image and so on its "
@@ -177,6 +177,12 @@ class Diffusion(nn.Module):
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t = a(t)·x0 + b(t)·ε_t, (B, *shape), for t as :meth:`loss` takes it."""
+        self.check_samples(x0)
+        if eps.shape != x0.shape:
+            raise NoiseregError(
+                f"the noise is {tuple(eps.shape)} and the samples are {tuple(x0.shape)}; expected "
+                "one ε_t a sample, of its shape"
+            )
         return add_noise(self.process, x0, eps, times_of(t, self.T, x0.device))
 
     # Sampling
@@ -196,6 +202,7 @@ class Diffusion(nn.Module):
         Raises:
             NoiseregError: for guidance without a condition and its absence.
         """
+        self.check_samples(x_t)
         _check_guidance(guidance, cond, null)
         return self._predict(net, x_t, times_of(t, self.T, x_t.device), cond, guidance, null)
 
@@ -346,7 +353,7 @@ class Diffusion(nn.Module):
             raise NoiseregError(f"latents are {_shapes(got)}; expected {_shapes(wanted)}")
         return {name: z.to(device=device, dtype=dtype) for name, z in named.items()}
 
-    def _check_shape(self, x0: Tensor) -> None:
+    def check_samples(self, x0: Tensor) -> None:
         if not x0.is_floating_point():
             raise NoiseregError(
                 f"samples are {str(x0.dtype).removeprefix('torch.')}; expected floating point, "

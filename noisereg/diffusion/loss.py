@@ -67,7 +67,13 @@ def output_of(
     scale = process.input_scale(t)
     x_in = x if scale is None else per_sample(scale, x) * x
     out = net(x_in, t) if cond is None else net(x_in, t, cond)
-    out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
+    out = out if isinstance(out, Tensor) else getattr(out, "sample", None)
+    if not isinstance(out, Tensor):
+        raise NoiseregError(
+            "the network gave no tensor; expected one, or an object that has it as `sample` (of "
+            "diffusers: not return_dict=False)"
+        )
+    out = out.to(x.dtype)
     if out.ndim != x.ndim or (len(out), *out.shape[2:]) != (len(x), *x.shape[2:]):
         sizes = ", ".join(map(str, (len(x), "C", *x.shape[2:])))
         raise NoiseregError(

@@ -69,7 +69,8 @@ class NoiseregPipeline(DiffusionPipeline):
         """Its output for x in the middle of its window, which is where
         :func:`noisereg.denoisers.unet.padding` puts it."""
         height, width = x.shape[-2:]
-        high, wide = self.unet.config.sample_size
+        size = self.unet.config.sample_size
+        high, wide = (size, size) if isinstance(size, int) else size
         left, top = (wide - width) // 2, (high - height) // 2
         border = (left, wide - width - left, top, high - height - top)
         out = self.unet(functional.pad(x, border), t, return_dict=False)[0]

@@ -23,6 +23,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -168,6 +169,9 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         self._times: list[float] = []
         self.timesteps: Tensor = torch.empty(0)
         self.set_timesteps(num_train_timesteps)
+        # diffusers leaves out of a configuration in memory what was given by place or not at all,
+        # and a DDIMPipeline would not see whose it is.
+        self.register_to_config(_use_default_values=[])
 
     # What diffusers' pipelines and scripts call
 
@@ -210,6 +214,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """x_t = a(t)·x0 + b(t)·L_t·z from *white* noise z, all (B, C, H, W), for timesteps
         (B,).
         """
+        self._check_pair(original_samples, noise)
         t = self._time_of(timesteps, len(original_samples), original_samples.device)
         eps = self._color(noise, t)
         return add_noise(self.diffusion.process, original_samples, eps, t)
@@ -221,6 +226,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         Raises:
             NoiseregError: for a process that learns a variance, whose head has no target.
         """
+        self._check_pair(original_samples, noise)
         if self.config.predicts == "white":
             return noise
         process, coloured = self.diffusion.process, self.diffusion.noise
@@ -329,12 +335,13 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
         """The configuration, and what noise and process have learnt, as safetensors beside it."""
-        super().save_pretrained(save_directory, push_to_hub, **kwargs)
-        if state := self.diffusion.state_dict():
+        if state := self.diffusion.state_dict():  # first: what is pushed is what is there
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
             save_file(
                 {name: value.contiguous() for name, value in state.items()},
                 Path(save_directory) / LEARNT,
             )
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -359,9 +366,17 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         if wanted and not file.is_file():
             raise NoiseregError(f"{file} is not there; expected what this noise has learnt")
         if wanted:
-            state = load_file(file)
-            if state.keys() != wanted.keys():
+            try:
+                state = load_file(file)
+            except (OSError, SafetensorError) as error:
+                raise NoiseregError(
+                    f"{file} cannot be read ({str(error)[:200]}); expected what "
+                    "NoiseScheduler.save_pretrained writes"
+                ) from None
+            if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
                 raise NoiseregError(f"{file} is not of this noise; expected {', '.join(wanted)}")
+            if not all(v.isfinite().all() for v in state.values() if v.is_floating_point()):
+                raise NoiseregError(f"{file} holds numbers that are not finite")
             scheduler.diffusion.load_state_dict(state)
         return loaded
 
@@ -395,7 +410,15 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
                 f"timestep {given:g} is none of the {len(told)} that set_timesteps gave, from "
                 f"{told[0]:g} to {told[-1]:g}"
             )
-        return places[-1]
+        return places[0]
+
+    def _check_pair(self, x0: Tensor, noise: Tensor) -> None:
+        self.diffusion.check_samples(x0)
+        if noise.shape != x0.shape:
+            raise NoiseregError(
+                f"the noise is {tuple(noise.shape)} and the images are {tuple(x0.shape)}; "
+                "expected one white noise an image, of its shape"
+            )
 
     def _color(self, z: Tensor, t: Tensor) -> Tensor:
         noise = self.diffusion.noise

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from noisereg.errors import NoiseregError
 from noisereg.noises.white import WhiteNoise
-from noisereg.ownership import new_folder
+from noisereg.ownership import LOCK, new_folder
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import Parts
@@ -44,8 +45,15 @@ def export(run: Run, out: Path, step: int | None = None, ema: bool = True) -> st
             pipeline.save_pretrained(out, safe_serialization=True)
             (out / "README.md").write_text(_readme(run, parts, pipeline), encoding="utf-8")
             shutil.copyfile(run.path / "config.yaml", out / "noisereg.yaml")
-        except OSError as error:
-            raise NoiseregError(f"cannot write {out}: {error.strerror}") from error
+        except BaseException as error:  # an interruption, too: half of it would stand in the way
+            for made in out.iterdir():
+                if made.name != LOCK:
+                    shutil.rmtree(made) if made.is_dir() else made.unlink()
+            if not isinstance(error, OSError | SafetensorError):
+                raise
+            raise NoiseregError(
+                f"cannot write {out}: {getattr(error, 'strerror', None) or str(error)[:200]}"
+            ) from error
     return type(pipeline).__name__
 
 
@@ -104,9 +112,9 @@ def _plain(parts: Parts) -> Any:
     if sample.eta == 0 and not parts.process.extra_heads:
         config = {k: v for k, v in config.items() if k != "variance_type"}
         return DDIMPipeline(network.unet, DDIMScheduler(**config))
-    # On the step to 0 we add no noise. diffusers' variance there is 0 too if it is the
-    # posterior's; others are not, but in as many steps as there are indices it adds none.
-    if sample.eta == 1 and (config["variance_type"] == "fixed_small" or sample.steps == 1000):
+    # On the step to 0 we add no noise, as diffusers does whose variance is the posterior's. With
+    # another it adds none in as many steps as there are indices, and in fewer it does.
+    if sample.eta == 1 and config["variance_type"] == "fixed_small":
         return DDPMPipeline(network.unet, DDPMScheduler(**config))
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,8 @@ def given(
                 f"`label`: expected at least one label from 0 to {task.classes - 1}"
             )
         chosen = range(task.classes) if labels is None else labels
+        if isinstance(chosen, str | int):
+            chosen = [chosen]
         return Conditions(torch.tensor([_label(label, task.classes, names) for label in chosen]))
     if task.input_shape is not None:
         size = "×".join(map(str, task.input_shape[1:]))
@@ -76,13 +80,16 @@ def _label(label: int | str, classes: int, names: Sequence[str]) -> int:
     """The number of a label. Text is a class's name, and a number only where no class is called
     so: of the classes 2 and 10, ``10`` is the second.
     """
+    if isinstance(label, str) and label in names:
+        return list(names).index(label)
+    number = -1
     if isinstance(label, str):
-        if label in names:
-            return list(names).index(label)
-        if label.isdecimal():
-            label = int(label)
-    if isinstance(label, int) and 0 <= label < classes:
-        return label
+        number = int(label) if label.isdecimal() else -1
+    elif not isinstance(label, bool):
+        with contextlib.suppress(TypeError):
+            number = operator.index(label)  # of NumPy's and torch's numbers, too
+    if 0 <= number < classes:
+        return number
     listed = f", called {', '.join(names[:10])}{', …' * (len(names) > 10)}" if names else ""
     raise NoiseregError(
         f"`label={label}`: this run's labels are 0 to {classes - 1}{listed}"

@@ -59,7 +59,7 @@ def _pair(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(data, Tensor | np.ndarray):
         return _array(data), None
     if isinstance(data, tuple | list) and len(data) == 2 and hasattr(data[0], "shape"):
-        return _array(data[0]), _array(data[1]).astype(np.int64)
+        return _array(data[0]), _labels(_array(data[1]))
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise NoiseregError(
             f"data: {type(data).__name__} is no data set; expected a tensor (N, C, H, W) or "
@@ -68,10 +68,24 @@ def _pair(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     items = [data[i] for i in range(len(data))]
     if not items:
         raise NoiseregError("data: the data set is empty")
-    labelled = isinstance(items[0], tuple | list)
-    x = np.stack([_array(item[0] if labelled else item) for item in items])
-    labels = np.array([int(item[1]) for item in items], np.int64) if labelled else None
-    return x, labels
+    several = isinstance(items[0], tuple | list)
+    x = np.stack([_array(item[0] if several else item) for item in items])
+    if not several or len(items[0]) < 2:
+        return x, None
+    return x, _labels(np.stack([_array(item[1]) for item in items]))
+
+
+def _labels(given: np.ndarray) -> np.ndarray:
+    """
+    Raises:
+        NoiseregError: for what is not whole, which would be cut off.
+    """
+    whole = given.dtype.kind in "iub" or (
+        given.dtype.kind == "f" and bool((given == given.round()).all())
+    )
+    if not whole:
+        raise NoiseregError(f"data: labels such as {given.flat[0]}; expected whole numbers from 0")
+    return given.astype(np.int64)
 
 
 def _array(x: Any) -> np.ndarray:

@@ -203,8 +203,12 @@ class PretrainedFolder(Pretrained):
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         try:
-            model = UNet2DModel.from_pretrained(
-                self.path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
+            model, read = UNet2DModel.from_pretrained(
+                self.path,
+                local_files_only=True,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
             )
         except Exception as error:  # diffusers and safetensors each have their own
             raise NoiseregError(
@@ -212,6 +216,13 @@ class PretrainedFolder(Pretrained):
                 f"({' '.join(str(error).split())[:200]}); expected "
                 "diffusion_pytorch_model.safetensors beside its config.json"
             ) from None
+        for what, known in (("has no", "missing_keys"), ("has an unknown", "unexpected_keys")):
+            if names := sorted(read[known]):  # diffusers fills the first with whatever is there
+                raise NoiseregError(
+                    f"`init={self.path}`: its weights file {what} {names[0]}"
+                    f"{f' and {len(names) - 1} more' * (len(names) > 1)}; expected the weights of "
+                    "its config.json"
+                )
         return model.float().state_dict()
 
     def check_same(self, parts: Parts) -> None:
@@ -383,7 +394,9 @@ def _check_fits(found: Pretrained, network: Any, parts: Parts) -> Blocks:
                 else ""
             )
         )
-    if found.labels and found.labels not in (parts.task.classes, parts.task.classes + 1):
+    # The last label of one of our runs is that of no class.
+    fewest = parts.task.classes + isinstance(found, PretrainedRun)
+    if found.labels and not fewest <= found.labels <= parts.task.classes + 1:
         raise NoiseregError(
             f"`init={found.path}` was trained on {found.labels} labels, and this run has "
             f"{parts.task.classes or 'none'}; give "

@@ -1,8 +1,11 @@
 """Precomputed latents: scale, labels, decoder."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
@@ -133,6 +136,11 @@ def broken(folder, values):
     np.savez(folder / "nan.npz", latents=np.full((2, 1, 2, 2), np.nan, np.float32))
     np.savez(folder / "labels.npz", latents=values, labels=np.arange(3))
     np.savez(folder / "scale.npz", latents=values, scale=-1.0)
+    np.savez(folder / "huge.npz", latents=1e39 * values.astype(np.float64))
+    np.savez(folder / "tiny-scale.npz", latents=values, scale=1e-320)
+    np.savez(folder / "huge-scale.npz", latents=values, scale=1e300)
+    np.savez(folder / "no-side.npz", latents=np.zeros((4, 0, 8, 8), np.float32))
+    np.savez(folder / "labels-2-63.npz", latents=values, labels=np.full(40, 2**63, np.uint64))
     np.savez(folder / "same.npz", latents=np.ones((4, 1, 2, 2), np.float32))
     (folder / "cut.npz").write_bytes((folder / "none.npz").read_bytes()[:50])
 
@@ -144,8 +152,13 @@ def broken(folder, values):
         ("none.npz", "holds no latents"),
         ("flat.npz", r"expected floats \(N, C, H, W\)"),
         ("nan.npz", "not finite"),
-        ("labels.npz", "labels must be 40 whole numbers"),
+        ("labels.npz", "expected 40 whole numbers"),
         ("scale.npz", "scale is -1"),
+        ("huge.npz", "not finite, as float32"),
+        ("tiny-scale.npz", "expected about 1"),
+        ("huge-scale.npz", "expected about 1"),
+        ("no-side.npz", r"expected floats \(N, C, H, W\)"),
+        ("labels-2-63.npz", "expected below a million"),
         ("same.npz", "all latents are equal"),
         ("cut.npz", "cannot be read"),
     ],
@@ -194,3 +207,21 @@ def test_the_pages_recipe_makes_a_file_that_trains(files, tmp_path, monkeypatch)
     data = build("latents.npz")
     assert (data.shape, len(data.split("train"))) == ((4, 32, 32), 6)
     assert data.params.scale == pytest.approx(0.18215)
+
+
+def test_latents_of_another_byte_order_are_read(files, tmp_path, values):
+    np.savez(tmp_path / "big.npz", latents=values.astype(">f8"), scale=1.0)
+    big = noisereg.build("dataset", f"latents:path={tmp_path / 'big.npz'}")
+    assert big.split("train").batch(torch.arange(3)).x.dtype == torch.float32
+
+
+def test_a_decoder_without_all_its_weights_is_refused(files, tmp_path):
+    """diffusers fills what is missing with whatever is there."""
+    shutil.copytree(files / "vae", tmp_path / "vae")
+    (weights,) = (tmp_path / "vae").glob("*.safetensors")
+    state = load_file(weights)
+    del state["decoder.conv_out.weight"]
+    save_file(state, weights)
+    spec = f"latents:path={files / 'latents.npz'},decoder={tmp_path / 'vae'}"
+    with pytest.raises(NoiseregError, match=r"has no weights decoder\.conv_out\.weight"):
+        noisereg.build("dataset", spec)

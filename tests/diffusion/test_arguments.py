@@ -275,3 +275,20 @@ def test_the_noise_of_an_x0_target_is_finite_where_there_is_none(dtype: torch.dt
     process = noisereg.build("process", "ddpm:target=x0", shape=SHAPE)
     x = images().to(dtype)
     assert process.split(x, x, torch.zeros(4, dtype=torch.float64))[1].isfinite().all()
+
+
+def test_bytes_and_other_shapes_are_refused_by_every_method() -> None:
+    """The scales would be cut to whole numbers: x_t of 0 everywhere."""
+    diffusion, t = noisereg.Diffusion(SHAPE), torch.full((4,), 0.5)
+    with pytest.raises(NoiseregError, match="samples are uint8"):
+        diffusion.add_noise(images().byte(), images(), t)
+    with pytest.raises(NoiseregError, match=r"the noise is \(1, 3, 8, 8\)"):
+        diffusion.add_noise(images(), images(1), t)
+    with pytest.raises(NoiseregError, match="samples are int64"):
+        diffusion.predict(zeros, images().long(), t)
+
+
+@pytest.mark.parametrize("given", [None, (1,), {"sample": 3}])
+def test_a_network_gives_a_tensor(given: Any) -> None:
+    with pytest.raises(NoiseregError, match="the network gave no tensor"):
+        noisereg.Diffusion(SHAPE).loss(lambda x, t: given, images())

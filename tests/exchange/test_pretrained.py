@@ -1,10 +1,12 @@
 """A run that starts from a pretrained diffusers U-Net."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
@@ -13,7 +15,7 @@ from noisereg.exchange.to_diffusers import export
 from noisereg.plugins.registry import registry
 from noisereg.runs.build import build_parts
 from noisereg.runs.config import RuntimeConfig
-from noisereg.runs.pretrained import initialise
+from noisereg.runs.pretrained import PretrainedFolder, initialise
 from noisereg.runs.runtime import Runtime
 
 
@@ -322,3 +324,15 @@ def test_labels_of_a_pretrained_network_are_kept_where_there_are_as_many(tmp_pat
     embedding = parts.denoiser.unet.class_embedding.weight
     assert torch.equal(embedding[:10], network.class_embedding.weight)
     assert (embedding[10] == 0).all()
+
+
+def test_a_network_without_all_its_weights_is_refused(pretrained, tmp_path):
+    """diffusers fills what is missing with whatever is there."""
+    folder = edited(pretrained, tmp_path / "cut")
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    state = load_file(weights)
+    name = next(name for name in state if "resnets.0.conv1.weight" in name)
+    del state[name]
+    save_file(state, weights)
+    with pytest.raises(NoiseregError, match=f"its weights file has no {re.escape(name)}"):
+        PretrainedFolder(folder / "unet").weights()

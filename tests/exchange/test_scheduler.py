@@ -321,3 +321,48 @@ def test_a_step_in_16_bits_is_the_step_rounded(dtype):
     ).prev_sample
     assert found.dtype == dtype
     assert torch.equal(found, wanted.to(dtype))
+
+
+@pytest.mark.parametrize("noise", ["blue", "blue-tv"])
+def test_no_scheduler_of_diffusers_is_made_of_ours_in_memory(noise):
+    """A DDIMPipeline makes itself one of the scheduler it is given."""
+    scheduler = NoiseScheduler(SHAPE, noise, "iadb")
+    with pytest.raises(Exception, match="noisereg"):
+        DDIMPipeline(unet(2), scheduler)
+    again = NoiseScheduler.from_config(scheduler.config)
+    assert again.config.noise == noise
+    assert tuple(again.config.shape) == SHAPE
+
+
+def test_a_loop_begun_again_starts_where_it_starts():
+    """The first two timesteps of static noise are one number: the first colours the start."""
+    scheduler = NoiseScheduler(SHAPE, "blue", "iadb")
+    whole = trajectory(scheduler, wave, 4)
+    x = torch.randn(3, *SHAPE, generator=generator(), dtype=torch.float64)
+    for t in scheduler.timesteps[:3]:  # broken off
+        x = scheduler.step(wave(x, t), t, x).prev_sample
+    x = torch.randn(3, *SHAPE, generator=generator(), dtype=torch.float64)
+    for t, wanted in zip(scheduler.timesteps, whole, strict=True):
+        x = scheduler.step(wave(x, t), t, x).prev_sample
+        torch.testing.assert_close(x, wanted)
+
+
+def test_images_as_bytes_and_noise_of_another_shape_are_refused():
+    scheduler = NoiseScheduler(SHAPE)
+    x, z, t = torch.zeros(2, *SHAPE), torch.zeros(2, *SHAPE), torch.tensor([3, 4])
+    for images, noise, said in (
+        (x.byte(), z, "samples are uint8"),
+        (x, z[:1], "the noise is"),
+        (x.repeat(1, 3, 1, 1), z, "this diffusion is for"),
+    ):
+        for call in (scheduler.add_noise, scheduler.target):
+            with pytest.raises(NoiseregError, match=said):
+                call(images, noise, t)
+
+
+def test_what_was_learnt_is_read_whole_or_not_at_all(tmp_path):
+    NoiseScheduler(SHAPE, "blue-tv:gamma.learn=true", "iadb").save_pretrained(tmp_path)
+    file = tmp_path / "noise.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(NoiseregError, match=r"noise.safetensors cannot be read"):
+        NoiseScheduler.from_pretrained(tmp_path)
