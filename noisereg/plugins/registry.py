@@ -817,25 +817,18 @@ class Registry:
 def _check_learns(entry: Entry, built: Any) -> None:
     """
     Raises:
-        NoiseregError: for a parameter that no optimiser and no checkpoint would know of, and for
-            what a noise learns from the data and cannot keep.
+        NoiseregError: for a parameter that no optimiser and no checkpoint would know of.
     """
     if hasattr(built, "state_dict") or entry.kind not in ("noise", "regularizer", "process"):
         return
     held = getattr(built, "__dict__", {}).values()
     known = {c.__name__ for value in held for c in type(value).__mro__}
-    name = type(built).__name__
-    instead = f"expected class {name}(torch.nn.Module, noisereg.api.{BASES[entry.kind].__name__})"
     if "Parameter" in known:
+        base = BASES[entry.kind].__name__
         raise NoiseregError(
             f"{entry.qualified} holds a torch.nn.Parameter and is no torch.nn.Module: it would "
-            f"not be trained, nor be in any checkpoint; {instead}"
-        )
-    base: Any = BASES["noise"]
-    if entry.kind == "noise" and type(built).fit is not base.fit:
-        raise NoiseregError(
-            f"{entry.qualified} overrides fit and is no torch.nn.Module: what it learns reaches "
-            f"no checkpoint; {instead}"
+            f"not be trained, nor be in any checkpoint; expected class {type(built).__name__}"
+            f"(torch.nn.Module, noisereg.api.{base})"
         )
 
 

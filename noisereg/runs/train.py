@@ -86,18 +86,29 @@ class Loggers:
 
 
 def fit_noise(noise: Noise, parts: Parts, runtime: Runtime) -> None:
-    """A noise that learns from the data does so on rank 0; the others get its state."""
+    """A noise that learns from the data does so on rank 0; the others get its state.
+
+    Raises:
+        NoiseregError: for one that could not keep it.
+    """
     if type(noise).fit is Noise.fit or parts.dataset is None:
         return
+    if not isinstance(noise, nn.Module):
+        name = type(noise).__name__
+        raise NoiseregError(
+            f"noise {parts.config.noise.name} overrides fit and is no torch.nn.Module: what it "
+            f"learns reaches no checkpoint; expected class {name}(torch.nn.Module, "
+            "noisereg.api.Noise)"
+        )
     box: list[Any] = [None]
     if runtime.main:
         noise.fit(batches(parts.dataset, "train"))
         # On the CPU, or each rank would take it to the GPU of rank 0.
-        state = noise.state_dict()  # type: ignore[attr-defined]
+        state = noise.state_dict()
         box[0] = {name: value.cpu() for name, value in state.items()}
     if runtime.world > 1:
         torch.distributed.broadcast_object_list(box, 0)
-        noise.load_state_dict(box[0])  # type: ignore[attr-defined]
+        noise.load_state_dict(box[0])
 
 
 def environment(parts: Parts, registry: Registry, runtime: Runtime, run: str) -> dict[str, Any]:

@@ -549,3 +549,18 @@ def test_moments_follow_the_layout_of_the_weights(tmp_path: Path) -> None:
     )
     assert moved > 0
     assert off < 0.02 * moved
+
+
+def test_a_noise_that_could_not_keep_what_it_learns_is_refused(tmp_path: Path) -> None:
+    plugin = tmp_path / "fits.py"
+    plugin.write_text(
+        "from noisereg.api import Component, Noise, hookimpl\n"
+        "class Fits(Noise):\n"
+        "    def __init__(self, params, ctx): pass\n"
+        "    def color(self, latents, t): return latents['z']\n"
+        "    def fit(self, batches): self.seen = sum(len(x) for x in batches)\n"
+        "@hookimpl\n"
+        "def noisereg_noises(): yield Component(name='fits', impl=Fits)\n"
+    )
+    with pytest.raises(NoiseregError, match=r"fits overrides fit and is no torch\.nn\.Module"):
+        train(tmp_path / "run", 2, noise="fits", plugins=[str(plugin)])

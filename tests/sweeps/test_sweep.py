@@ -488,6 +488,7 @@ def test_jobs_that_run_are_stopped_where_another_cannot_begin(
             return begun[0]
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     local = Local()
     local.open(tmp_path, 2)
     with pytest.raises(OSError, match="no more processes"):

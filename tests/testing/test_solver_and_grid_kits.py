@@ -106,7 +106,7 @@ SOLVERS = {
     "declares_itself_rightly": [(OrderOfZero, "order is 0")],
     "samples": [(DividesByTheSignal, "it is not finite"), (Upcasts, "it gives torch.float64")],
     "says_whether_it_is_deterministic": [
-        (KeepsQuiet, "deterministic is True, and it asks for fresh noise"),
+        (KeepsQuiet, "says that it is deterministic, and asks for fresh"),
         (DrawsItsOwn, "draws from the global generator of torch"),
     ],
     "inputs_unchanged": [(Scales, "in place")],
