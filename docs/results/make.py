@@ -123,6 +123,9 @@ LAWS = {
     "second version, one t a minibatch, 79,000 steps": [
         "table1-v2-minibatch.json 0.3 0.3:rescaled",
     ],
+    "second version, t per sample, 79,000 steps": [
+        "table1-v2-79k.json 0.3 0.3:rescaled:batch",
+    ],
     "second version, t per sample, 10,000 steps": [
         "table1-v2.json 0.3 0.3:rescaled:batch",
     ],
