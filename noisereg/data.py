@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 
 import torch
@@ -80,13 +81,21 @@ def batches(dataset: Dataset, split: str, size: int = 500) -> Iterator[Tensor]:
         yield part.batch(torch.arange(start, min(start + size, len(part)))).x
 
 
-def read_split(dataset: Dataset, split: str, most: int = MOST, at_once: int = 500) -> Tensor:
-    """The samples of a split as a user gets them, at most ``most``."""
+def read_split(
+    dataset: Dataset, split: str, most: int | None = MOST, at_once: int = 500
+) -> Tensor:
+    """The samples of a split as a user gets them, at most ``most``; all of them if it is None."""
     part = dataset.split(split)
-    indices = spaced(len(part), most)
+    indices = spaced(len(part), len(part) if most is None else most)
     return torch.cat(
         [as_output(part.batch(some).x, dataset.decode) for some in indices.split(at_once)]
     )
+
+
+def data_hash(dataset: Dataset) -> str:
+    """SHA-256 of what tells a data set from others, of both splits; 16 hex digits."""
+    said = json.dumps(dataset.fingerprint(), sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def tensor_hash(x: Tensor) -> str:

@@ -242,6 +242,11 @@ def _floats(where: str, x: np.ndarray, *, points: bool, unit: bool, anything: bo
 
 
 def checked_labels(path: Path, labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    """The labels of ``count`` samples, (count,) int64.
+
+    Raises:
+        NoiseregError: for another number of them, and what is no whole number below a million.
+    """
     if labels is None:
         return None
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:

@@ -165,7 +165,7 @@ class StreamedSplit:
             decoded = self.decoders.each(self.part.decode, indices.tolist())
             pixels, labels = zip(*decoded, strict=True)
         x = pixels_to_unit(to_device(torch.from_numpy(np.stack(pixels)), self.device))
-        return Batch(x, torch.tensor(labels, device=self.device) if self.labelled else None)
+        return Batch(x, to_device(torch.tensor(labels), self.device) if self.labelled else None)
 
     def _say_once(self, warning: str) -> None:
         if warning not in self.said:

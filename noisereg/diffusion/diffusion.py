@@ -354,6 +354,10 @@ class Diffusion(nn.Module):
         return {name: z.to(device=device, dtype=dtype) for name, z in named.items()}
 
     def check_samples(self, x0: Tensor) -> None:
+        """
+        Raises:
+            NoiseregError: for samples that are no floats, or of another shape.
+        """
         if not x0.is_floating_point():
             raise NoiseregError(
                 f"samples are {str(x0.dtype).removeprefix('torch.')}; expected floating point, "

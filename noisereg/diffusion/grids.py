@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Grid, NoiseregError, Process
-from noisereg.diffusion.law import log_ratio
+from noisereg.diffusion.law import NO_SIGNAL, log_ratio
 
 
 class Uniform(Grid):
@@ -76,7 +76,7 @@ def _joined(process: Process, steps: int, grid: LogSNR) -> Tensor:
     if steps <= 2:
         return Uniform().times(process, steps)
     one = torch.ones(1, dtype=torch.float64)
-    cut = process.signal_scale(one).item() < 1e-12
+    cut = process.signal_scale(one).item() < NO_SIGNAL
     high = 1 - 0.01 / process.T if cut else 1.0
     start, stop = log_ratio(
         process, torch.tensor([high, 1 / process.T], dtype=torch.float64)

@@ -5,7 +5,6 @@ measured now.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import time
@@ -16,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from noisereg.api import Context, Dataset, Metric
-from noisereg.data import NotFinite
+from noisereg.data import NotFinite, data_hash
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference
@@ -94,9 +93,8 @@ class Against:
 
     @functools.cached_property
     def identity(self) -> str:
-        """A hash of both splits, as far as a run records them."""
-        said = json.dumps(self.dataset.fingerprint(), sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        """Of both splits, as far as a run records them."""
+        return data_hash(self.dataset)
 
 
 def build_requests(

@@ -40,7 +40,7 @@ from noisereg.api import (
 from noisereg.diffusion import compatible
 from noisereg.diffusion.adjust import adjusted, constant
 from noisereg.diffusion.diffusion import Diffusion
-from noisereg.diffusion.law import add_noise, network_time, time_from_network
+from noisereg.diffusion.law import NO_SIGNAL, add_noise, network_time, time_from_network
 from noisereg.diffusion.loss import read
 from noisereg.diffusion.sample import Predict
 from noisereg.errors import NoiseregError
@@ -138,7 +138,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
                 f"{1 + made_process.extra_heads}; expected predicts=target"
             )
         one = torch.ones(1, dtype=torch.float64)
-        if predicts == "white" and float(made_process.signal_scale(one)) < 1e-12:
+        if predicts == "white" and float(made_process.signal_scale(one)) < NO_SIGNAL:
             raise NoiseregError(
                 "`predicts=white`: x̂0 cannot be read from the noise where no signal is left at "
                 "t = 1; expected predicts=target, or a process such as ddpm:schedule=linear"

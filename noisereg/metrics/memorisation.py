@@ -29,10 +29,8 @@ def nearest(x: Tensor, train: Tensor, k: int) -> tuple[Tensor, Tensor]:
     candidates = min(k + 4, len(train))
     for some in x.split(max(1, min(BLOCK, NUMBERS // (candidates * x.shape[1])))):
         query = some.to(centre) - centre
-        rough, wide = (
-            query.new_empty(len(some), 0),
-            torch.empty(len(some), 0, dtype=torch.int64, device=x.device),
-        )
+        rough = query.new_empty(len(some), 0)
+        wide = query.new_empty(len(some), 0, dtype=torch.int64)
         start = 0
         for part in parts:
             near = torch.cdist(query, part.to(centre) - centre)
@@ -78,7 +76,6 @@ class Memorisation(Metric):
         self.check_counts(len(samples), len(reference))
         if self._train is None:
             assert self._dataset is not None
-            count = len(self._dataset.split("train"))
-            self._train = features(read_split(self._dataset, "train", count)).flatten(1)
+            self._train = features(read_split(self._dataset, "train", most=None)).flatten(1)
         distances, _ = nearest(features(samples).flatten(1), self._train, 2)
         return {"memorised": is_copy(distances, self.params.ratio).double().mean().item()}

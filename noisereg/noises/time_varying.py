@@ -116,7 +116,8 @@ class TimeVaryingNoise(nn.Module, ColouredNoise):
     def _check_mixture(self, dtype: torch.dtype, gamma: Tensor) -> None:
         """γI + (1−γ)L is invertible to working precision where γ is large enough, whatever L is:
         its smallest singular value is at least γ with the spectral root, and has been γ/10 with
-        Cholesky's. Asking for γ's minimum waits for the device, so only where it matters.
+        Cholesky's; γ/20 is counted on. Asking for γ's minimum waits for the device, so only where
+        it matters.
         """
         if self.factor.condition * torch.finfo(dtype).eps > MAX_ROUNDING:
             lowest = float(gamma.min()) / 20

@@ -88,19 +88,6 @@ BASES: dict[Kind, type] = {
     )
 }
 
-
-def check_kind(kind: str) -> None:
-    """
-    Raises:
-        NoiseregError: for what is no kind.
-    """
-    if kind not in KINDS:
-        raise NoiseregError(
-            f"no kind is called {kind!r}{nearest(str(kind), KINDS)}; expected one of "
-            f"{', '.join(KINDS)}"
-        )
-
-
 """What a component of each kind extends, in :mod:`noisereg.api`."""
 CALLED: dict[str, str] = {
     kind: {"dataset": "data set", "features": "feature space"}.get(kind, kind) for kind in KINDS
@@ -814,16 +801,29 @@ class Registry:
         return built
 
 
+def check_kind(kind: str) -> None:
+    """
+    Raises:
+        NoiseregError: for what is no kind.
+    """
+    if kind not in KINDS:
+        raise NoiseregError(
+            f"no kind is called {kind!r}{nearest(str(kind), KINDS)}; expected one of "
+            f"{', '.join(KINDS)}"
+        )
+
+
 def _check_learns(entry: Entry, built: Any) -> None:
     """
     Raises:
         NoiseregError: for a parameter that no optimiser and no checkpoint would know of.
     """
-    if hasattr(built, "state_dict") or entry.kind not in ("noise", "regularizer", "process"):
+    if entry.kind not in ("noise", "regularizer", "process"):
         return
+    from torch import nn  # which what was built has imported
+
     held = getattr(built, "__dict__", {}).values()
-    known = {c.__name__ for value in held for c in type(value).__mro__}
-    if "Parameter" in known:
+    if not isinstance(built, nn.Module) and any(isinstance(v, nn.Parameter) for v in held):
         base = BASES[entry.kind].__name__
         raise NoiseregError(
             f"{entry.qualified} holds a torch.nn.Parameter and is no torch.nn.Module: it would "

@@ -44,12 +44,11 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
     first = error.errors(include_url=False)[0]
     key, message = first_complaint(error)
     if first["type"] == "extra_forbidden":
-        if "." in (typed := str(first["loc"][-1])) and typed in field_names(model):
-            section, _, rest = typed.partition(".")
-            return (
-                f"no key has a dot in it, as {typed!r} has; expected {section}={{{rest!r}: …}}, "
-                f"or `set`, which takes {typed}=…"
-            )
+        typed = str(first["loc"][-1])
+        section, dot, rest = typed.partition(".")
+        if dot and section in model.model_fields:
+            said = f"no key has a dot in it, as {typed!r} has; expected {section}={{{rest!r}: …}}"
+            return f"{owner}: {said}" if owner else f"{said}, or `set`, which takes {typed}=…"
         given = _leaf(key, first["input"])
         hint = nearest(given, field_names(model)) or nearest(
             key, [n.partition(".")[0] for n in field_names(model)]

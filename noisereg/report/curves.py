@@ -12,7 +12,7 @@ from torch import Tensor
 
 from noisereg import draws
 from noisereg.api import Dataset, Noise
-from noisereg.data import spaced, unit_range
+from noisereg.data import data_hash, spaced, unit_range
 from noisereg.diffusion.law import add_noise
 from noisereg.draws import Stream
 from noisereg.evaluation.reference import Reference, reference_condition
@@ -73,7 +73,7 @@ def curves(
         "made by": made_by(run),
         "condition": sampling.condition,
         "reference": real.identity,
-        "data": dataset.fingerprint(),
+        "data": data_hash(dataset),
         "adjusted": [sampling.record()[key] for key in ("eps_scale", "clip")],
         "taken": [IMAGES, POINTS, TIMES, SPECTRUM_DRAWS, SPECTRUM_TIMES],
     }

@@ -253,8 +253,7 @@ def _nearest(rows: _Rows) -> Picture | None:
     real = rows.evaluation.reference.x
     if real.ndim != 4 or real.is_floating_point() or not rows.sampled():
         return None
-    dataset = rows.evaluation.dataset
-    train = read_split(dataset, "train", len(dataset.split("train")))
+    train = read_split(rows.evaluation.dataset, "train", most=None)
     shown = []
     for label, candidate in rows.sampled():
         image, share = beside_nearest(candidate.read()[:GRID], train)

@@ -34,16 +34,18 @@ class Conditions:
 
 def given(
     task: Task,
-    labels: Sequence[int | str] | None = None,
+    labels: int | str | Sequence[int | str] | None = None,
     inputs: str | Path | None = None,
     names: Sequence[str] = (),
 ) -> Conditions:
-    """The labels given, by number or by the name of their class, or all in turn; the images of a
-    folder, sorted by path.
+    """The labels given, one or several, by number or by the name of their class, or all in turn;
+    the images of a folder, sorted by path.
 
     Raises:
         NoiseregError: for a label or an image that the task has no use for, or cannot do without.
     """
+    if isinstance(labels, str | int):
+        labels = [labels]
     if labels is not None and not task.classes:
         raise NoiseregError(
             "`label`: this run was not trained on labels; expected a run of `task=class`"
@@ -58,8 +60,6 @@ def given(
                 f"`label`: expected at least one label from 0 to {task.classes - 1}"
             )
         chosen = range(task.classes) if labels is None else labels
-        if isinstance(chosen, str | int):
-            chosen = [chosen]
         return Conditions(torch.tensor([_label(label, task.classes, names) for label in chosen]))
     if task.input_shape is not None:
         size = "×".join(map(str, task.input_shape[1:]))

@@ -71,14 +71,13 @@ class Parted(Whole):
         """Of each regularizer the cells' weights, values and logs, each (cells,)."""
         found = self._at_once(seen) if self.vectorised else self._one_by_one(seen)
         weights = [
-            torch.tensor(
-                [cell.parts.diffusion.regularizers[i].at(seen.step) for cell in self.stack.cells]
-            )
+            [cell.parts.diffusion.regularizers[i].at(seen.step) for cell in self.stack.cells]
             for i in range(len(regularizers))
         ]
+        device = seen.t.device
         return [
-            (to_device(weight, seen.t.device), *of)
-            for weight, of in zip(weights, found, strict=True)
+            (to_device(torch.tensor(of_cells), device), *of)
+            for of_cells, of in zip(weights, found, strict=True)
         ]
 
     def _at_once(self, seen: TrainStep) -> list[tuple[Tensor, dict[str, Tensor]]]:

@@ -118,7 +118,7 @@ def _beside_nearest(run: Run, num: int, options: dict[str, Any]) -> View:
         )
     data = run.config.data
     dataset = run.registry.build("dataset", data.name, data.params, Context())
-    train = read_split(dataset, "train", len(dataset.split("train")))
+    train = read_split(dataset, "train", most=None)
     samples = run.sample(num, **options)
     image, share = beside_nearest(samples, train)
     return View(image, num, share)

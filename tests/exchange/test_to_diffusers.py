@@ -238,3 +238,33 @@ def test_the_averaged_weights_are_exported_unless_asked_otherwise(train, tmp_pat
             torch.equal(value, expected[f"denoiser.unet.{name}"])
             for name, value in weights.items()
         )
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_broken_off_export_leaves_nothing_in_the_way(train, tmp_path, monkeypatch, error):
+    run, out = train("run", process="ddpm"), tmp_path / "out"
+
+    def broken(*_):
+        assert list(out.glob("unet/*"))  # half of it is there
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("noisereg.exchange.to_diffusers._readme", broken)
+        with pytest.raises((NoiseregError, KeyboardInterrupt)):
+            export(run, out)
+    assert not out.exists() or not list(out.iterdir())
+    assert export(run, out)
+
+
+def test_our_pipeline_takes_a_network_of_one_size():
+    from diffusers import UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,),
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+        layers_per_block=1, norm_num_groups=4,
+    )  # fmt: skip
+    pipeline = NoiseregPipeline(unet, NoiseScheduler((1, 8, 8), solver="heun"))
+    pipeline.set_progress_bar_config(disable=True)
+    found = pipeline(batch_size=2, num_inference_steps=2, output_type="pt").images
+    assert found.shape == (2, 1, 8, 8)

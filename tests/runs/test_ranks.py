@@ -25,7 +25,7 @@ from noisereg.errors import NoiseregError
 from noisereg.runs.checkpoint_files import steps_in
 from noisereg.runs.config import RuntimeConfig
 from noisereg.runs.objective import Objective
-from noisereg.runs.runtime import Runtime, leave_group
+from noisereg.runs.runtime import Runtime, leave_group, pick_device
 from noisereg.runs.train import Training
 
 VARIANTS = [
@@ -227,3 +227,14 @@ def test_two_ranks_draw_the_samples_of_one(runs):
     assert two.dtype == np.uint8
     own = loaded.sample(21, steps=5).permute(0, 2, 3, 1).numpy()
     assert np.abs(two.astype(int) - own.astype(int)).max() <= 1
+
+
+def test_one_gpu_is_not_for_several_ranks(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": 0, "LOCAL_RANK": 0,
+                        "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    assert pick_device("cuda", 1) == torch.device("cuda", 1)
+    with pytest.raises(NoiseregError, match="cuda:0 is one GPU, and 2 ranks would share it"):
+        pick_device("cuda:0")

@@ -218,3 +218,10 @@ def test_a_condition_the_run_cannot_take_is_refused(trained, given, said):
 def test_data_whose_batches_have_no_labels_are_refused():
     with pytest.raises(NoiseregError, match="needs labels"):
         task(0.1).cond(Batch(torch.zeros(2, 1, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    "labels", [3, "3", ["3"], np.array([3]), torch.tensor([3]), [np.int32(3)], (3,)]
+)
+def test_a_label_is_a_number_of_any_kind(trained, labels):
+    assert torch.equal(trained.sample(2, labels=labels), trained.sample(2, labels=[3]))
