@@ -701,8 +701,7 @@ def test_a_folder_of_pngs_that_noisereg_did_not_make(tmp_path: Path, capsys: Cap
 
 
 def test_copies_are_of_the_data_that_are_given(tmp_path: Path, capsys: Capture) -> None:
-    """Two data sets with one held-out split: a number of the first is not read for the second,
-    and where both are measured they have a table each."""
+    """Two data sets with one held-out split: a number of the first is not read for the second."""
     for name, seed in (("A", 1), ("B", 2)):
         pngs(tmp_path / name / "test", 8)
         train = tmp_path / name / "train"
