@@ -86,6 +86,19 @@ def test_a_law_has_each_cell_once(make: ModuleType) -> None:
             make.changes(wrong)
 
 
+def test_headings_call_a_law_by_its_letter(make: ModuleType) -> None:
+    heading = re.compile(r"^#+ ([A-Z]): (.*)$", re.MULTILINE)
+    for name in ("iso-diffusion.md", "iso-diffusion-runs.md"):
+        found = heading.findall((RESULTS / name).read_text(encoding="utf-8"))
+        assert len(found) > 5
+        assert all(make.LAWS[letter].name == law for letter, law in found)
+    text = (RESULTS / "iso-diffusion.md").read_text(encoding="utf-8")
+    blocks = list(re.finditer(r"<!-- against the paper: ([A-Z]) -->", text))
+    assert [block[1] for block in blocks] == list(make.LAWS)
+    for block in blocks:
+        assert heading.findall(text[: block.start()])[-1][0] == block[1]
+
+
 CLAIMED = {
     "table1.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4, 5, 6)}},
     "table1-pick.json": {"tables": 4, "rows": 3, "seeds": {(7, 8, 9)}},

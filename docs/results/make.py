@@ -3,7 +3,7 @@ script, and draws the pictures that need no trained model, from these files or f
 ``python docs/results/make.py``.
 
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
-prints, run in this folder; between ``<!-- against the paper: LAW -->`` and
+prints, run in this folder; between ``<!-- against the paper: A -->`` and
 ``<!-- end -->`` the paper's Table 1 beside ours, of one of :data:`LAWS` or of ``every law`` in
 short; between ``<!-- closed form: FILE.json -->`` and
 ``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
@@ -17,7 +17,6 @@ import json
 import re
 import runpy
 import shlex
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,45 +98,85 @@ def block(kind: str, arguments: str) -> str:
     return out.getvalue()
 
 
-LAWS = {
-    "one t a minibatch, 79,000 steps": [
-        "table1-79k-minibatch.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
-    ],
-    "bins of t, 79,000 steps": [
-        "table1-79k-bins.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
-    ],
-    "t per sample, 79,000 steps": [
-        "swiss-roll.json table1-79k.json 0.01 0.1 0.3",
-        "table1-79k-control.json 0.1:rescaled:batch 0.3:rescaled:batch",
-    ],
-    "one t a minibatch, 20,000 steps": ["table1-minibatch.json 0.01 0.1 0.3 0.3:rescaled"],
-    "bins of t, 20,000 steps": [
-        "table1-bins.json 0.1 0.3",
-        "table1-control.json 0.3:rescaled:timestep-bin",
-    ],
-    "t per sample, 20,000 steps": [
-        "table1.json 0.01 0.1 0.3",
-        "table1.json table1-pick.json density@5,6,7,8,9",
-        "table1-control.json 0.3:rescaled:batch",
-    ],
-    "second version, one t a minibatch, 79,000 steps": [
-        "table1-v2-minibatch.json 0.3 0.3:rescaled",
-    ],
-    "second version, t per sample, 79,000 steps": [
-        "table1-v2-79k.json 0.3 0.3:rescaled:batch",
-    ],
-    "second version, t per sample, 10,000 steps": [
-        "table1-v2.json 0.3 0.3:rescaled:batch",
-    ],
-    "second version, bins of t, 10,000 steps": ["table1-v2.json 0.3:rescaled:timestep-bin"],
-}
-"""How the networks of Table 1 were trained, and where the changes stand: files, and the columns
-that they give, each the λ of the trained term, ``λ:rescaled`` of ε̂ rescaled without training
-(``:MEAN`` where rows differ in the term's mean), or ``METRIC@SEEDS`` of the λ that the metric
-picks on these seeds.
-"""
+@dataclass(frozen=True)
+class Law:
+    """How networks of Table 1 were trained, and where the changes stand."""
 
-LAW_LETTERS = dict(zip(LAWS, string.ascii_uppercase, strict=False))
+    name: str
+    sources: list[str]
+    """Files, and the columns that they give, each the λ of the trained term, ``λ:rescaled`` of ε̂
+    rescaled without training (``:MEAN`` where rows differ in the term's mean), or ``METRIC@SEEDS``
+    of the λ that the metric picks on these seeds.
+    """
+
+
+LAWS = {
+    "A": Law(
+        "one t a minibatch, 79,000 steps",
+        [
+            "table1-79k-minibatch.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
+        ],
+    ),
+    "B": Law(
+        "bins of t, 79,000 steps",
+        [
+            "table1-79k-bins.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
+        ],
+    ),
+    "C": Law(
+        "t per sample, 79,000 steps",
+        [
+            "swiss-roll.json table1-79k.json 0.01 0.1 0.3",
+            "table1-79k-control.json 0.1:rescaled:batch 0.3:rescaled:batch",
+        ],
+    ),
+    "D": Law(
+        "one t a minibatch, 20,000 steps",
+        [
+            "table1-minibatch.json 0.01 0.1 0.3 0.3:rescaled",
+        ],
+    ),
+    "E": Law(
+        "bins of t, 20,000 steps",
+        [
+            "table1-bins.json 0.1 0.3",
+            "table1-control.json 0.3:rescaled:timestep-bin",
+        ],
+    ),
+    "F": Law(
+        "t per sample, 20,000 steps",
+        [
+            "table1.json 0.01 0.1 0.3",
+            "table1.json table1-pick.json density@5,6,7,8,9",
+            "table1-control.json 0.3:rescaled:batch",
+        ],
+    ),
+    "G": Law(
+        "second version, one t a minibatch, 79,000 steps",
+        [
+            "table1-v2-minibatch.json 0.3 0.3:rescaled",
+        ],
+    ),
+    "H": Law(
+        "second version, t per sample, 79,000 steps",
+        [
+            "table1-v2-79k.json 0.3 0.3:rescaled:batch",
+        ],
+    ),
+    "I": Law(
+        "second version, t per sample, 10,000 steps",
+        [
+            "table1-v2.json 0.3 0.3:rescaled:batch",
+        ],
+    ),
+    "J": Law(
+        "second version, bins of t, 10,000 steps",
+        [
+            "table1-v2.json 0.3:rescaled:timestep-bin",
+        ],
+    ),
+}
+"""By the letter that pages call them by: a test compares it with their headings."""
 
 MARKS = {"agrees": "✓", "undecided": "·", "contradicts": "✗"}
 
@@ -170,10 +209,10 @@ Column = dict[tuple[str, str], Change]
 """By set and number: the sixteen cells of Table 1."""
 
 
-def columns(law: str) -> dict[str, Column]:
+def columns(letter: str) -> dict[str, Column]:
     """By name, those of one law."""
     found = {}
-    for group in LAWS[law]:
+    for group in LAWS[letter].sources:
         words = group.split()
         files = [word for word in words if word.endswith(".json")]
         tables = join([table for file in files for table in read_json(HERE / file)])
@@ -231,9 +270,9 @@ def changes(tables: Sequence[Sequence[Row]]) -> Column:
     return found
 
 
-def against_the_paper(law: str) -> str:
+def against_the_paper(letter: str) -> str:
     """The 16 cells of the paper's Table 1, each with its change and ours."""
-    named = columns(law)
+    named = columns(letter)
     lines = [
         f"| set | number | paper | {' | '.join(named)} |",
         f"|---|---|---:|{'---:|' * len(named)}",
@@ -263,15 +302,15 @@ def tally(column: Column) -> str:
 
 def every_law() -> str:
     """How many cells agree under each law, and the sixteen cells of each at the largest λ."""
-    named = {law: columns(law) for law in LAWS}
+    named = {letter: columns(letter) for letter in LAWS}
     heads = ["λ 0.01", "λ 0.1", "λ 0.3", "factor, λ 0.1", "factor, λ 0.3"]
     lines = [f"| | trained with | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
-    for law, own in named.items():
+    for letter, own in named.items():
         counts = [tally(own[head]) if head in own else "" for head in heads]
-        lines.append(f"| {LAW_LETTERS[law]} | {law} | {' | '.join(counts)} |")
+        lines.append(f"| {letter} | {LAWS[letter].name} | {' | '.join(counts)} |")
     lines += [
         "",
-        f"| set | number | paper | {' | '.join(LAW_LETTERS.values())} |",
+        f"| set | number | paper | {' | '.join(LAWS)} |",
         f"|---|---|---:|{':---:|' * len(LAWS)}",
     ]
     for cell in CELLS:
