@@ -337,9 +337,9 @@ def build(kind: Kind, spec: str, *, shape: Sequence[int] = (), **context: Any) -
     if unknown := next((name for name in context if name not in known), None):
         raise NoiseregError(f"build() has no argument {unknown!r}{nearest(unknown, known)}")
     parsed = Spec.parse(spec)
-    ctx = Context(
-        **{"shape": tuple(shape), "dtype": torch.float32, "cache_dir": cache_dir(), **context}
-    )
+    sizes = () if shape == () else checked_shape(shape)
+    given = {"shape": sizes, "dtype": torch.float32, "cache_dir": cache_dir(), **context}
+    ctx = Context(**given)
     return registry().build(kind, parsed.name, parsed.params, ctx)
 
 

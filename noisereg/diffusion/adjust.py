@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import EpsScale, NoiseregError, Prediction, Process, per_sample
+from noisereg.diffusion import given
 from noisereg.diffusion.law import MAX_GAIN, NO_SIGNAL, scales
 
 
@@ -43,6 +44,7 @@ def constant(process: Process, factor: float) -> EpsScale:
     Raises:
         NoiseregError: for a factor with which ε̂ would have no bound.
     """
+    given.check_number("eps_scale", factor)
     if not LEAST_FACTOR <= factor <= 1 / LEAST_FACTOR:
         raise NoiseregError(
             f"`eps_scale={factor:g}`: expected a factor above 0, such as 1.02, from "

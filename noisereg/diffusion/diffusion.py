@@ -20,7 +20,7 @@ from noisereg.api import (
     Solver,
     TimeInput,
 )
-from noisereg.diffusion import compatible
+from noisereg.diffusion import compatible, given
 from noisereg.diffusion.adjust import Clip, adjusted, constant
 from noisereg.diffusion.grids import own
 from noisereg.diffusion.law import add_noise, network_time, times_of
@@ -74,7 +74,7 @@ class Diffusion(nn.Module):
         over the batch of all ranks; it must keep the gradient.
         """
         super().__init__()
-        if T is not None and (not isinstance(T, Integral) or T < 1):
+        if T is not None and (not isinstance(T, Integral) or isinstance(T, bool) or T < 1):
             raise NoiseregError(f"`T={T}`: expected at least 1 step, or None for t in [0, 1]")
         if time_input not in get_args(TimeInput):
             raise NoiseregError(
@@ -106,7 +106,7 @@ class Diffusion(nn.Module):
         x0: Tensor,
         *,
         cond: Tensor | None = None,
-        t: Tensor | None = None,
+        t: Tensor | float | None = None,
         latents: Tensor | Mapping[str, Tensor] | None = None,
         generator: torch.Generator | None = None,
         step: int = 0,
@@ -115,9 +115,9 @@ class Diffusion(nn.Module):
         """(loss, parts) of x0 (B, *shape), images in [−1, 1]: a scalar to differentiate, and what
         it is made of, detached.
 
-        What is not given is drawn: ``t``, (B,) in [0, 1] or integer steps, and the noise's
-        ``latents``, one tensor (B, …) or several by name. ``cond``, (B, …), goes to the network
-        and the noise. ``step`` is the optimiser's, for weights that change over training;
+        What is not given is drawn: ``t``, (B,) or one number, in [0, 1] or integer steps, and the
+        noise's ``latents``, one tensor (B, …) or several by name. ``cond``, (B, …), goes to the
+        network and the noise. ``step`` is the optimiser's, for weights that change over training;
         ``batch`` is how the samples are summed, where they are several runs'.
 
         Raises:
@@ -125,6 +125,9 @@ class Diffusion(nn.Module):
                 that are out of range.
         """
         self.check_samples(x0)
+        given.check_network(net)
+        if not len(x0):
+            raise NoiseregError("no samples: the loss is a mean over the batch; expected one")
         if self.pairing is not None and cond is not None:
             raise NoiseregError(
                 "a pairing with a condition: paired noise depends on the image and so on its "
@@ -133,10 +136,8 @@ class Diffusion(nn.Module):
         t = (
             self.draw_times(len(x0), generator, x0.device)
             if t is None
-            else times_of(t, self.T, x0.device)
+            else given.times(t, self.T, len(x0), x0.device)
         )
-        if tuple(t.shape) != (len(x0),):
-            raise NoiseregError(f"times of shape {tuple(t.shape)}; expected ({len(x0)},), as x0")
         told = self._told(under_autocast_of_caller(net, x0.device))
         with torch.autocast(x0.device.type, enabled=False):
             return loss(
@@ -161,6 +162,8 @@ class Diffusion(nn.Module):
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Training times by the process's own law, (count,) float64."""
+        given.check_count("count", count)
+        given.check_generator(generator)
         source = generator.device if generator is not None else device
         u = torch.rand(count, generator=generator, device=source, dtype=torch.float64)
         return self.process.time(u).to(device)
@@ -173,17 +176,21 @@ class Diffusion(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
         """The noise's latents of ``count`` samples by name, each (count, …) N(0, 1)."""
+        given.check_count("count", count)
+        given.check_generator(generator)
+        given.check_dtype(dtype)
         return self.noise.draw_latents(count, self.shape, generator, device, dtype)
 
-    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
         """x_t = a(t)·x0 + b(t)·ε_t, (B, *shape), for t as :meth:`loss` takes it."""
         self.check_samples(x0)
+        given.check_tensor("eps", eps)
         if eps.shape != x0.shape:
             raise NoiseregError(
                 f"the noise is {tuple(eps.shape)} and the samples are {tuple(x0.shape)}; expected "
                 "one ε_t a sample, of its shape"
             )
-        return add_noise(self.process, x0, eps, times_of(t, self.T, x0.device))
+        return add_noise(self.process, x0, eps, given.times(t, self.T, len(x0), x0.device))
 
     # Sampling
 
@@ -191,20 +198,22 @@ class Diffusion(nn.Module):
         self,
         net: Net,
         x_t: Tensor,
-        t: Tensor,
+        t: Tensor | float,
         cond: Tensor | None = None,
         guidance: float = 1.0,
         null: Tensor | None = None,
     ) -> Prediction:
-        """(x̂0, ε̂_t, heads) of x_t (B, *shape) at t (B,); with ``null``, the condition's absence,
-        under classifier-free ``guidance``.
+        """(x̂0, ε̂_t, heads) of x_t (B, *shape) at t, (B,) or one number; with ``null``, the
+        condition's absence, under classifier-free ``guidance``.
 
         Raises:
             NoiseregError: for guidance without a condition and its absence.
         """
         self.check_samples(x_t)
         _check_guidance(guidance, cond, null)
-        return self._predict(net, x_t, times_of(t, self.T, x_t.device), cond, guidance, null)
+        given.check_network(net)
+        at = given.times(t, self.T, len(x_t), x_t.device)
+        return self._predict(net, x_t, at, cond, guidance, null)
 
     def _predict(
         self,
@@ -285,12 +294,15 @@ class Diffusion(nn.Module):
         Raises:
             NoiseregError: as :meth:`trajectory`, and for fewer than one sample or step.
         """
-        for name, count in (("num", num), ("steps", steps)):
-            if not isinstance(count, Integral) or count < 1:
-                raise NoiseregError(f"`{name}={count}`: expected a whole number, at least 1")
-        device = (
-            torch.device(device) if device is not None else _device_of(net, latents, generator)
-        )
+        given.check_network(net)
+        given.check_count("num", num)
+        given.check_count("steps", steps)
+        given.check_generator(generator)
+        given.check_dtype(dtype)
+        if device is None:
+            device = _device_of(net, latents, generator)
+        else:
+            device = given.device_of(device)
         if solver is None:
             solver = DDIM(
                 compatible.default_eta(self.process, self.noise, self.pairing is not None)
@@ -338,15 +350,17 @@ class Diffusion(nn.Module):
 
     def _latents(
         self,
-        given: Tensor | Mapping[str, Tensor] | None,
+        latents: Tensor | Mapping[str, Tensor] | None,
         count: int,
         generator: torch.Generator | None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> Mapping[str, Tensor]:
-        if given is None:
+        if latents is None:
             return self.draw_latents(count, generator, device, dtype)
-        named = self.noise.named(given, self.shape)
+        for z in latents.values() if isinstance(latents, Mapping) else [latents]:
+            given.check_tensor("latents", z)
+        named = self.noise.named(latents, self.shape)
         wanted = {name: (count, *size) for name, size in self.noise.latents(self.shape).items()}
         got = {name: tuple(z.shape) for name, z in named.items()}
         if got != wanted:
@@ -356,8 +370,9 @@ class Diffusion(nn.Module):
     def check_samples(self, x0: Tensor) -> None:
         """
         Raises:
-            NoiseregError: for samples that are no floats, or of another shape.
+            NoiseregError: for samples that are no tensor of floats, or of another shape.
         """
+        given.check_tensor("x", x0)
         if not x0.is_floating_point():
             raise NoiseregError(
                 f"samples are {str(x0.dtype).removeprefix('torch.')}; expected floating point, "
@@ -383,6 +398,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_guidance(guidance: float, cond: Tensor | None, null: Tensor | None) -> None:
+    given.check_number("guidance", guidance)
     if guidance != 1 and (cond is None or null is None):
         raise NoiseregError(
             f"`guidance={guidance:g}` mixes the outputs with and without a condition; give cond= "

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,9 +38,9 @@ from noisereg.api import (
     TimeInput,
     per_sample,
 )
-from noisereg.diffusion import compatible
+from noisereg.diffusion import compatible, given
 from noisereg.diffusion.adjust import adjusted, constant
-from noisereg.diffusion.diffusion import Diffusion
+from noisereg.diffusion.diffusion import Diffusion, checked_shape
 from noisereg.diffusion.law import NO_SIGNAL, add_noise, network_time, time_from_network
 from noisereg.diffusion.loss import read
 from noisereg.diffusion.sample import Predict
@@ -51,6 +52,10 @@ from noisereg.store import cache_dir
 
 LEARNT = "noise.safetensors"
 """Beside the configuration: what the noise and the process have learnt."""
+_FORGOTTEN = (
+    "a configuration has nothing of what was learnt; this scheduler begins with initial values, "
+    "where from_pretrained would load them"
+)
 OURS = "noisereg"
 """Our ``beta_schedule``, which no scheduler of diffusers knows: one that is made of this
 configuration, as ``DDIMPipeline(unet, scheduler)`` makes itself a ``DDIMScheduler``, says so
@@ -123,7 +128,8 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
                 raise NoiseregError(
                     f"`{name}={value}`: expected {' or '.join(map(str, known))} (NoiseScheduler)"
                 )
-        ctx = Context(shape=tuple(shape), dtype=torch.float32, cache_dir=cache_dir())
+        sizes = checked_shape(shape)
+        ctx = Context(shape=sizes, dtype=torch.float32, cache_dir=cache_dir())
         made_noise: Noise = _built("noise", noise, ctx)
         ctx = dataclasses.replace(ctx, noise=made_noise)
         made_process: Process = _built("process", process, ctx)
@@ -143,7 +149,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
                 "`predicts=white`: x̂0 cannot be read from the noise where no signal is left at "
                 "t = 1; expected predicts=target, or a process such as ddpm:schedule=linear"
             )
-        self.diffusion = Diffusion(tuple(shape), made_process, made_noise, time_input=time_input)
+        self.diffusion = Diffusion(sizes, made_process, made_noise, time_input=time_input)
         self.diffusion.requires_grad_(False)
         self.solver: Solver = _built("solver", solver, Context())
         self._own_eta = "eta" not in _spec(solver).params or _spec(solver).params["eta"] == "auto"
@@ -154,10 +160,10 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
                 "`eps_scale` and `clip` change ε̂, and with `predicts=white` it is read from the "
                 "network's white noise at each time anew; expected predicts=target"
             )
-        z = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        z = torch.randn(1, *sizes, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             coloured = not torch.allclose(
-                made_noise.color(made_noise.named(z, tuple(shape)), one), z, atol=1e-6
+                made_noise.color(made_noise.named(z, sizes), one), z, atol=1e-6
             )
         self._colours_start = coloured and start == "white"
         self.init_noise_sigma = (
@@ -182,12 +188,10 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         the start; int64 where all are whole, as diffusers' are.
 
         Raises:
-            NoiseregError: for fewer than one step.
+            NoiseregError: for what is no number of steps, or no device.
         """
-        if num_inference_steps < 1:
-            raise NoiseregError(
-                f"`num_inference_steps={num_inference_steps}`: expected at least 1"
-            )
+        given.check_count("num_inference_steps", num_inference_steps)
+        place = given.device_of("cpu" if device is None else device)
         process, noise = self.diffusion.process, self.diffusion.noise
         spec = self.config.grid or compatible.default_grid(process, noise, self.solver)
         times = _built("grid", spec, Context()).times(process, num_inference_steps)
@@ -198,7 +202,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
             told = torch.cat([told[:1], told])
         self.num_inference_steps = num_inference_steps
         self._times = times.tolist()
-        self.timesteps = told.to(device or "cpu")
+        self.timesteps = told.to(place)
         self._told: list[float] = told.tolist()
         self._restart()
 
@@ -266,6 +270,15 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """
         if use_clipped_model_output:
             raise NoiseregError("`use_clipped_model_output`: x̂0 is not clipped; leave it out")
+        self.diffusion.check_samples(sample)
+        given.check_tensor("model_output", model_output)
+        for own in generator if isinstance(generator, list) else [generator]:
+            given.check_generator(own)
+        if eta is not None:
+            given.check_number("eta", eta)
+        if variance_noise is not None:
+            given.check_tensor("variance_noise", variance_noise)
+            self._check_pair(sample, variance_noise)
         place = self._place_of(timestep)
         last = place == len(self.timesteps) - 1
         self._next = 0 if last else place + 1
@@ -357,9 +370,11 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
             NoiseregError: for a component that is not installed, and where what was learnt is not
                 there.
         """
-        loaded = super().from_pretrained(
-            pretrained_model_name_or_path, subfolder, return_unused_kwargs, **kwargs
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _FORGOTTEN)  # it is loaded below
+            loaded = super().from_pretrained(
+                pretrained_model_name_or_path, subfolder, return_unused_kwargs, **kwargs
+            )
         scheduler = loaded[0] if isinstance(loaded, tuple) else loaded
         wanted = scheduler.diffusion.state_dict()
         file = Path(str(pretrained_model_name_or_path)) / (subfolder or "") / LEARNT
@@ -380,6 +395,22 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
             scheduler.diffusion.load_state_dict(state)
         return loaded
 
+    @classmethod
+    def from_config(
+        cls,
+        config: Any = None,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The scheduler of another's configuration, which has no more than the specs: what a noise
+        or a process has learnt stays with the other, and a warning says so.
+        """
+        made = super().from_config(config, return_unused_kwargs, **kwargs)
+        scheduler = made[0] if isinstance(made, tuple) else made
+        if learnt := list(scheduler.diffusion.state_dict()):
+            warnings.warn(f"{_FORGOTTEN}: {', '.join(learnt)}", stacklevel=2)
+        return made
+
     # Inside
 
     def _restart(self) -> None:
@@ -390,30 +421,50 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """t, (count,) float64, from one timestep or (count,) of them."""
         if timesteps is None:
             raise NoiseregError("no timestep is given; expected one of scheduler.timesteps")
-        told = torch.as_tensor(timesteps).to(device)
+        try:
+            told = torch.as_tensor(timesteps).to(device)
+        except (TypeError, ValueError, RuntimeError):
+            raise NoiseregError(
+                f"timesteps are a {type(timesteps).__name__}; expected numbers, of "
+                "scheduler.timesteps"
+            ) from None
         t = time_from_network(told, self.config.time_input)
-        return t.reshape(-1).expand(count) if t.numel() == 1 else t
+        if t.numel() == 1:
+            return t.reshape(-1).expand(count)
+        if tuple(t.shape) != (count,):
+            raise NoiseregError(
+                f"timesteps are of shape {tuple(t.shape)}; expected ({count},), as the samples, "
+                "or one for all"
+            )
+        return t
 
     def _place_of(self, timestep: Tensor | float) -> int:
         """The place among ``timesteps`` of the one that a step is asked for: the next, or where a
         loop begins in their middle.
         """
-        told, given = self._told, float(timestep)
-        if self._next < len(told) and told[self._next] == given:
+        told = self._told
+        try:
+            asked = float(timestep)
+        except (TypeError, ValueError, RuntimeError):
+            raise NoiseregError(
+                f"the timestep is a {type(timestep).__name__}; expected one of scheduler.timesteps"
+            ) from None
+        if self._next < len(told) and told[self._next] == asked:
             if self._next == 0:
                 self._restart()
             return self._next
         self._restart()
-        places = [k for k, value in enumerate(told) if value == given]
+        places = [k for k, value in enumerate(told) if value == asked]
         if not places:
             raise NoiseregError(
-                f"timestep {given:g} is none of the {len(told)} that set_timesteps gave, from "
+                f"timestep {asked:g} is none of the {len(told)} that set_timesteps gave, from "
                 f"{told[0]:g} to {told[-1]:g}"
             )
         return places[0]
 
     def _check_pair(self, x0: Tensor, noise: Tensor) -> None:
         self.diffusion.check_samples(x0)
+        given.check_tensor("noise", noise)
         if noise.shape != x0.shape:
             raise NoiseregError(
                 f"the noise is {tuple(noise.shape)} and the images are {tuple(x0.shape)}; "
@@ -476,10 +527,11 @@ class _WhitePredicted(Noise):
         return self.noise.color(self.noise.named(heads, tuple(heads.shape[1:])), s)
 
 
-def _spec(given: str | dict[str, Any]) -> Spec:
-    return Spec.model_validate(given)
+def _spec(said: str | dict[str, Any]) -> Spec:
+    # A configuration that was loaded has mappings.
+    return Spec.model_validate(said) if isinstance(said, Mapping) else Spec.parse(said)
 
 
-def _built(kind: Any, given: str | dict[str, Any], ctx: Context) -> Any:
-    spec = _spec(given)
+def _built(kind: Any, said: str | dict[str, Any], ctx: Context) -> Any:
+    spec = _spec(said)
     return registry().build(kind, spec.name, spec.params, ctx)

@@ -80,6 +80,11 @@ class Spec(BaseModel):
         Raises:
             NoiseregError: for text that is no spec.
         """
+        if not isinstance(text, str):
+            raise NoiseregError(
+                f"a component is a {type(text).__name__}; expected its name, or "
+                "name:key=value,key=value"
+            )
         if scheme := remote_scheme(text.strip()):
             raise NoiseregError(
                 f"{text!r}: {scheme} is remote storage, where no component is; expected a "

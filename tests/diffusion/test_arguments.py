@@ -292,3 +292,60 @@ def test_bytes_and_other_shapes_are_refused_by_every_method() -> None:
 def test_a_network_gives_a_tensor(given: Any) -> None:
     with pytest.raises(NoiseregError, match="the network gave no tensor"):
         noisereg.Diffusion(SHAPE).loss(lambda x, t: given, images())
+
+
+X = torch.zeros(4, *SHAPE)
+WRONG_TYPES: dict[str, tuple[str, Callable[[noisereg.Diffusion], Any]]] = {
+    "samples": ("x is a ndarray; expected a torch.Tensor", lambda d: d.loss(zeros, X.numpy())),
+    "no samples": ("no samples: the loss is a mean", lambda d: d.loss(zeros, X[:0])),
+    "no network": ("the network is a NoneType", lambda d: d.loss(None, X)),
+    "times": ("t is a list; expected a torch.Tensor", lambda d: d.loss(zeros, X, t=[0.5] * 4)),
+    "a time's name": ("t is a str", lambda d: d.predict(zeros, X, "0.5")),
+    "too few times": (r"times of shape \(3,\)", lambda d: d.predict(zeros, X, torch.zeros(3))),
+    "a truth": ("t is a bool", lambda d: d.predict(zeros, X, True)),
+    "a seed": (
+        r"expected torch.Generator\(\).manual_seed\(3\)",
+        lambda d: d.loss(zeros, X, generator=3),
+    ),
+    "a seed of samples": ("generator=3 is a int", lambda d: d.sample(zeros, 2, generator=3)),
+    "latents": ("latents is a ndarray", lambda d: d.loss(zeros, X, latents=X.numpy())),
+    "noise": ("eps is a ndarray", lambda d: d.add_noise(X, X.numpy(), 0.5)),
+    "how many": ("num=2.0: expected a whole number", lambda d: d.sample(zeros, 2.0)),
+    "steps": ("steps='5': expected a whole number", lambda d: d.sample(zeros, 2, steps="5")),
+    "guidance": ("guidance='2' is a str", lambda d: d.sample(zeros, 2, guidance="2")),
+    "a device": ("device=gpu: expected cpu", lambda d: d.sample(zeros, 2, device="gpu")),
+    "a dtype": ("dtype=float32: expected torch", lambda d: d.sample(zeros, 2, dtype="float32")),
+    "integers": ("dtype=torch.int64: expected", lambda d: d.sample(zeros, 2, dtype=torch.int64)),
+    "a scale": ("eps_scale='1' is a str", lambda d: d.sample(zeros, 2, eps_scale="1")),
+    "a count of times": ("count='3': expected a whole", lambda d: d.draw_times("3")),
+    "a count of latents": ("count=-3: expected a whole", lambda d: d.draw_latents(-3)),
+    "one size": (
+        "shape=8: expected one sample's",
+        lambda d: noisereg.build("noise", "white", shape=8),
+    ),
+    "no spec": ("a component is a int", lambda d: noisereg.build("noise", 3, shape=SHAPE)),
+}
+
+
+@pytest.mark.parametrize(("said", "call"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_what_is_of_another_type_is_one_line(
+    said: str, call: Callable[[noisereg.Diffusion], Any]
+) -> None:
+    with pytest.raises(NoiseregError, match=said):
+        call(noisereg.Diffusion(SHAPE))
+
+
+@pytest.mark.parametrize("t", [0.5, torch.tensor(0.5), torch.tensor(0.5).double().numpy()[()]])
+def test_one_number_is_every_samples_time(t: Any) -> None:
+    diffusion, times = noisereg.Diffusion(SHAPE), torch.full((4,), 0.5)
+    draws = {"latents": images()}
+    own, wanted = (
+        diffusion.loss(zeros, X, t=t, **draws),
+        diffusion.loss(zeros, X, t=times, **draws),
+    )
+    assert float(own[0]) == float(wanted[0]) > 0
+    assert torch.equal(
+        diffusion.add_noise(X, images(), t), diffusion.add_noise(X, images(), times)
+    )
+    counted = noisereg.Diffusion(SHAPE, T=10)
+    assert torch.equal(counted.add_noise(X, images(), 4), diffusion.add_noise(X, images(), times))

@@ -1,6 +1,7 @@
 """The scheduler gives diffusers' numbers for white noise, and ours for any other."""
 
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -366,3 +367,50 @@ def test_what_was_learnt_is_read_whole_or_not_at_all(tmp_path):
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(NoiseregError, match=r"noise.safetensors cannot be read"):
         NoiseScheduler.from_pretrained(tmp_path)
+
+
+STEPPED = torch.zeros(2, 3, 8, 8)
+WRONG_TYPES = {
+    "shape": ("shape=8: expected one", lambda s: NoiseScheduler(shape=8)),
+    "noise": ("a component is a int", lambda s: NoiseScheduler(shape=(3, 8, 8), noise=3)),
+    "clip": ("a component is a bool", lambda s: NoiseScheduler(shape=(3, 8, 8), clip=True)),
+    "scale": ("eps_scale='a' is a str", lambda s: NoiseScheduler(shape=(3, 8, 8), eps_scale="a")),
+    "steps": ("num_inference_steps='5'", lambda s: s.set_timesteps("5")),
+    "half a step": ("num_inference_steps=2.5", lambda s: s.set_timesteps(2.5)),
+    "device": ("device=gpu: expected cpu", lambda s: s.set_timesteps(3, device="gpu")),
+    "images": ("x is a ndarray", lambda s: s.add_noise(STEPPED.numpy(), STEPPED, 3)),
+    "white noise": ("noise is a ndarray", lambda s: s.add_noise(STEPPED, STEPPED.numpy(), 3)),
+    "a timestep's name": ("timesteps are a str", lambda s: s.add_noise(STEPPED, STEPPED, "3")),
+    "timesteps": (
+        r"timesteps are of shape \(3,\); expected \(2,\)",
+        lambda s: s.add_noise(STEPPED, STEPPED, torch.tensor([3, 4, 5])),
+    ),
+    "an output": ("model_output is a ndarray", lambda s: s.step(STEPPED.numpy(), 999, STEPPED)),
+    "a sample": ("x is a ndarray", lambda s: s.step(STEPPED, 999, STEPPED.numpy())),
+    "bytes": ("samples are uint8", lambda s: s.step(STEPPED, 999, STEPPED.byte())),
+    "all timesteps": ("timestep is a Tensor", lambda s: s.step(STEPPED, s.timesteps, STEPPED)),
+    "a seed": ("generator=3 is a int", lambda s: s.step(STEPPED, 999, STEPPED, generator=3)),
+    "η": ("eta='1' is a str", lambda s: s.step(STEPPED, 999, STEPPED, eta="1")),
+    "noise of one": (
+        r"the noise is \(1, 3, 8, 8\)",
+        lambda s: s.step(STEPPED, 999, STEPPED, variance_noise=STEPPED[:1]),
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "call"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_what_is_of_another_type_is_one_line(said, call):
+    with pytest.raises(NoiseregError, match=said):
+        call(NoiseScheduler(shape=(3, 8, 8)))
+
+
+def test_a_configuration_says_that_it_has_nothing_of_what_was_learnt(tmp_path):
+    learnt = NoiseScheduler(shape=(3, 8, 8), noise="blue-tv:gamma.learn=true")
+    assert learnt.diffusion.state_dict()
+    with pytest.warns(UserWarning, match="nothing of what was learnt.*noise.gamma"):
+        NoiseScheduler.from_config(learnt.config)
+    learnt.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NoiseScheduler.from_pretrained(tmp_path)
+        NoiseScheduler.from_config(NoiseScheduler(shape=(3, 8, 8), noise="blue-tv").config)
