@@ -77,6 +77,11 @@ def train(
     """
     from noisereg.runs.train import train as engine_train
 
+    if callback is not None and not callable(callback):
+        raise NoiseregError(
+            f"callback is a {type(callback).__name__}; expected a function of a step and its "
+            "metrics"
+        )
     complete = validate(_layered(config, sections, "train"))
     told = reporter or usual_reporter()
     calling = Calling(told, callback) if callback else None

@@ -195,13 +195,14 @@ def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.reading import write_yaml
     from noisereg.runs.build import build_parts
     from noisereg.runs.parentage import start
+    from noisereg.runs.prepare import check_range
     from noisereg.runs.pretrained import initialise
     from noisereg.runs.runtime import Runtime
 
     runtime = Runtime.start(config.runtime)
     parts = build_parts(config, registry, runtime)
     reporter = ConsoleReporter()
-    parts.notes += initialise(parts)
+    parts.notes += check_range(parts) + initialise(parts)
     start(parts, reporter.note)
     for name, text in parts.lines.items():
         reporter.fact(name, text)

@@ -170,9 +170,41 @@ def prepare(
             )
     parent = None
     if saved is None:
-        parts.notes += initialise(parts)
+        parts.notes += check_range(parts) + initialise(parts)
         parent = parentage.start(parts, reporter.note)
     return parts, saved, parent
+
+
+LOUD = 4.0
+"""A root mean square of points or latents beyond which the noise, of variance 1, hides little."""
+
+
+def check_range(parts: Parts) -> list[str]:
+    """A note if points or latents are much larger than the noise; by the first few samples.
+
+    Raises:
+        NoiseregError: for images out of [−1, 1], which a data set that is somebody's can give.
+    """
+    if parts.dataset is None:
+        return []
+    split = parts.dataset.split("train")
+    x = split.batch(torch.arange(min(64, len(split)))).x
+    if parts.images:
+        low, high = float(x.min()), float(x.max())
+        if low < -1.001 or high > 1.001:  # a resized image may be a rounding beyond
+            raise NoiseregError(
+                f"data set {parts.config.data.name} gives images in [{low:.4g}, {high:.4g}]; "
+                "expected [-1, 1], as x / 127.5 - 1 of 0 … 255 is (what is no picture needs a "
+                "decode of its own, as latents have)"
+            )
+        return []
+    size = float(x.double().square().mean().sqrt())
+    if size <= LOUD:
+        return []
+    return [
+        f"the data have a root mean square of {size:.3g}, and the noise has 1: it hides little of "
+        "them at most times; expected about 1, so divide them by their standard deviation"
+    ]
 
 
 def _begun(out: Path) -> bool:
