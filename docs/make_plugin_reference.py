@@ -127,6 +127,11 @@ def page() -> str:
     lines += [paragraphs(api.__doc__), "", "## Descriptors", ""]
     for name in ("Component", "Params", "Context"):
         lines += described(name, "###")
+    lines += [
+        "A parameter of type `ContentPath` is a file whose content is recorded: see",
+        "[compatibility](compatibility.md).",
+        "",
+    ]
     lines += ["## Hooks", "", paragraphs(hookspecs.__doc__), ""]
     for kind in KINDS:
         lines += hook(kind)

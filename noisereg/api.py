@@ -27,7 +27,16 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    get_args,
+    get_origin,
+)
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -44,6 +53,7 @@ __all__ = [
     "API_VERSION",
     "Batch",
     "Component",
+    "ContentPath",
     "Context",
     "Dataset",
     "Denoiser",
@@ -84,6 +94,12 @@ hookimpl = pluggy.HookimplMarker("noisereg")
 
 TimeInput = Literal["index", "step", "unit"]
 """What a network is told for t: 1000t − 1 (DDPM's index from 0), 1000t, or t itself."""
+
+CONTENT = "content"
+ContentPath = Annotated[Path, CONTENT]
+"""A parameter that is a file or folder of this machine whose content makes the component's
+numbers, as ``spectrum: ContentPath | None = None``: a run records its SHA-256, and is neither
+resumed nor sampled with another content."""
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 IMPL = re.compile(r"\w+(\.\w+)*:\w+")

@@ -111,6 +111,12 @@ def test_what_is_no_data_is_refused(data, said):
         noisereg.train(data=data)
 
 
+def test_what_is_no_callback_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(NoiseregError, match="callback is a int; expected a function"):
+        noisereg.train(callback=3, out=tmp_path / "run", data="digits", **FAST)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_callback_is_told_and_can_stop_a_run(tmp_path):
     told = []
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from noisereg.api import Component, Field, Params, hookimpl
+from noisereg.api import Component, ContentPath, Field, Params, hookimpl
 from noisereg.paths import address, is_remote
 
 MAX_SIZE = 4096
@@ -230,7 +230,7 @@ class LatentsParams(Params):
         description="multiplies the latents; auto: the file's own, or 1 over their standard "
         "deviation",
     )
-    decoder: UserPath | None = Field(
+    decoder: Annotated[ContentPath, AfterValidator(_here)] | None = Field(
         None,
         description="folder of the diffusers autoencoder that decodes them; unset: samples stay "
         "latents",

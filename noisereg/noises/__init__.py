@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from noisereg.api import Component, Params, hookimpl
+from noisereg.api import Component, ContentPath, Params, hookimpl
 
 GAMMA_DEFAULTS: dict[str, dict[str, float]] = {
     "linear": {},
@@ -170,7 +169,7 @@ class ColouredParams(Params):
 class MaskParams(ColouredParams):
     """Noise with the spectrum of blue-noise masks."""
 
-    spectrum: Path | None = Field(
+    spectrum: ContentPath | None = Field(
         None,
         description="file made by 'noisereg noise build', of the images' size; the shipped "
         "spectra if left out",

@@ -24,7 +24,7 @@ from noisereg.runs.logged import anew, progress
 from noisereg.runs.pretrained import continued, initialise
 from noisereg.runs.records import read_environment
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.resolve import check_revisions, component_records
+from noisereg.runs.resolve import check_contents_of, check_revisions, component_records
 from noisereg.runs.run import default_out, shown
 from noisereg.runs.runtime import Runtime
 
@@ -150,7 +150,9 @@ def prepare(
                 "these weights"
             )
         recorded = read_environment(out)
-        check_revisions(recorded["components"], component_records(parts.config, registry))
+        records = component_records(parts.config, registry)
+        check_revisions(recorded["components"], records)
+        check_contents_of(recorded["components"], records)
         _check_data(out, recorded.get("data"), parts, accept_data)
         damaged: list[str] = []
         saved = checkpoint.latest(out / "checkpoints", damaged.append)

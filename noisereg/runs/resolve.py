@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
 
-from noisereg.api import Dataset, Denoiser, NoiseregError, Params, Task
+from noisereg.api import CONTENT, Dataset, Denoiser, NoiseregError, Params, Task
 from noisereg.denoisers import auto_denoiser
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import sampling
+from noisereg.runs.checkpoint_files import sha256_of
 from noisereg.runs.config import LISTS, SECTION_KIND, Config
 from noisereg.runs.pretrained import denoiser_of
 
@@ -72,8 +76,11 @@ def _recorded(spec: Spec, built: Any) -> Spec:
 
 
 def component_records(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Qualified name, revision and distribution version of each component, for
-    environment.json.
+    """Qualified name, revision and distribution version of each component, and the SHA-256 of
+    the files that make its numbers (:data:`noisereg.api.ContentPath`), for environment.json.
+
+    Raises:
+        NoiseregError: for such a file that cannot be read.
     """
     named: dict[str, tuple[Any, Spec]] = {}
     for section, kind in SECTION_KIND.items():
@@ -89,19 +96,77 @@ def component_records(config: Config, registry: Registry) -> dict[str, dict[str,
                 "revision": entry.component.revision,
                 "version": entry.version,
             }
+            if files := _contents(entry.component.params, spec.params):
+                records[key]["files"] = files
     return records
 
 
-def check_revisions(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> None:
+def _contents(params: type[Params], given: Mapping[str, Any]) -> dict[str, str]:
+    """By parameter, the SHA-256 of what is at each path that is one of content."""
+    return {
+        name: _sha256(Path(given[name]))
+        for name, field in params.model_fields.items()
+        if given.get(name) and _is_content([field.annotation, *field.metadata])
+    }
+
+
+def _is_content(parts: Iterable[Any]) -> bool:
+    """Whether an annotation, taken apart, has the mark: ``Annotated`` may stand within a union."""
+    return any(
+        part is CONTENT or _is_content([*get_args(part), *getattr(part, "__metadata__", ())])
+        for part in parts
+    )
+
+
+def _sha256(path: Path) -> str:
+    """Of a file, or of the files in a folder by name and content."""
+    path = path.expanduser()
+    if not path.is_dir():
+        return sha256_of(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+Records = Mapping[str, Mapping[str, Any]]
+"""What :func:`component_records` gives."""
+
+
+def check_contents_of(old: Records, new: Records) -> None:
     """
     Raises:
-        NoiseregError: if a component's numbers have changed since the run was started.
+        NoiseregError: if a file that makes a component's numbers has another content than when the
+            run was started.
+    """
+    for key, was in old.items():
+        for name, digest in was.get("files", {}).items():
+            now = new.get(key, {}).get("files", {}).get(name, digest)
+            if now != digest:
+                raise NoiseregError(
+                    f"{was['name']}: the content of `{name}` is not what this run was trained "
+                    f"with (SHA-256 {now[:12]}… in place of {digest[:12]}…); put the old one "
+                    "back, or start a new run"
+                )
+
+
+def revised(old: Records, new: Records) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Each component whose numbers have changed since the run was started: its record of then and
+    of now.
     """
     for key, was in old.items():
         now = new.get(key)
         if now and now["revision"] != was["revision"]:
-            raise NoiseregError(
-                f"{was['name']} was revision {was['revision']} (version {was['version']}) when "
-                f"this run was started and is now revision {now['revision']} (version "
-                f"{now['version']}): its numbers differ; install that version, or start a new run"
-            )
+            yield was, now
+
+
+def check_revisions(old: Records, new: Records) -> None:
+    """
+    Raises:
+        NoiseregError: if a component's numbers have changed since the run was started.
+    """
+    for was, now in revised(old, new):
+        raise NoiseregError(
+            f"{was['name']} was revision {was['revision']} (version {was['version']}) when "
+            f"this run was started and is now revision {now['revision']} (version "
+            f"{now['version']}): its numbers differ; install that version, or start a new run"
+        )

@@ -30,6 +30,7 @@ from noisereg.runs.model import RunModel
 from noisereg.runs.output import STRIP, STRIPS, check_num, picture
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
+from noisereg.runs.resolve import check_contents_of, component_records, revised
 from noisereg.runs.runtime import Runtime
 from noisereg.store import write_atomically
 
@@ -256,12 +257,24 @@ class Run:
         reporter: Reporter | None = None,
     ) -> Parts:
         """The run's parts with the weights of a checkpoint, ready to sample; the data set is not
-        touched.
+        touched. A component of another revision than the run was trained with is noted.
+
+        Raises:
+            NoiseregError: for no such checkpoint, weights that are not finite, and a file of a
+                component that is another than the run was trained with.
         """
         assert self.registry is not None
         runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
         chosen = self.checkpoint(step, reporter)
         parts = build_parts(self.config, self.registry, runtime, shape=self.shape)
+        recorded = read_environment(self.path).get("components", {})
+        records = component_records(self.config, self.registry)
+        check_contents_of(recorded, records)
+        for was, now in revised(recorded, records):
+            (reporter or Reporter()).note(
+                f"{shown(self.path)} was trained with revision {was['revision']} of {was['name']} "
+                f"and is sampled with {now['revision']}, whose numbers differ"
+            )
         weights = chosen.weights(ema)
         if not checkpoint.finite(weights.values()):
             others = [

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from hashlib import sha256
 
 import pytest
 import torch
@@ -11,11 +12,14 @@ import torch
 from noisereg import python as noisereg
 from noisereg.cli.main import run as run_command
 from noisereg.errors import NoiseregError
+from noisereg.noises.build import build_spectrum
+from noisereg.noises.spectrum_file import encode
 from noisereg.plugins.spec import flatten
 from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint import finite
 from noisereg.runs.optimizer import learning_rate
 from noisereg.runs.reporter import Reporter
+from noisereg.runs.run import Run
 
 SMALL = {
     "noise": "blue-tv",
@@ -294,6 +298,44 @@ def test_another_revision_of_a_component_is_not_resumed(whole, tmp_path):
     path.write_text(path.read_text().replace('"revision": 1', '"revision": 99'))
     with pytest.raises(NoiseregError, match="revision 99"):
         train(tmp_path / "run", 9, resume=True)
+
+
+def test_another_revision_of_a_component_is_said_where_it_samples(whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "run")
+    path = tmp_path / "run/environment.json"
+    path.write_text(path.read_text().replace('"revision": 1', '"revision": 99'))
+    said = []
+
+    class Told(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    Run.open(tmp_path / "run", whole.registry).load(reporter=Told())
+    assert any("was trained with revision 99 of mlp and is sampled with 1" in s for s in said)
+    said.clear()
+    whole.load(reporter=Told())
+    assert not said
+
+
+def spectrum(seed, path):
+    path.write_bytes(encode(build_spectrum(8, 8, 8, seed, 1)))
+
+
+def test_a_spectrum_that_is_another_file_now_is_neither_resumed_nor_sampled(tmp_path):
+    mine, out = tmp_path / "mine.npz", tmp_path / "run"
+    spectrum(0, mine)
+    run = train(out, 2, noise=f"blue:spectrum={mine}")
+    recorded = json.loads((out / "environment.json").read_text())["components"]
+    assert recorded["noise"]["files"] == {"spectrum": sha256(mine.read_bytes()).hexdigest()}
+    assert all("files" not in record for key, record in recorded.items() if key != "noise")
+    run.load()
+    spectrum(1, mine)
+    with pytest.raises(NoiseregError, match="blue: the content of spectrum is not what this run"):
+        run.load()
+    with pytest.raises(NoiseregError, match="put the old one back, or start a new run"):
+        train(out, 3, resume=True, noise=f"blue:spectrum={mine}")
+    spectrum(0, mine)
+    train(out, 3, resume=True, noise=f"blue:spectrum={mine}").load()
 
 
 def test_no_space_left_keeps_the_checkpoint_before_and_leaves_nothing_half_written(
