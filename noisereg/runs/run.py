@@ -36,6 +36,8 @@ from noisereg.store import write_atomically
 
 GRID = 16
 """Samples in the pictures that training makes."""
+SAMPLING = ("noise", "process", "denoiser", "task")
+"""The components of training by which samples are drawn, too."""
 
 
 def default_out(config: Config) -> Path:
@@ -270,7 +272,8 @@ class Run:
         recorded = read_environment(self.path).get("components", {})
         records = component_records(self.config, self.registry)
         check_contents_of(recorded, records)
-        for was, now in revised(recorded, records):
+        drawn_by = {key: recorded[key] for key in SAMPLING if key in recorded}
+        for was, now in revised(drawn_by, records):
             (reporter or Reporter()).note(
                 f"{shown(self.path)} was trained with revision {was['revision']} of {was['name']} "
                 f"and is sampled with {now['revision']}, whose numbers differ"

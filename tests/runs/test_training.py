@@ -311,7 +311,9 @@ def test_another_revision_of_a_component_is_said_where_it_samples(whole, tmp_pat
             said.append(text)
 
     Run.open(tmp_path / "run", whole.registry).load(reporter=Told())
-    assert any("was trained with revision 99 of mlp and is sampled with 1" in s for s in said)
+    expected = "was trained with revision 99 of noisereg/blue-tv and is sampled with 1"
+    assert any(expected in text for text in said)
+    assert not any("noisereg/isotropy" in text or "noisereg/digits" in text for text in said)
     said.clear()
     whole.load(reporter=Told())
     assert not said
