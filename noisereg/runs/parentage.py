@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_contents
-from noisereg.paths import is_remote
+from noisereg.paths import address, is_remote
 from noisereg.remote import local_or_copy
 from noisereg.runs import checkpoint, checkpoint_files
 from noisereg.runs.build import Parts
@@ -27,10 +28,15 @@ def continued(config: Config, old: Config) -> Config:
     is not needed again.
     """
     asked, had = config.parent, old.parent
-    if asked is None or had is None or asked.path != had.path:
+    if asked is None or had is None or _place(asked.path) != _place(had.path):
         return config
     same_step = asked.step in (None, "best", had.step)  # which was the best is recorded
     return config.model_copy(update={"parent": had}) if same_step else config
+
+
+def _place(path: Path) -> str:
+    """Equal for what is typed and what is recorded, which is absolute."""
+    return address(path) if is_remote(path) else os.path.abspath(path.expanduser())
 
 
 def start(parts: Parts, note: Callable[[str], None]) -> Checkpoint | None:

@@ -44,10 +44,11 @@ class Parted(Whole):
     cell's part is (cells,).
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, vectorised: bool) -> None:
         self.stack = stack
-        self.vectorised = True
-        """Whether the regularizers of all cells are one call, by ``torch.vmap``."""
+        self.vectorised = vectorised
+        """Whether the regularizers of all cells are one call, by ``torch.vmap``; what cannot be is
+        found out by :meth:`Stack.check`."""
 
     def mean(self, v: Tensor) -> Tensor:
         return self._parts(v).mean(1)
@@ -149,8 +150,8 @@ class _Rows:
         group = self.first.optimizer.param_groups[0]
         options = {k: v for k, v in group.items() if k not in ("params", "scale")}
         self.optimizer = type(self.first.optimizer)([{"params": self.weights, **options}])
-        if stack.moments:
-            for weight, name in zip(self.weights, stack.weights, strict=True):
+        for weight, name in zip(self.weights, stack.weights, strict=True):
+            if name in stack.moments:
                 self.optimizer.state[weight] = {
                     "step": torch.tensor(float(stack.step), device=weight.device),
                     **{k: v[rows] for k, v in stack.moments[name].items()},
@@ -158,8 +159,8 @@ class _Rows:
 
     def take_step(self, step: int) -> None:
         for weight, whole in zip(self.weights, self.gradients, strict=True):
-            assert whole.grad is not None
-            weight.grad = whole.grad[self.rows]
+            # What the loss does not depend on has none, and an optimiser leaves it as it is.
+            weight.grad = None if whole.grad is None else whole.grad[self.rows]
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.first.config, step)
         self.optimizer.step()
         decay = self.first.ema.decay_at(self.first.updates + step + 1)
@@ -173,7 +174,8 @@ class Stack:
         NoiseregError: for runs that cannot, with the reason.
     """
 
-    def __init__(self, cells: Sequence[Training]) -> None:
+    def __init__(self, cells: Sequence[Training], vectorised: bool = True) -> None:
+        """``vectorised``: see :class:`Parted`."""
         self.cells = sorted(cells, key=_optimiser_key)
         self.parts: Parts = self.cells[0].parts
         self.count = len(self.cells)
@@ -204,13 +206,13 @@ class Stack:
         """Whether each cell's batch has one t."""
         self._times: Tensor | None = None
         """The batch's, of which that is true."""
-        self.batch = Parted(self)
+        self.batch = Parted(self, vectorised)
         self.meter = Meter()
         self.last: MicroBatch | None = None
         self._forward = torch.vmap(self.call)
 
     def _moments(self, objectives: list[dict[str, nn.Parameter]]) -> dict[str, dict[str, Tensor]]:
-        """The optimisers' running means by parameter, stacked; empty before the first step."""
+        """The optimisers' running means by parameter, stacked; not of what has had no gradient."""
         states = [cell.optimizer.state for cell in self.cells]
         found: dict[str, dict[str, Tensor]] = {}
         for name in self.weights:
@@ -218,7 +220,7 @@ class Stack:
                 state.get(own[name]) for state, own in zip(states, objectives, strict=True)
             ]
             if any(one is None for one in of):
-                return {}
+                continue
             found[name] = {
                 key: torch.stack([one[key] for one in of]) for key in of[0] if key != "step"
             }
@@ -238,7 +240,10 @@ class Stack:
             given[0].device.type, torch.bfloat16, enabled=self.parts.objective.bf16
         )
         with autocast, StackedLinear():
-            return self._forward(self.weights, x, t, *told).flatten(0, 1)
+            out = self._forward(self.weights, x, t, *told).flatten(0, 1)
+        # A stack of one is not copied by that, and W xᵀ's order in memory is that in which a
+        # regularizer's torch.rand_like is filled.
+        return out.contiguous()
 
     def loss(self, batch: MicroBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """(cells,), and its parts, each (cells,)."""
@@ -319,13 +324,13 @@ class Stack:
                 f"the network cannot be trained together with others of its kind: "
                 f"{type(error).__name__}: {said}"
             ) from error
-        gradients = torch.autograd.grad(total.sum(), list(self.weights.values()))
+        gradients = _gradients(total.sum(), list(self.weights.values()))
         bound = TOLERANCE_TF32 if whole.x0.is_cuda else TOLERANCE
         bound = TOLERANCE_BF16 if self.parts.objective.bf16 else bound
         for k, (cell, batch) in enumerate(zip(self.cells, batches, strict=True)):
             cell.seed_torch(step)
             own, _ = cell.objective(batch.x0, batch.latents, batch.t, batch.cond, step)
-            wanted = torch.autograd.grad(own, [self.objectives[k][name] for name in self.weights])
+            wanted = _gradients(own, [self.objectives[k][name] for name in self.weights])
             size, gap = (
                 _norm(wanted),
                 _norm([g[k] - w for g, w in zip(gradients, wanted, strict=True)]),
@@ -348,6 +353,12 @@ class Stack:
                 raise
         self.batch.vectorised = False
         return self.loss(whole, step)[0]
+
+
+def _gradients(value: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+    """0 for a weight on which the value does not depend."""
+    found = torch.autograd.grad(value, weights, allow_unused=True)
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)]
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

@@ -156,22 +156,24 @@ def _run(
 ) -> None:
     waiting = [one for one in asked if one.training is not None]
     refuse_what_cannot([_of(one).parts for one in waiting])
-    first = True
+    if not waiting:
+        return
+    # All of them, at whatever step they are, and before anything is written.
+    stack = Stack([_of(one) for one in waiting])
+    _check(stack)
+    stack.close()
+    vectorised = stack.batch.vectorised
     guards: dict[int, Guard] = {}
     feeds: dict[int, Any] = {}
+    for one in waiting:
+        one.held.enter_context(_of(one).opened())
+        guards[id(one.training)] = guard = Guard(_of(one).parts, stacked=True)
+        one.held.enter_context(guard)
+        feeds[id(one.training)] = _of(one).feed(guard)
     while left := [one for one in waiting if one.training is not None]:
         at = min(_of(one).at for one in left)
         now = [one for one in left if _of(one).at == at]
-        stack = Stack([_of(one) for one in now])
-        if first:
-            # Before anything is written; those that are further come to it when they join.
-            _check(stack)
-            for one in left:
-                one.held.enter_context(_of(one).opened())
-                guards[id(one.training)] = guard = Guard(_of(one).parts, stacked=True)
-                one.held.enter_context(guard)
-                feeds[id(one.training)] = _of(one).feed(guard)
-            first = False
+        stack = Stack([_of(one) for one in now], vectorised)
         by_training = {id(one.training): one for one in now}
         joined = [_of(one).at for one in left if _of(one).at > at]
         until = min([*joined, *(cell.config.train.steps for cell in stack.cells)])
@@ -225,7 +227,7 @@ def _of(one: Asked) -> Training:
 
 
 def _check(stack: Stack) -> None:
-    """See :meth:`Stack.check`, for the samples of the step that comes next."""
+    """See :meth:`Stack.check`, for the samples of the step that comes next for the first."""
     with contextlib.ExitStack() as held:
         feeds = []
         for cell in stack.cells:

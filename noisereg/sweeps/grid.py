@@ -149,7 +149,8 @@ def _slug(value: Any) -> str:
         if isinstance(value, dict) and "name" in value
         else str(value)
     )
-    text = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-")
+    text = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text)
+    text = re.sub(r"^-+(?![\d.])|-+$", "", text)  # a number's sign is not in between
     return (
         text if len(text) <= 60 else f"{text[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     )

@@ -408,6 +408,19 @@ def test_a_run_with_a_parent_resumes_bit_for_bit_without_it(run: Run, tmp_path: 
         assert equal(straight.checkpoint().weights(ema), resumed.checkpoint().weights(ema))
 
 
+def test_a_run_whose_parent_was_typed_relative_resumes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.path.parent)
+    for k, typed in enumerate(("run", "./run", f"../{run.path.parent.name}/run")):
+        more = {"parent": typed, "noise": "white"}
+        out = tmp_path / f"new{k}"
+        train(out, 2, **more)
+        assert train(out, 4, resume=True, **more).checkpoint().step == 4
+    with pytest.raises(NoiseregError, match="started with another configuration: from was"):
+        train(out, 6, resume=True, parent=str(tmp_path / "another"), noise="white")
+
+
 def test_a_parent_that_does_not_fit_or_is_not_there_is_refused(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "new"
     for settings, said in (

@@ -79,6 +79,14 @@ def names(grid: dict[str, Any], base: dict[str, Any] | None = None) -> list[str]
     return [cell.name for cell in make_cells(base or {}, read_grid(grid))]
 
 
+def test_a_number_below_0_keeps_its_sign_in_a_name() -> None:
+    exponents = {"noise": ["power-law"], "axes": {"noise.exponent": [-0.5, 0.5]}}
+    assert names(exponents) == [
+        "power-law_exponent=-0.5_s0",
+        "power-law_exponent=0.5_s0",
+    ]
+
+
 def finish(folder: Path, step: int = 4000) -> None:
     """What tells a sweep that a cell is trained: a status, and a checkpoint that is whole."""
     checkpoint = folder / "checkpoints" / name_of(step)

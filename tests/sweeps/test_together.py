@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn import functional
 
-from noisereg.api import Component, Context, Regularizer, RegularizerParams, TrainStep
+from noisereg.api import (
+    Component,
+    Context,
+    Denoiser,
+    Params,
+    Regularizer,
+    RegularizerParams,
+    TrainStep,
+)
 from noisereg.cli.main import run
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry, registry
@@ -218,6 +227,48 @@ def test_a_term_that_cannot_be_vectorised_is_called_cell_by_cell(tmp_path: Path)
     assert_same(tmp_path / "one" / cells[1].name, tmp_path / "other" / cells[1].name)
 
 
+def test_a_term_that_cannot_be_vectorised_is_not_when_a_cell_has_ended_either(
+    tmp_path: Path,
+) -> None:
+    known = registry()
+    if not any(entry.name == "hidden" for entry in known.entries("regularizer")):
+        known.register(Component("hidden", Hidden, RegularizerParams), "regularizer")
+    cells = cells_of({"reg": ["hidden:weight=0.1"], "axes": {"train.steps": [4, 12]}}).cells
+    asked = together(cells, tmp_path / "one", known)
+    assert [one.error for one in asked] == [None, None]
+    alone(cells[1], tmp_path / "other", known)
+    assert_same(tmp_path / "one" / cells[1].name, tmp_path / "other" / cells[1].name)
+
+
+class Idle(Denoiser, nn.Module):
+    """A network with a weight that it does not use."""
+
+    default_lr = 1e-3
+
+    def __init__(self, params: Params, ctx: Context) -> None:
+        nn.Module.__init__(self)
+        self.params = params
+        self.idle = nn.Linear(3, 3)
+        self.used = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: Any = None) -> torch.Tensor:
+        return self.used(x)
+
+
+def test_a_weight_that_is_not_used_stays_as_it_is(tmp_path: Path) -> None:
+    """Also when the cells have been interrupted, with what the optimiser knows of the others."""
+    known = registry()
+    known.register(Component("idle", Idle), "denoiser")
+    cells = cells_of({"seeds": 2}, {"denoiser": "idle"}).cells
+    short = cells_of(
+        {"seeds": 2}, {"denoiser": "idle", "train": {**BASE["train"], "steps": 4}}
+    ).cells
+    assert all(one.error is None for one in together(short, tmp_path / "one", known))
+    assert all(one.error is None for one in together(cells, tmp_path / "one", known))
+    alone(cells[1], tmp_path / "other", known)
+    assert_same(tmp_path / "one" / cells[1].name, tmp_path / "other" / cells[1].name)
+
+
 @pytest.mark.parametrize(
     ("base", "said"),
     [
@@ -254,6 +305,29 @@ def test_a_component_that_differs_unseen_is_found_out(
     with pytest.raises(NoiseregError, match=r"seed1|_s1 is not the same trained together"):
         together(cells, tmp_path / "S")
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+class Projected(Idle):
+    """A network with a fixed projection that is drawn with its weights."""
+
+    def __init__(self, params: Params, ctx: Context) -> None:
+        super().__init__(params, ctx)
+        self.register_buffer("projection", torch.randn(2, 2))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: Any = None) -> torch.Tensor:
+        return self.used(x @ self.projection)
+
+
+def test_a_component_that_differs_is_found_out_where_a_cell_joins_later(tmp_path: Path) -> None:
+    known = registry()
+    known.register(Component("projected", Projected), "denoiser")
+    base = {"denoiser": "projected"}
+    cells = cells_of({"seeds": 2}, base).cells
+    shorter = {**BASE["train"], "steps": 4}
+    alone(cells_of({"seeds": 2}, {**base, "train": shorter}).cells[1], tmp_path / "S", known)
+    with pytest.raises(NoiseregError, match=r"_s1 is not the same trained together"):
+        together(cells, tmp_path / "S", known)
+    assert not (tmp_path / "S" / cells[0].name / "config.yaml").exists()
 
 
 def test_what_a_component_asks_at_other_times_is_told_them(
