@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,11 +186,21 @@ def latest(folder: Path, warn: Callable[[str], None]) -> Verified | None:
 BEST = "best.json"
 
 
-def write_best(folder: Path, step: int, metric: str, value: float) -> None:
-    """Record which checkpoint is the best by a number that training measured."""
+def write_best(
+    folder: Path, step: int, metric: str, value: float, measured: Mapping[str, Any], since: int
+) -> None:
+    """Record which checkpoint is the best by a number that training has ``measured`` so in all
+    steps after ``since``.
+    """
     from noisereg.store import write_atomically  # with numpy, which help lacks
 
-    record = {"step": step, "metric": metric, "value": value}
+    record = {
+        "step": step,
+        "metric": metric,
+        "value": value,
+        "measured": dict(measured),
+        "since": since,
+    }
     write_atomically(folder / BEST, (json.dumps(record) + "\n").encode())
 
 

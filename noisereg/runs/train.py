@@ -243,6 +243,8 @@ class Training:
             Validation(parts, registry, runtime) if self.config.train.eval_every else None
         )
         self.best: tuple[int, float] | None = None
+        self.since = 0
+        """The step after which the numbers of ``train.keep_best`` are measured as now."""
         """The step and the number of the best checkpoint, where one is to be kept."""
         self.loggers = Loggers([], reporter)
 
@@ -446,24 +448,56 @@ class Training:
         return name is not None and self._eval_due(step) and self.runtime.any(improved)
 
     def _recall_best(self) -> None:
-        """The best of the checkpoints that are there, by what metrics.jsonl and best.json say."""
+        """The best of the whole checkpoints, by what metrics.jsonl and best.json say; recorded
+        anew where a kill came before that.
+        """
         name = self.config.train.keep_best
         if self.validation is None or name is None:
             return
         folder = self.out / "checkpoints"
-        there = set(checkpoint_files.steps_in(folder))
         # best.json has the best of then to the last digit, by which the next is compared.
         record: dict[str, Any] = {}
         with contextlib.suppress(NoiseregError):
             record = checkpoint_files.best_record(folder)
+        measured = self.validation.measured
+        if record.get("measured", measured) != measured:
+            self.since = self.start
+            self.reporter.note(
+                f"{name} is measured otherwise than up to step {self.start:,}: the best is sought "
+                "anew among the checkpoints to come"
+            )
+            return
+        since = record.get("since")
+        self.since = since if isinstance(since, int) else 0
         exact = record.get("step") if record.get("metric") == name else None
+        found: list[tuple[int, float]] = []
         for line in Log.read(self.out).values():
             step, value = int(line["step"]), line.get(PREFIX + name)
             value = record.get("value") if step == exact else value
-            if step in there and step <= self.start and isinstance(value, int | float):
-                than = None if self.best is None else self.best[1]
-                if self.validation.is_better(value, than):
-                    self.best = step, float(value)
+            if self.since < step <= self.start and isinstance(value, int | float):
+                found.append((step, float(value)))
+        found.sort(key=lambda one: one[1], reverse=self.validation.better[name] == "higher")
+        there = checkpoint_files.steps_in(folder)
+        for step, value in found:
+            if step not in there:
+                continue
+            if damage := checkpoint_files.damage(folder / name_of(step)):
+                self.reporter.note(f"{damage}: it was the best by {name}, and is no more")
+                continue
+            self.best = step, value
+            if record.get("step") != step:
+                self._keep_best()
+            return
+
+    def _keep_best(self) -> None:
+        """Record the best checkpoint, if one is kept, and remove what needs not be."""
+        train, best = self.config.train, None
+        folder = self.out / "checkpoints"
+        if self.best is not None and train.keep_best is not None and self.validation is not None:
+            best, value = self.best
+            measured = self.validation.measured
+            checkpoint_files.write_best(folder, best, train.keep_best, value, measured, self.since)
+        checkpoint_files.prune(folder, train.keep_last, train.keep_every, self.known, best)
 
     def _report(self, done: int, meter: Meter, numbers: Mapping[str, float]) -> None:
         """A line of metrics.jsonl, to the loggers and the screen too; with the ``numbers`` that
@@ -670,12 +704,7 @@ class Training:
             checkpoint.save(folder, step, self.objective, self.ema, self.optimizer, self.run)
         if self.runtime.main:
             self.known.add(step)
-            train = self.config.train
-            best = None
-            if self.best is not None and train.keep_best is not None:
-                best = self.best[0]
-                checkpoint_files.write_best(folder, best, train.keep_best, self.best[1])
-            checkpoint_files.prune(folder, train.keep_last, train.keep_every, self.known, best)
+            self._keep_best()
             self._status("running", step)
         self.saved = step
 

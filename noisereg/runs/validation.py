@@ -143,6 +143,21 @@ class Validation:
                 f"{', '.join(self.better) or 'none'}{nearest(name, self.better)}"
             )
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What a number depends on beside the weights, as JSON: two measured otherwise are not
+        compared.
+        """
+        train = self.parts.config.train
+        settings = self.model.settings.model_dump(mode="json", exclude={"num", "batch_size"})
+        return {
+            "eval": [spec.model_dump(mode="json") for spec in train.eval],
+            "features": train.eval_features.model_dump(mode="json"),
+            "num": train.eval_num,
+            "reference": train.eval_reference,
+            "sample": settings,
+        }
+
     def is_better(self, value: float, than: float | None) -> bool:
         """Of the number that ``keep_best`` names."""
         assert self.keep_best is not None

@@ -11,6 +11,7 @@ from noisereg.errors import NoiseregError
 from noisereg.evaluation.evaluate import run_evaluation
 from noisereg.evaluation.options import Options
 from noisereg.report.report import number_pictures
+from noisereg.runs import checkpoint_files
 from noisereg.runs.checkpoint_files import best_step, steps_in
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.train import Training
@@ -125,6 +126,80 @@ def test_a_resumed_run_keeps_and_knows_its_best(trained, tmp_path, monkeypatch):
     assert measured(run) == measured(trained)
     assert best_step(run.path / "checkpoints") == best_step(trained.path / "checkpoints") == 2
     assert steps_in(run.path / "checkpoints") == [2, 8]
+
+
+def test_a_kill_before_the_best_is_recorded_is_made_good(trained, tmp_path, monkeypatch):
+    """At the last step, after which nothing else would record it."""
+
+    class Killed(BaseException):
+        pass
+
+    better = {**SETTINGS, "optim": {"lr": 0.1}}  # the last step is the best
+    straight = noisereg.train(out=tmp_path / "straight", train=TRAIN, **better)
+    assert best_step(straight.path / "checkpoints") == 8
+    write = checkpoint_files.write_best
+
+    def killed(folder, step, *more):
+        if step == 8:
+            raise Killed
+        write(folder, step, *more)
+
+    monkeypatch.setattr(checkpoint_files, "write_best", killed)
+    with pytest.raises(Killed):
+        noisereg.train(out=tmp_path / "run", train=TRAIN, **better)
+    monkeypatch.undo()
+    assert steps_in(tmp_path / "run/checkpoints") == [4, 8]
+    run = noisereg.train(out=tmp_path / "run", resume=True, train=TRAIN, **better)
+    assert steps_in(run.path / "checkpoints") == steps_in(straight.path / "checkpoints") == [8]
+    records = [json.loads((r.path / "checkpoints/best.json").read_text()) for r in (run, straight)]
+    assert records[0].pop("value") == pytest.approx(records[1].pop("value"), rel=1e-5)
+    assert records[0] == records[1]
+
+
+def told():
+    said = []
+
+    class Told(Reporter):
+        def note(self, text):
+            said.append(text)
+
+    return Told(), said
+
+
+def test_numbers_that_are_measured_otherwise_are_not_compared(trained, tmp_path):
+    run = shutil.copytree(trained.path, tmp_path / "run")
+    reporter, said = told()
+    longer = {**TRAIN, "steps": 12}
+    options = {**SETTINGS, "out": run, "resume": True, "reporter": reporter}
+    other = noisereg.train(train={**longer, "eval_num": 8}, **options)
+    assert any("fd-pixels is measured otherwise than up to step 8" in text for text in said)
+    numbers = measured(other)
+    best = min((10, 12), key=numbers.get)
+    record = json.loads((run / "checkpoints/best.json").read_text())
+    assert (record["step"], record["since"], record["measured"]["num"]) == (best, 8, 8)
+    said.clear()
+    # From the run's own file, where everything is filled in, they are the same.
+    again = noisereg.train(
+        **{**other.config.dump(), "train": {**other.config.dump()["train"], "steps": 14}},
+        out=run,
+        resume=True,
+        reporter=reporter,
+    )
+    assert not any("measured otherwise" in text for text in said)
+    numbers = measured(again)
+    assert best_step(run / "checkpoints") == min((10, 12, 14), key=numbers.get)
+
+
+def test_a_best_checkpoint_that_is_damaged_is_said_and_another_sought(trained, tmp_path):
+    run = shutil.copytree(trained.path, tmp_path / "run")
+    file = run / "checkpoints/000002/ema.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    reporter, said = told()
+    longer = {**TRAIN, "steps": 12}
+    found = noisereg.train(train=longer, out=run, resume=True, reporter=reporter, **SETTINGS)
+    assert any("is damaged" in s and "it was the best by fd-pixels" in s for s in said)
+    numbers = measured(found)
+    assert found.checkpoint("best").step == min((8, 10, 12), key=numbers.get)
 
 
 def test_a_resumed_run_knows_its_best_to_the_last_digit(trained, tmp_path, monkeypatch):
