@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -130,11 +131,15 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """True on every rank if it is on any."""
+        return flag if self.world == 1 else bool(self.largest([float(flag)])[0])
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value over ranks."""
         if self.world == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value.item())
+            return list(values)
+        every = torch.tensor(values, dtype=torch.float32, device=self.device)
+        dist.all_reduce(every, dist.ReduceOp.MAX)
+        return every.tolist()
 
     def average(self, values: Tensor) -> Tensor:
         """Detached values averaged over ranks."""

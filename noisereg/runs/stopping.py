@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,38 @@ class StopRequest:
     def __exit__(self, *exc: Any) -> None:
         for signum, handler in self._old.items():
             signal.signal(signum, handler)
+
+
+APART = 10
+"""Steps between two times that ranks ask each other, at most."""
+
+
+class Vote:
+    """Whether any rank was asked to stop. The ranks ask each other once a second or every
+    :data:`APART` steps, whichever comes first, and at every step where one takes longer: torchrun
+    kills them 30 s after it was told to stop.
+    """
+
+    def __init__(
+        self,
+        asked: Callable[[], bool],
+        largest: Callable[[Sequence[float]], list[float]],
+        ranks: int,
+        start: int,
+    ) -> None:
+        """``largest``: of each value over all ranks. ``start``: the steps that are done."""
+        self.asked, self.largest, self.ranks = asked, largest, ranks
+        self.last, self.next, self.since = start, start + 1, time.monotonic()
+
+    def after(self, done: int) -> bool:
+        """The same on all ranks, which all call it after each step."""
+        if self.ranks == 1:
+            return self.asked()
+        if done < self.next:
+            return False
+        now = time.monotonic()
+        pace = (now - self.since) / (done - self.last)
+        asked, pace = self.largest([float(self.asked()), pace])
+        self.last, self.since = done, now
+        self.next = done + min(APART, max(1, int(1 / max(pace, 1e-6))))
+        return bool(asked)

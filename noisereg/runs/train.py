@@ -49,7 +49,7 @@ from noisereg.runs.resolve import component_records
 from noisereg.runs.run import Run, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
-from noisereg.runs.stopping import Interrupted, StopRequest
+from noisereg.runs.stopping import Interrupted, StopRequest, Vote
 from noisereg.runs.validation import PREFIX, Validation
 from noisereg.store import write_atomically
 
@@ -321,7 +321,12 @@ class Training:
     def _loop(self, stop: StopRequest, guard: Guard) -> None:
         runtime, train = self.runtime, self.config.train
         micro_batches = self.feed(guard).run(self.start, train.steps)
-        every = 1 if runtime.world == 1 else min(10, train.log_every)
+        vote = Vote(
+            lambda: stop.asked() or self.reporter.gone,
+            runtime.largest,
+            runtime.world,
+            self.start,
+        )
         hooks = [component.after_step for component in learners(self.parts)]
         for step in range(self.start, train.steps):
             guard.step = step
@@ -330,7 +335,7 @@ class Training:
                 after_step()
             self.ema.update(self.updates + step + 1)
             done = step + 1
-            asked = done % every == 0 and runtime.any(stop.asked() or self.reporter.gone)
+            asked = vote.after(done)
             if asked or self.due(done):
                 self.book(done, asked)
             if asked and done < train.steps:

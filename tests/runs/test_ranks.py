@@ -179,7 +179,6 @@ def test_a_signal_stops_all_ranks_at_one_step_with_a_checkpoint(tmp_path):
     _, said = process.communicate(timeout=60)
     status = json.loads((out / "status.json").read_text())
     assert status["status"] == "stopped", said[-3000:]
-    assert status["step"] % 10 == 0  # where ranks ask each other
     assert status["step"] == steps_in(out / "checkpoints")[-1]
     assert f"stopped at step {status['step']}" in said
 
