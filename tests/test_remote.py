@@ -249,6 +249,28 @@ def test_what_the_store_does_not_have_is_dropped_from_the_working_copy(url):
     assert again.checkpoint().step == 4
 
 
+@pytest.mark.parametrize("how", ["sample", "resume"])
+def test_a_damaged_file_of_the_working_copy_is_fetched_again(url, how):
+    """Of the same size; the store's, which is whole, is neither passed over nor removed."""
+    noisereg.train(out=url, **RUN)
+    copy = remote.working_copy(url)
+    steps = sorted(p.name for p in (copy / "checkpoints").iterdir() if p.is_dir())
+    whole = {}
+    for step in steps:
+        file = copy / "checkpoints" / step / "ema.safetensors"
+        whole[file] = file.read_bytes()
+        file.write_bytes(whole[file][:-1] + bytes([whole[file][-1] ^ 1]))
+    if how == "sample":
+        assert noisereg.load(url).checkpoint().step == 6
+        assert {file: file.read_bytes() for file in whole} == whole
+    else:
+        longer = {**RUN, "train": {**RUN["train"], "steps": 7}}
+        went_on = noisereg.train(out=url, resume=True, **longer)
+        assert [line["step"] for line in went_on.history()] == [1, 2, 3, 4, 5, 6, 7]
+        last = copy / "checkpoints" / steps[-1] / "ema.safetensors"
+        assert last.read_bytes() == whole[last]
+
+
 def test_an_upload_that_fails_is_said_and_made_up_for(url, monkeypatch):
     said, put, failures = [], remote._put, [OSError("the network is down")]
 
