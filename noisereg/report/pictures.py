@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,18 +117,36 @@ def _panels(
 
 
 def _plain_log(axis: Any, values: Sequence[float] | None = None) -> None:
-    """Ticks as plain numbers, at ``values`` where they are given; matplotlib's are formulas."""
+    """Ticks as plain numbers, at ``values`` where they are given; matplotlib's are formulas. Of
+    values whose numbers would touch the first has its own.
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(
         FixedLocator(sorted(set(values))) if values else LogLocator(subs=(1, 2, 5))
     )
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    apart = _apart(sorted({v for v in values if v > 0} or {1.0})) if values else None
+    axis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:g}" if apart is None or f"{x:g}" in apart else "")
+    )
     axis.set_minor_formatter(NullFormatter())
 
 
 LETTER, LINE = 0.075, 0.17
 """Inches that a letter of a legend is wide, and a line of one high."""
+PANEL = 2.4
+"""Inches that a panel's axis is wide, or a little more."""
+
+
+def _apart(values: Sequence[float]) -> set[str]:
+    """Of numbers in ascending order those that do not touch the one before on a log axis."""
+    shown: list[tuple[float, str]] = []
+    span = math.log(values[-1] / values[0]) or 1.0
+    for value in values:
+        at, text = PANEL * math.log(value / values[0]) / span, f"{value:g}"
+        if not shown or at - shown[-1][0] > LETTER * (len(text) + len(shown[-1][1])) / 2:
+            shown.append((at, text))
+    return {text for _, text in shown}
 
 
 def _legend(figure: Figure, salt: str) -> None:

@@ -4,6 +4,7 @@ there is one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -314,6 +315,18 @@ def test_a_legend_names_the_lines_of_every_panel_and_is_not_cut() -> None:
     box, page = legend.get_window_extent(), figure.bbox
     assert page.x0 <= box.x0 < box.x1 <= page.x1
     assert page.y0 <= box.y0 < box.y1 <= page.y1
+
+
+def test_numbers_of_an_axis_do_not_touch() -> None:
+    strengths = [0.01, 0.1, 0.11, 0.12, 0.3, 1.0]
+    lines = {"white": [(x, {"a": (0.2, None)}) for x in strengths]}
+    figure = pictures.numbers_over("x", [("a", "a")], lines)
+    figure.canvas.draw()
+    labels = [one for one in figure.axes[0].get_xticklabels() if one.get_text()]
+    assert [one.get_text() for one in labels] == ["0.01", "0.1", "0.3", "1"]
+    boxes = [one.get_window_extent() for one in labels]
+    assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+    assert len(figure.axes[0].get_xticks()) == len(strengths)
 
 
 def test_a_logged_line_is_seen_though_it_is_one_point_or_below_0() -> None:
