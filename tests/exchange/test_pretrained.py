@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -165,6 +166,17 @@ def test_a_run_gives_its_condition_too(train):
     assert torch.equal(first_outputs(parts, labels), first_outputs(run.load(), labels))
     with pytest.raises(NoiseregError, match="trained on 11 labels, and this run has none"):
         parts_of(run.path)
+
+
+@pytest.mark.parametrize("classes", [9, 11])
+def test_a_run_of_another_number_of_classes_is_refused(train, tmp_path, classes):
+    """With one class more, the run's label of no class would be taken for that of the last."""
+    run = train("labelled", task="class")
+    images, labels = np.zeros((44, 8, 8), np.uint8), np.arange(44) % classes
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    said = f"was trained on 11 labels, and this run has {classes}"
+    with pytest.raises(NoiseregError, match=said):
+        parts_of(run.path, task="class", data=str(tmp_path / "data.npz"))
 
 
 def test_what_the_network_is_told_about_time_comes_with_it(train, tmp_path):
