@@ -133,8 +133,12 @@ class Params(BaseModel):
             whole = float(value)
             return int(whole) if whole.is_integer() else value
         if any(get_origin(option) in (list, tuple, set, frozenset) for option in options):
-            return [part.strip() for part in value.split(",")]
+            return TextList(part.strip() for part in value.split(","))
         return value
+
+
+class TextList(list[str]):
+    """What a text was split into at its commas; brackets around it are still there."""
 
 
 class RegularizerParams(Params):
@@ -246,6 +250,11 @@ def check_times(t: Tensor, by_value: bool = True) -> None:
             steps, which must be divided by their number. (Noise seen at such a t would be white in
             silence.)
     """
+    if not hasattr(t, "is_floating_point"):
+        raise NoiseregError(
+            f"times are a {type(t).__name__}; expected a torch.Tensor (B,), each sample's t in "
+            "[0, 1]"
+        )
     if not t.is_floating_point():
         raise NoiseregError(
             f"times are {str(t.dtype).removeprefix('torch.')}: expected t in [0, 1], 0 = data; "
@@ -380,6 +389,7 @@ class Noise(_Built):
         """ε_t, (B, *shape), for samples x0 (B, *shape) at t (B,) in [0, 1]: in x0's dtype and on
         its device, from ``generator`` (torch's default one where it is None).
         """
+        check_times(t, by_value=False)
         shape = tuple(x0.shape[1:])
         return self.color(
             self.draw_latents(len(x0), shape, generator, x0.device, x0.dtype), t.to(x0.device)

@@ -31,5 +31,6 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the candidate most like ``name``, or the empty string."""
     if len(name) > 100:  # nothing is like it, and comparing takes the square of its length
         return ""
-    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""

@@ -28,6 +28,7 @@ from noisereg.api import (
 from noisereg.diffusion import compatible, diffusion
 from noisereg.diffusion.adjust import Clip
 from noisereg.diffusion.diffusion import checked_shape
+from noisereg.diffusion.given import check_count
 from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.errors import nearest
@@ -82,6 +83,7 @@ def train(
             f"callback is a {type(callback).__name__}; expected a function of a step and its "
             "metrics"
         )
+    _check_place("out", out)
     complete = validate(_layered(config, sections, "train"))
     told = reporter or usual_reporter()
     calling = Calling(told, callback) if callback else None
@@ -131,6 +133,9 @@ def sweep(
     from noisereg.sweeps.resolve import resolve
     from noisereg.sweeps.training import SweepTraining, check_place
 
+    _check_place("out", out)
+    if jobs is not None:
+        check_count("jobs", jobs)
     base = _layered(config, sections, "sweep")
     told, folder = reporter or usual_reporter(), local_or_copy(out)
     given = {"noise": noise, "reg": reg, "pairing": pairing, "process": process}
@@ -194,16 +199,41 @@ def _layered(config: Config | None, sections: dict[str, Any], call: str) -> dict
     given = sections.pop("plugins", [])
     values = layer(config.dump() if config else {}, named(sections, registry()))
     for section in ("reg", "log"):  # what is given by name may be one spec
-        if isinstance(values.get(section), str):
-            values[section] = [values[section]]
+        if isinstance(one := values.get(section), str):
+            values[section] = [one]
+        elif isinstance(one, tuple):
+            values[section] = list(one)
     references = [given] if isinstance(given, str | Path) else given
     return load_plugins(registry(), values, map(str, references))
+
+
+def _check_place(name: str, given: Any) -> None:
+    """
+    Raises:
+        NoiseregError: for what is neither a path, an address nor None.
+    """
+    if given is not None and not isinstance(given, str | Path):
+        raise NoiseregError(f"`{name}={given!r}` is a {type(given).__name__}; expected a folder")
 
 
 class Run(runs.Run):
     """A trained, or training, run: what :func:`train` and :func:`load` give. A notebook shows it
     by its last picture of samples.
     """
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The run's process, noise and terms, for one's own loop."""
+        own = super().diffusion
+        return Diffusion(
+            own.shape,
+            own.process,
+            own.noise,
+            own.regularizers,
+            own.pairing,
+            own.T,
+            own.time_input,
+        )
 
     def history(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl, one mapping a step: ``pandas.DataFrame(run.history())``."""
@@ -300,6 +330,8 @@ def load(path: str | Path, denoiser: nn.Module | None = None) -> Run:
     """
     if not isinstance(path, str | Path):
         raise NoiseregError(f"load() of {type(path).__name__}; expected a run's folder or address")
+    if not isinstance(denoiser, nn.Module | None):
+        raise NoiseregError(f"denoiser is a {type(denoiser).__name__}; expected an nn.Module")
     if denoiser is not None:
         register_denoiser(denoiser, registry())
     opened = Run.open(local_or_copy(path), registry())
@@ -308,10 +340,10 @@ def load(path: str | Path, denoiser: nn.Module | None = None) -> Run:
 
 
 def evaluate(
-    paths: Sequence[str | Path], metrics: Sequence[str] = ("prdc",), **options: Any
+    paths: Sequence[str | Path | Run], metrics: Sequence[str] = ("prdc",), **options: Any
 ) -> Rows:
-    """The rows of the ablation table of runs, sweeps and image folders, as ``noisereg eval`` makes
-    it, those of several tables one after another.
+    """The rows of the ablation table of runs, sweeps and image folders, one or several, as
+    ``noisereg eval`` makes it, those of several tables one after another.
 
     Raises:
         NoiseregError: for a mistake, in one line.
@@ -321,9 +353,14 @@ def evaluate(
     from noisereg.tables.effects import effects
 
     given = Options.of(options)
-    given_paths = [paths] if isinstance(paths, str | Path) else paths
+    several = [paths] if isinstance(paths, str | Path | runs.Run) else list(paths)
+    given_paths = [one.path if isinstance(one, runs.Run) else one for one in several]
+    for path in given_paths:
+        _check_place("paths", path)
     places = [local_or_copy(path) for path in given_paths]
     names = [metrics] if isinstance(metrics, str) else metrics
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise NoiseregError(f"`metrics={metrics!r}`: expected names, such as prdc or fd")
     found = run_evaluation(places, names, given, registry(), usual_reporter())
     tables = [each.table for each in found]
     return Rows([effects(t, given.effects) for t in tables] if given.effects else tables)
@@ -400,7 +437,7 @@ class Diffusion(diffusion.Diffusion):
         net: Net,
         num: int,
         *,
-        steps: int = 100,
+        steps: int | None = None,
         solver: str | Solver | None = None,
         grid: str | Grid | None = None,
         clip: str | Clip | None = None,

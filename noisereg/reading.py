@@ -232,7 +232,7 @@ def _place(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     )
 
 
-_MEMBERS = ("float", "int", "str", "bool")
+_MEMBERS = ("float", "int", "str", "bool", "constrained-float", "constrained-int")
 
 
 def _words(complaint: Any) -> str:

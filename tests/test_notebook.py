@@ -75,6 +75,9 @@ def test_a_network_with_other_channels_is_refused_before_training(tmp_path):
     assert not (tmp_path / "run/config.yaml").exists()
 
 
+X = torch.zeros(4, 1, 8, 8)
+
+
 class Pairs(torch.utils.data.Dataset):
     def __len__(self):
         return 30
@@ -104,11 +107,27 @@ def test_a_torch_dataset_is_data_with_its_labels(tmp_path):
         (7, "int is no data set"),
         ([], "empty"),
         ((torch.zeros(4, 1, 8, 8), torch.tensor([0.7, 1.7, 2.7, 0.7])), "expected whole numbers"),
+        ((X, torch.tensor([0.0, 1.0, 2.0, float("nan")])), "labels such as nan; expected whole"),
+        (torch.arange(64).reshape(4, 1, 4, 4), "int64"),
+        (X.numpy()[:0], "data"),
+        ([X[0], X[1, :, :4], X[2]], r"its samples differ in shape, \(1, 4, 8\) and \(1, 8, 8\)"),
+        ([{"x": 1}], "its items are dict; expected tensors or arrays"),
+        (Path("some") / "where", "data is a path; expected its text: data='some"),
     ],
 )
-def test_what_is_no_data_is_refused(data, said):
-    with pytest.raises(NoiseregError, match=said):
+def test_what_is_no_data_is_refused_and_nothing_is_kept(data, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("NOISEREG_CACHE", str(tmp_path))
+    with pytest.raises(NoiseregError, match=said) as caught:
         noisereg.train(data=data)
+    assert ".npz" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_data_of_16_bits_are_data(tmp_path):
+    run = noisereg.train(
+        data=torch.rand(20, 2).bfloat16(), denoiser="mlp:width=8", out=tmp_path / "run", **FAST
+    )
+    assert run.shape == (2,)
 
 
 def test_what_is_no_callback_is_refused_before_anything_is_written(tmp_path):

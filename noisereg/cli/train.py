@@ -198,12 +198,15 @@ def _dry_run(config: Config, registry: Registry, as_json: bool) -> None:
     from noisereg.runs.prepare import check_range
     from noisereg.runs.pretrained import initialise
     from noisereg.runs.runtime import Runtime
+    from noisereg.runs.validation import Validation
 
     runtime = Runtime.start(config.runtime)
     parts = build_parts(config, registry, runtime)
     reporter = ConsoleReporter()
     parts.notes += check_range(parts) + initialise(parts)
     start(parts, reporter.note)
+    if parts.config.train.eval_every:
+        Validation(parts, registry, runtime)
     for name, text in parts.lines.items():
         reporter.fact(name, text)
     for text in parts.notes:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from noisereg.api import Component, ContentPath, Field, Params, hookimpl
+from noisereg.api import Component, ContentPath, Field, Params, TextList, hookimpl
 from noisereg.paths import address, is_remote
 
 MAX_SIZE = 4096
@@ -20,6 +20,13 @@ MAX_SIZE = 4096
 def _number(value: Any) -> Any:
     """Specs reach pydantic as text, which ``Literal`` does not turn into a number."""
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+def _said(value: Any) -> Any:
+    """Of an empty path pathlib makes the current folder."""
+    if value == "":
+        raise ValueError("an empty path; expected a file or folder, . for the current one")
+    return value
 
 
 def _here(path: Path) -> Path:
@@ -33,9 +40,10 @@ def _written(path: Path) -> str:
     return address(path) if is_remote(path) else str(path)
 
 
-UserPath = Annotated[Path, AfterValidator(_here)]
+UserPath = Annotated[Path, BeforeValidator(_said), AfterValidator(_here)]
 DataPath = Annotated[
     Path,
+    BeforeValidator(_said),
     AfterValidator(Path.expanduser),
     PlainSerializer(_written, return_type=str, when_used="json"),
 ]
@@ -45,16 +53,19 @@ Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
 
 
 def _names(value: Any) -> Any:
-    """``auto`` and ``[]`` as text: ``Params`` has split it at its commas."""
+    """``auto`` and ``[]`` as text, which ``Params`` has split at its commas; names as they are."""
     if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    if isinstance(value, list):
-        if value == ["auto"]:
+        value = TextList(part.strip() for part in value.split(","))
+    if isinstance(value, list | tuple):
+        if list(value) == ["auto"]:
             return "auto"
-        if value and all(isinstance(name, str) for name in value):
-            value = [value[0].removeprefix("["), *value[1:]]
+        if isinstance(value, TextList) and value:
+            value[0] = value[0].removeprefix("[")
             value[-1] = value[-1].removesuffix("]")
-        return [name.strip() if isinstance(name, str) else name for name in value if name != ""]
+            value = [name.strip() for name in value if name.strip()]
+        if twice := next((name for k, name in enumerate(value) if name in value[:k]), None):
+            raise ValueError(f"{twice!r} stands twice; expected each name once")
+        return list(value)
     return value
 
 
@@ -230,7 +241,7 @@ class LatentsParams(Params):
         description="multiplies the latents; auto: the file's own, or 1 over their standard "
         "deviation",
     )
-    decoder: Annotated[ContentPath, AfterValidator(_here)] | None = Field(
+    decoder: Annotated[ContentPath, BeforeValidator(_said), AfterValidator(_here)] | None = Field(
         None,
         description="folder of the diffusers autoencoder that decodes them; unset: samples stay "
         "latents",

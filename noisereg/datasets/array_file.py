@@ -249,7 +249,9 @@ def checked_labels(path: Path, labels: np.ndarray | None, count: int) -> np.ndar
     """
     if labels is None:
         return None
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    if labels.shape == (count,) and labels.dtype.kind == "i" and labels.min() < 0:
+        raise NoiseregError(f"{path}: a label is {labels.min()}; expected whole numbers from 0")
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise NoiseregError(
             f"{path}: {LABELS} are {_times(labels.shape)} {labels.dtype}; expected {count:,} "
             "whole numbers from 0"

@@ -69,7 +69,9 @@ UNREADABLE = (
 
 
 class Unfaithful(ValueError):
-    """A whole picture that has no faithful form in 8 bits a channel, or none that Pillow reads."""
+    """A whole picture that has no faithful form in 8 bits a channel, or none that Pillow reads, or
+    is not as the others of its data set.
+    """
 
 
 def unreadable(name: str, error: Exception) -> NoiseregError:
@@ -108,6 +110,8 @@ def open_picture(source: Path | bytes) -> Image.Image:
             if start[at:].startswith(signatures):
                 raise Unfaithful(f"it is {what}; convert it to PNG or JPEG") from None
         raise UnidentifiedImageError("Pillow knows no image format that begins so") from None
+    # Pillow forgets it with the first look at the pixels, or at a PNG's orientation.
+    image.noisereg_raw_mode = _raw_mode(image)  # type: ignore[attr-defined]
     check(image)
     return image
 
@@ -170,7 +174,11 @@ def _check_tiff(image: Image.Image) -> None:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How Pillow reads the pixels: ``I;16B``, ``L;4``, ``RGB;16L``; empty once it has."""
+    """How Pillow reads the pixels: ``I;16B``, ``L;4``, ``RGB;16L``; of a picture that
+    :func:`open_picture` has not opened it is empty once it has.
+    """
+    if (known := getattr(image, "noisereg_raw_mode", None)) is not None:
+        return known
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ""
     first = args[0] if isinstance(args, tuple) and args else args

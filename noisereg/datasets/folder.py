@@ -150,6 +150,11 @@ class Arrangement:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise NoiseregError(f"{place} cannot be read ({reason}); {expected}") from None
         if pairs is None:
+            if params.classes not in ("auto", ()):
+                raise NoiseregError(
+                    f"{place} says that there are no classes, and classes= names "
+                    f"{len(params.classes)}; leave them out, or write the labels there"
+                )
             self.names, self.labels = (), [None] * len(self.files)
             self.notes.append(f"{LABELS} says that there are no classes")
             return
@@ -163,7 +168,11 @@ class Arrangement:
                 raise NoiseregError(f"{place}: {_short(pair)} is no name with a label; {expected}")
             if not isinstance(pair[0], str) or not 0 <= pair[1] < 1_000_000:
                 raise NoiseregError(f"{place}: {_short(pair)}: labels are whole numbers from 0")
-            by_name[pair[0].replace("\\", "/")] = pair[1]
+            name = pair[0].replace("\\", "/")
+            if by_name.setdefault(name, pair[1]) != pair[1]:
+                raise NoiseregError(
+                    f"{place}: {name} has the labels {by_name[name]} and {pair[1]}; expected one"
+                )
         without = [file.name for file in self.files if file.name not in by_name]
         if without:
             raise NoiseregError(

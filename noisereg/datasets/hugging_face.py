@@ -12,6 +12,7 @@ from PIL import Image
 from noisereg.api import Context
 from noisereg.datasets import HuggingFaceParams
 from noisereg.datasets.decoding import (
+    Unfaithful,
     heard,
     is_grey,
     open_picture,
@@ -92,6 +93,8 @@ class HuggingFace(ImageDataset):
                 if place.suffix.lower() != ".parquet":
                     raise NoiseregError(f"hf:path={place}: expected a folder or a .parquet")
                 loaded = datasets.load_dataset("parquet", data_files=str(place), cache_dir=cache)
+            elif place.suffix.lower() == ".parquet":
+                raise NoiseregError(f"hf:path={place} is not there; expected a .parquet")
             elif any((place / name).is_file() for name in EXTENDING):
                 loaded = datasets.load_from_disk(str(place))
             elif place.is_dir() or not (self.params.path[:1] in "./~" or os.path.isabs(place)):
@@ -137,6 +140,11 @@ class HuggingFace(ImageDataset):
             asked = next((name for name in HELD_OUT if name in others), "")
         if not asked:
             return None
+        if asked == self.params.split:
+            raise NoiseregError(
+                f"hf:heldout={asked} is what is trained on; expected another split"
+                f"{f', such as {others[0]}' if others else ', or heldout=auto for a tenth'}"
+            )
         self._split(splits, asked)
         self.notes += (f"splits: trained on {self.params.split}, held out {asked}",)
         return asked
@@ -205,8 +213,8 @@ class HuggingFace(ImageDataset):
         row = self._rows[which][index - int(self._starts[which])]
         held = row[self.params.column]
         if held is None or (held["bytes"] is None and held["path"] is None):
-            raise ValueError("there is no image in this row")
+            raise Unfaithful("there is no image in this row; take the row away")
         label = None if self._label is None else row[self._label]
         if self._label is not None and not (type(label) is int and 0 <= label < self.classes):
-            raise ValueError(f"its label is {label!r}, and there are {self.classes} classes")
+            raise Unfaithful(f"its label is {label!r}, and there are {self.classes} classes")
         return open_picture(held["bytes"] or Path(held["path"])), label

@@ -14,6 +14,7 @@ import re
 import tarfile
 import zlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +26,7 @@ from noisereg import remote
 from noisereg.api import Context
 from noisereg.datasets import WebDatasetParams, fingerprint
 from noisereg.datasets.decoding import (
+    Unfaithful,
     heard,
     is_grey,
     open_picture,
@@ -202,8 +204,11 @@ def read_index(shard: Shard, image: str, label: str) -> Index:
                 keys.append(key)
                 places.append((found.offset_data, found.size, number))
             file.seek(tar.offset)  # where reading ended: tarfile takes rubbish for the end
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            end_of_archive = file.read(tarfile.BLOCKSIZE)
+            if end_of_archive.strip(b"\0"):
                 raise tarfile.ReadError(f"no header at byte {tar.offset:,}")
+            if len(end_of_archive) < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it is cut off: the zeros that end a .tar are missing")
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise NoiseregError(
             f"{shard.name} cannot be read as a .tar ({' '.join(str(error).split())[:100]}); "
@@ -252,7 +257,7 @@ def _image(
     shard: Shard, key: str, members: dict[str, tarfile.TarInfo], image: str
 ) -> tarfile.TarInfo | None:
     if image != "auto":
-        found = [ending for ending in members if ending == image.lower()]
+        found = [ending for ending in members if ending == image.lower().removeprefix(".")]
     else:
         found = [ending for ending in members if f".{ending}" in SUFFIXES]
     if len(found) > 1:
@@ -275,7 +280,7 @@ def _label(
     members: dict[str, tarfile.TarInfo],
     label: str,
 ) -> int:
-    member = members.get("cls" if label == "auto" else label.lower())
+    member = members.get("cls" if label == "auto" else label.lower().removeprefix("."))
     if label == "none" or member is None:
         return -1
     file = tar.extractfile(member) if member.size <= 32 else None
@@ -303,6 +308,11 @@ class WebDataset(ImageDataset):
         super().__init__(params, ctx)
         literal = Path(params.path).expanduser().is_file()
         names = [params.path] if literal else shard_names(params.path)
+        if twice := next((name for name, n in Counter(names).items() if n > 1), None):
+            raise NoiseregError(
+                f"webdataset:path={clean(params.path)} names {clean(twice)} twice; expected each "
+                "shard once"
+            )
         with Decoders() as readers:
             self.shards = list(readers.map(open_shard, names))
             self.indices = list(
@@ -416,12 +426,12 @@ class WebDataset(ImageDataset):
         image = self._open(index)
         if self.params.size is None and upright_size(image) != self._side:
             wide, high = upright_size(image)
-            raise ValueError(
+            raise Unfaithful(
                 f"it is {wide}×{high}, and the first is {self._side[0]}×{self._side[1]}; type "
                 "size=64 or the like to bring them to one"
             )
         if self.params.channels is None and self._channels == 1 and not is_grey(image):
-            raise ValueError(
+            raise Unfaithful(
                 "it is in colour, and the first of each shard is grey; give channels=3, or 1"
             )
         label = int(self._places[index, 2])

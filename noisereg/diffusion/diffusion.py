@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, get_args
@@ -270,7 +271,7 @@ class Diffusion(nn.Module):
         net: Net,
         num: int,
         *,
-        steps: int = 100,
+        steps: int | None = None,
         solver: Solver | None = None,
         grid: Grid | None = None,
         cond: Tensor | None = None,
@@ -285,7 +286,8 @@ class Diffusion(nn.Module):
     ) -> Tensor:
         """``num`` samples, (num, *shape), images in [−1, 1] (not clipped, but with ``clip``).
 
-        ``solver`` and ``grid``: the noise's and process's own where None (DDIM with their η).
+        ``steps``: 100 where None, or those of a ``grid`` of given times. ``solver`` and ``grid``:
+        the noise's and process's own where None (DDIM with their η).
         ``latents`` replace the draw of the start. ``dtype``: of the samples and of what the
         network is given; between steps 16 bits are 32. ``device``: the latents', else the
         network's where it is a module, else the generator's. ``eps_scale``: a factor of ε̂
@@ -296,7 +298,8 @@ class Diffusion(nn.Module):
         """
         given.check_network(net)
         given.check_count("num", num)
-        given.check_count("steps", steps)
+        if steps is not None:
+            given.check_count("steps", steps)
         given.check_generator(generator)
         given.check_dtype(dtype)
         if device is None:
@@ -309,6 +312,12 @@ class Diffusion(nn.Module):
             )
         if grid is None:
             grid = own(compatible.default_grid(self.process, self.noise, solver))
+        if grid.steps is not None and steps not in (None, grid.steps):
+            raise NoiseregError(
+                f"`steps={steps}`: the grid has {grid.steps} steps; leave steps out, or name "
+                "another grid"
+            )
+        steps = grid.steps or steps or 100
 
         # A step of a thousand is below the rounding of 16 bits, and L z as a product of them would
         # be another noise: the network alone is given the state in them.
@@ -399,6 +408,8 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _check_guidance(guidance: float, cond: Tensor | None, null: Tensor | None) -> None:
     given.check_number("guidance", guidance)
+    if not 0 <= guidance < math.inf:
+        raise NoiseregError(f"`guidance={guidance:g}`: expected a number from 0, 1 for none")
     if guidance != 1 and (cond is None or null is None):
         raise NoiseregError(
             f"`guidance={guidance:g}` mixes the outputs with and without a condition; give cond= "

@@ -33,6 +33,16 @@ def check_count(name: str, count: Any) -> None:
         raise NoiseregError(f"`{name}={count!r}`: expected a whole number, at least 1")
 
 
+def check_seed(seed: Any) -> None:
+    """
+    Raises:
+        NoiseregError: for what is no whole number from 0 to 2⁶³ − 1: the others are taken for one
+            of these.
+    """
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
+        raise NoiseregError(f"`seed={seed!r}`: expected a whole number from 0 to 2**63 - 1")
+
+
 def check_number(name: str, number: Any) -> None:
     """
     Raises:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from noisereg.errors import NoiseregError, nearest
+from noisereg.reading import first_complaint
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Options:
         """From Python, where one value may stand for a tuple of one.
 
         Raises:
-            NoiseregError: for a name that is none.
+            NoiseregError: for a name that is none, and a value of another type.
         """
         known = {f.name: f for f in fields(cls)}
         if unknown := next((key for key in given if key not in known), None):
@@ -72,7 +75,14 @@ class Options:
                 raise NoiseregError(f"`{name}={twice}`: given twice; expected it once")
         if values.get("jobs") is not None and values["jobs"] < 1:
             raise NoiseregError(f"`jobs={values['jobs']}`: expected at least 1")
-        return cls(**values)
+        try:
+            made = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            name, complaint = first_complaint(error)
+            raise NoiseregError(f"`{name}`: {complaint}") from None
+        if not 0 <= made.seed < 2**63:
+            raise NoiseregError(f"`seed={made.seed}`: expected a whole number from 0 to 2**63 - 1")
+        return made
 
     def rows(self) -> dict[str, Any]:
         """The part that :func:`~noisereg.tables.ablation.build` takes."""

@@ -54,12 +54,16 @@ def parse_values(text: str) -> dict[str, Any]:
     it.
     """
     values: dict[str, Any] = {}
+    given: set[str] = set()
     for part in re.split(rf",(?={KEY}=)", text):
         key, equals, value = part.partition("=")
         if not equals or not re.fullmatch(KEY, key):
             raise NoiseregError(
                 f"cannot read {part!r}: expected key=value,key=value after the colon"
             )
+        if key in given:
+            raise NoiseregError(f"{key} stands twice in {text!r}; expected each key once")
+        given.add(key)
         set_dotted(values, key, value)
     return values
 

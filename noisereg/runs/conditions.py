@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +45,10 @@ def given(
     Raises:
         NoiseregError: for a label or an image that the task has no use for, or cannot do without.
     """
-    if isinstance(labels, str | int):
-        labels = [labels]
-    if labels is not None and not task.classes:
+    several: Any = labels
+    if labels is not None and np.ndim(several) == 0:  # text, and NumPy's numbers too
+        several = [labels]
+    if several is not None and not task.classes:
         raise NoiseregError(
             "`label`: this run was not trained on labels; expected a run of `task=class`"
         )
@@ -55,15 +57,15 @@ def given(
             "`input`: this run makes its samples of no images; expected a run of `task=superres`"
         )
     if task.classes:
-        if labels is not None and not len(labels):
+        if several is not None and not len(several):
             raise NoiseregError(
                 f"`label`: expected at least one label from 0 to {task.classes - 1}"
             )
-        chosen = range(task.classes) if labels is None else labels
+        chosen = range(task.classes) if several is None else several
         return Conditions(torch.tensor([_label(label, task.classes, names) for label in chosen]))
     if task.input_shape is not None:
         size = "×".join(map(str, task.input_shape[1:]))
-        if inputs is None:
+        if inputs is None or inputs == "":
             raise NoiseregError(
                 f"this run makes its samples of small images; give `input=FOLDER`, of {size} "
                 "images"

@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -57,6 +58,15 @@ LISTS = ("reg", "log")
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """For Python true is 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation in (int, float, int | None, float | None):
+            raise ValueError("expected a number")
+        return value
 
     @field_validator("*", mode="after")
     @classmethod
@@ -648,6 +658,8 @@ def complete(config: Config, registry: Registry) -> Config:
             "eps_scale": _filled_scale(config.sample.eps_scale, fill),
         }
     )
+    for spec in config.train.eval:  # whether they are measured now or later
+        registry.params(registry.find("metric", spec.name), spec.params)
     if config.train.eval_every is not None:
         filled["train"] = config.train.model_copy(
             update={

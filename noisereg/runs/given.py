@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg.api import Component, Context, Denoiser, Params
+from noisereg.datasets.array_file import read_samples
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
 from noisereg.store import cache_dir, write_atomically
@@ -33,8 +35,11 @@ def data_path(data: Any) -> str:
     tensors, arrays or pairs of one and a label.
 
     Raises:
-        NoiseregError: for anything else, and for more than 4 GiB.
+        NoiseregError: for anything else, more than 4 GiB, and samples or labels that the data set
+            ``arrays`` would refuse; nothing is kept then.
     """
+    if isinstance(data, Path):
+        raise NoiseregError(f"data is a path; expected its text: data={str(data)!r}")
     x, labels = _pair(data)
     if x.nbytes > MOST_BYTES:
         raise NoiseregError(
@@ -51,6 +56,11 @@ def data_path(data: Any) -> str:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         write_atomically(path, buffer.getvalue())
+        try:
+            read_samples(path)
+        except NoiseregError as error:
+            path.unlink()
+            raise NoiseregError(f"{error}".replace(str(path), "data")) from None
     return str(path)
 
 
@@ -66,10 +76,20 @@ def _pair(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "(N, D), a pair of it and labels, a torch Dataset, or a name"
         )
     items = [data[i] for i in range(len(data))]
+    if items and not isinstance(items[0], Tensor | np.ndarray | tuple | list):
+        raise NoiseregError(
+            f"data: its items are {type(items[0]).__name__}; expected tensors or arrays, or pairs "
+            "of one and a label"
+        )
     if not items:
         raise NoiseregError("data: the data set is empty")
     several = isinstance(items[0], tuple | list)
-    x = np.stack([_array(item[0] if several else item) for item in items])
+    each = [_array(item[0] if several else item) for item in items]
+    if len(sizes := sorted({x.shape for x in each})) > 1:
+        raise NoiseregError(
+            f"data: its samples differ in shape, {sizes[0]} and {sizes[1]}; expected one shape"
+        )
+    x = np.stack(each)
     if not several or len(items[0]) < 2:
         return x, None
     return x, _labels(np.stack([_array(item[1]) for item in items]))
@@ -80,15 +100,16 @@ def _labels(given: np.ndarray) -> np.ndarray:
     Raises:
         NoiseregError: for what is not whole, which would be cut off.
     """
-    whole = given.dtype.kind in "iub" or (
-        given.dtype.kind == "f" and bool((given == given.round()).all())
-    )
-    if not whole:
-        raise NoiseregError(f"data: labels such as {given.flat[0]}; expected whole numbers from 0")
+    if given.dtype.kind == "f" and (bad := given[given != given.round()]).size:  # NaN too
+        raise NoiseregError(f"data: labels such as {bad[0]}; expected whole numbers from 0")
+    if given.dtype.kind not in "iubf":
+        raise NoiseregError(f"data: labels are {given.dtype}; expected whole numbers from 0")
     return given.astype(np.int64)
 
 
 def _array(x: Any) -> np.ndarray:
+    if isinstance(x, Tensor) and x.dtype == torch.bfloat16:  # which NumPy has not
+        x = x.float()
     array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 

@@ -187,7 +187,7 @@ def check_range(parts: Parts) -> list[str]:
     Raises:
         NoiseregError: for images out of [−1, 1], which a data set that is somebody's can give.
     """
-    if parts.dataset is None:
+    if parts.dataset is None or parts.dataset.levels:  # which lie from −1 to 1
         return []
     split = parts.dataset.split("train")
     x = split.batch(torch.arange(min(64, len(split)))).x

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from noisereg import draws, remote
 from noisereg.api import Context, Task
 from noisereg.data import NotFinite, as_output
+from noisereg.diffusion import given
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
@@ -219,6 +220,8 @@ class Run:
         folder = self.path / "checkpoints"
         if isinstance(step, str):
             step = self.checkpoint_step(step)
+        if not isinstance(step, int | None):
+            raise NoiseregError(f"`checkpoint={step!r}`: expected a step, or best")
         if step is not None:
             if step not in checkpoint_files.steps_in(folder):
                 have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
@@ -319,6 +322,13 @@ class Run:
             NoiseregError: for a value out of range or a combination that would sample wrongly.
         """
         assert self.registry is not None
+        given.check_seed(seed)
+        for name, spec in (("solver", solver), ("grid", grid), ("clip", clip)):
+            if not isinstance(spec, str | None):
+                raise NoiseregError(
+                    f"`{name}` is a {type(spec).__name__}; expected its name, or "
+                    "name:key=value,key=value (Diffusion.sample takes objects)"
+                )
         parts = self.load(checkpoint, ema, runtime, reporter)
         settings = sampling.resolve(
             sampling.override(
@@ -391,6 +401,8 @@ class Run:
             run cannot take, or lacks.
         """
         reporter = reporter or Reporter()
+        if num is not None:
+            given.check_count("num", num)
         runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
         model = self.model(
             steps=steps,
@@ -439,6 +451,8 @@ class Run:
         """The latents that :meth:`sample` starts from, by name, each (num, …) on the CPU: equal
         for runs whose noises take the same ones.
         """
+        given.check_count("num", num)
+        given.check_seed(seed)
         noise, place = self.load().noise, self.config.draws
         return draws.latents(
             noise, self.shape, seed, Stream.SAMPLE_LATENTS, range(num), 0, place=place
@@ -465,6 +479,8 @@ def _checked_latents(
     Raises:
         NoiseregError: for latents of other names, shapes or numbers than the noise takes.
     """
+    for z in latents.values() if isinstance(latents, Mapping) else [latents]:
+        given.check_tensor("latents", z)
     named = dict(model.noise.named(latents, model.shape))
     expected = model.noise.latents(model.shape)
     counts = {len(z) for z in named.values()}
@@ -474,6 +490,6 @@ def _checked_latents(
             f"{name} ({num or 'num'}, {', '.join(map(str, size))})"
             for name, size in expected.items()
         )
-        given = ", ".join(f"{name} {tuple(z.shape)}" for name, z in named.items())
-        raise NoiseregError(f"`latents`: expected {wanted}, not {given}")
+        got = ", ".join(f"{name} {tuple(z.shape)}" for name, z in named.items())
+        raise NoiseregError(f"`latents`: expected {wanted}, not {got}")
     return {name: z.float() for name, z in named.items()}

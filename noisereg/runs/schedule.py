@@ -39,6 +39,3 @@ class Schedule:
             return 1.0
         done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
         return 1 - done if self.kind == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-
-
-CONSTANT = Schedule()

@@ -243,9 +243,9 @@ class Training:
             Validation(parts, registry, runtime) if self.config.train.eval_every else None
         )
         self.best: tuple[int, float] | None = None
+        """The step and the number of the best checkpoint, where one is to be kept."""
         self.since = 0
         """The step after which the numbers of ``train.keep_best`` are measured as now."""
-        """The step and the number of the best checkpoint, where one is to be kept."""
         self.loggers = Loggers([], reporter)
 
     def go(self) -> Run:

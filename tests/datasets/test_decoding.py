@@ -133,6 +133,20 @@ def test_colour_and_grey_with_alpha_of_16_bits_keep_their_upper_8():
     assert to_pixels(grey, None, 1).tolist() == [[[0x41]]]
 
 
+@pytest.mark.parametrize("first", [lambda image: None, upright_size, lambda image: image.load()])
+def test_a_look_at_its_size_changes_nothing_of_a_picture(first):
+    """Pillow loads a PNG for its orientation, and then has forgotten how its pixels were kept."""
+    grey = open_picture(png(16, 4, struct.pack(">2H", 0x41FF, 65_535), 1))
+    narrow = open_picture(png(16, 2, struct.pack(">3H", 4000, 4000, 4000), 1))
+    clear = open_picture(png(4, 0, bytes([0x3A]), 2, transparent=struct.pack(">H", 3)))
+    for image in (grey, narrow, clear):
+        first(image)
+    assert is_grey(grey)
+    assert to_pixels(clear, None, 1)[0, 0].tolist() == [255, 170]
+    with pytest.raises(Unfaithful, match="16-bit values end below 4,096"):
+        to_pixels(narrow, None, 3)
+
+
 RAMP = np.arange(16).reshape(4, 4)
 
 

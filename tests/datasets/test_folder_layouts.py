@@ -96,6 +96,28 @@ def test_no_classes_are_asked_for(tmp_path):
         assert build(tmp_path, classes=none).classes == 0
 
 
+@pytest.mark.parametrize("names", [["[cat]", "dog"], ["[a", "b]"], [" a", "b "]])
+def test_a_class_may_be_called_anything_a_folder_is(tmp_path, names):
+    """A list, as config.yaml has it, is taken as it is; brackets are of text alone."""
+    put(tmp_path, *(f"{name}/x.png" for name in names))
+    found = build(tmp_path)
+    assert set(found.class_names) == set(names)
+    assert build(tmp_path, classes=list(found.class_names)).class_names == found.class_names
+
+
+def test_brackets_around_a_text_are_those_of_a_list(tmp_path):
+    put(tmp_path, "cat/a.png", "dog/b.png")
+    for text in ("[dog,cat]", "[dog, cat]", " dog , cat"):
+        assert build(tmp_path, classes=text).class_names == ("dog", "cat")
+
+
+def test_a_class_named_twice_is_refused(tmp_path):
+    put(tmp_path, "cat/a.png", "dog/b.png")
+    for twice in ("cat,dog,cat", ["cat", "dog", "cat"]):
+        with pytest.raises((NoiseregError, ValueError), match="'cat' stands twice"):
+            build(tmp_path, classes=twice)
+
+
 def test_a_stray_picture_beside_class_folders_is_named(tmp_path):
     put(tmp_path, "cat/a.png", "dog/b.png", "cover.png")
     dataset = build(tmp_path)
@@ -179,6 +201,12 @@ def test_dataset_json_without_labels_says_that_folders_are_no_classes(tmp_path):
     assert build(with_json(tmp_path, {"labels": None})).classes == 0
 
 
+def test_classes_are_not_named_where_dataset_json_says_there_are_none(tmp_path):
+    put(tmp_path, "00000/a.png", "00001/b.png")
+    with pytest.raises(NoiseregError, match="there are no classes, and classes= names 2"):
+        build(with_json(tmp_path, {"labels": None}), classes="00000,00001")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
@@ -186,6 +214,10 @@ def test_dataset_json_without_labels_says_that_folders_are_no_classes(tmp_path):
         ({"labels": [["00000/a.png", 0], ["00000/b.png", 1.5]]}, r'"00000/b.png", 1.5\] is no'),
         ({"labels": [["00000/a.png", [0, 1]], ["00000/b.png", 1]]}, r"is no name with a label"),
         ({"labels": [["00000/a.png", -1], ["00000/b.png", 1]]}, r"whole numbers from 0"),
+        (
+            {"labels": [["00000/a.png", 1], ["00000/b.png", 1], ["00000/a.png", 0]]},
+            r"00000/a.png has the labels 1 and 0; expected one",
+        ),
         ({"labels": 3}, r"are no list"),
         ({"other": 3}, r"cannot be read \('labels'\); expected"),
         ([], r"cannot be read"),

@@ -113,6 +113,7 @@ def test_a_parquet_beside_its_name_is_data(tmp_path, monkeypatch):
         ({"label": "labels"}, r"no column 'labels'"),
         ({"split": "trian"}, r"no split 'trian'; there are: train; did you mean 'train'"),
         ({"heldout": "test"}, r"no split 'test'"),
+        ({"heldout": "train"}, r"heldout=train is what is trained on; expected another split, or"),
     ],
 )
 def test_what_is_not_there_is_named(tmp_path, params, said):
@@ -120,6 +121,13 @@ def test_what_is_not_there_is_named(tmp_path, params, said):
     with pytest.raises(NoiseregError, match=said) as caught:
         build(path, tmp_path, **params)
     assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_that_is_not_there_is_not_sought_elsewhere(tmp_path, monkeypatch):
+    """As a name it would be asked for at the Hub, for minutes."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoiseregError, match=r"nowhere.parquet is not there; expected a .parquet"):
+        build("nowhere.parquet", tmp_path)
 
 
 def test_pictures_that_cannot_be_read_are_named_by_their_row(tmp_path):

@@ -235,6 +235,7 @@ def image(side=8, colour=False):
             {},
             "it is in colour, and the first",
         ),
+        ([("a.png", image())], {"path": "{s,s}.tar"}, "s.tar twice; expected each shard once"),
         ([("a.png", b"no picture"), ("b.png", image())], {}, "a cannot be read"),
         ([("a.png", image()), ("a.PNG", image())], {}, "a.PNG is in it twice"),
         ([("a.cls", b"1"), ("a.png", image()), ("a.png", image())], {}, "a.png is in it twice"),
@@ -242,9 +243,11 @@ def image(side=8, colour=False):
 )
 def test_what_cannot_be_taken_is_refused_in_a_line_that_names_it(tmp_path, files, params, said):
     write_tar(tmp_path / "s.tar", files)
+    path = tmp_path / params.pop("path", "s.tar")
     with pytest.raises(NoiseregError) as caught:
-        opened(tmp_path / "s.tar", memory="resident", **params)
+        opened(path, memory="resident", **params)
     assert said in str(caught.value)
+    assert ("repair" in str(caught.value)) == (files[0][1] == b"no picture")
     assert "\n" not in str(caught.value)
 
 
@@ -276,16 +279,22 @@ def test_the_image_of_a_sample_with_several_is_chosen_by_its_ending(tmp_path):
         for end, d in (("in", 1), ("out", 2))
     ]
     write_tar(tmp_path / "s.tar", files)
-    data = opened(tmp_path / "s.tar", image="out.png", heldout=0)
-    assert (read_split(data, "train")[:, 0].numpy() == PIXELS[:4] // 2).all()
+    for ending in ("out.png", ".out.png"):
+        data = opened(tmp_path / "s.tar", image=ending, heldout=0)
+        assert (read_split(data, "train")[:, 0].numpy() == PIXELS[:4] // 2).all()
 
 
-@pytest.mark.parametrize("damage", ["cut", "rubbish", "compressed", "missing", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "cut between files", "rubbish", "compressed", "missing", "empty"]
+)
 def test_a_damaged_shard_is_refused_by_its_name(shards, tmp_path, damage):
     path = tmp_path / "s-001.tar"
     data = path.read_bytes()
     if damage == "cut":
         path.write_bytes(data[:5000])
+    elif damage == "cut between files":
+        with tarfile.open(path) as tar:
+            path.write_bytes(data[: tar.getmembers()[3].offset])
     elif damage == "rubbish":
         path.write_bytes(data[:4096] + b"\xff" * 512 + data[4608:])
     elif damage == "compressed":

@@ -313,6 +313,13 @@ WRONG_TYPES: dict[str, tuple[str, Callable[[noisereg.Diffusion], Any]]] = {
     "how many": ("num=2.0: expected a whole number", lambda d: d.sample(zeros, 2.0)),
     "steps": ("steps='5': expected a whole number", lambda d: d.sample(zeros, 2, steps="5")),
     "guidance": ("guidance='2' is a str", lambda d: d.sample(zeros, 2, guidance="2")),
+    "no guidance": ("guidance=nan: expected", lambda d: d.sample(zeros, 2, guidance=float("nan"))),
+    "guidance below": ("guidance=-1: expected", lambda d: d.sample(zeros, 2, guidance=-1)),
+    "two steps": (
+        "steps=50: the grid has 3 steps",
+        lambda d: d.sample(zeros, 2, steps=50, grid="times:values=1,0.5,0.1"),
+    ),
+    "a noise's time": ("times are a float", lambda d: d.noise.draw(X, 0.5)),
     "a device": ("device=gpu: expected cpu", lambda d: d.sample(zeros, 2, device="gpu")),
     "a dtype": ("dtype=float32: expected torch", lambda d: d.sample(zeros, 2, dtype="float32")),
     "integers": ("dtype=torch.int64: expected", lambda d: d.sample(zeros, 2, dtype=torch.int64)),

@@ -16,7 +16,6 @@ from noisereg.testing.kit import CheckFailed, NotApplicable, Subject, check, exp
 from noisereg.testing.watch import drawn, generators, moved
 
 EXACT = "exact"
-CLASS_KIND = {"features": "features"}
 
 
 @contextmanager
