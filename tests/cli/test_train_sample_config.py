@@ -261,6 +261,16 @@ def test_a_requeued_job_runs_the_same_line(capsys, tmp_path):
     assert call(capsys, *line)[0] == 0
 
 
+def test_a_dry_run_builds_what_is_measured_while_training(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--set", "train.eval_every=10", "--set", "train.keep_best=fd-pxels"]
+    for more in ([], ["--dry-run"]):
+        code, out, err = call(capsys, "train", "--denoiser", "mlp:width=8", *given, *more)
+        assert code == 2
+        assert "did you mean 'fd-pixels'" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, "train", "--dry-run", "--noise", "blue-tv")

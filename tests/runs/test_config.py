@@ -105,6 +105,13 @@ def test_data_may_be_a_path():
         ({"reg": "isotropy:mean=bach"}, "expected batch, timestep-bin, sample, "),
         ({"noise": {"nam": "white"}}, "'name'"),
         ({"noise": "none"}, "none"),
+        ({"noise": "WHITE"}, "did you mean 'white'"),
+        ({"train": {"steps": True}}, "train.steps: expected a number"),
+        ({"reg": "isotropy:weight=0.1,weight=0.3"}, "weight stands twice in"),
+        ({"data": "folder:path=,size=8"}, "an empty path; expected a file or folder"),
+        ({"data": "cifar10:root="}, "an empty path; expected a file or folder"),
+        ({"data": "latents:path=x.npz,scale=0"}, "more than 0"),
+        ({"train": {"eval": ["fdd"]}}, "no metric is called 'fdd'"),
     ],
 )
 def test_mistakes_are_one_line_that_says_what_to_type(values, said):
