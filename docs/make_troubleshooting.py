@@ -48,7 +48,7 @@ a few of its words; `…` stands for names and numbers of yours. A parameter is 
 | not enough memory | the batch, the network or the images are too large for this machine or GPU | a smaller `--batch-size` (with `--set train.accumulate=2` the result is the same), a smaller `--denoiser`, or fewer `--jobs` |
 | torch cannot be loaded | `ulimit -v`, or an installation that is not whole | `ulimit -v unlimited`, or install again |
 | permission denied; read-only file system | a folder of somebody else's | `--out` in a folder of your own; `NOISEREG_CACHE=DIR` for the cache |
-| remote storage is not supported yet | an address such as `s3://…` where a path is expected | a folder of this machine; copy the run there afterwards |
+| an address; expected a folder of this machine | an address such as `s3://…` for what is read in place (`root`, `decoder`, a component) | a folder of this machine; runs, sweeps, data and tables may have addresses ([scale](scale.md)) |
 | is not UTF-8 | a name or file in another encoding | rename it, or save the file as UTF-8 |
 """
 

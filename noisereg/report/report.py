@@ -31,7 +31,7 @@ from noisereg.runs.model import RunModel
 from noisereg.runs.output import STRIP, between, picture, strip
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import draw, kept_steps
-from noisereg.runs.sampling import override
+from noisereg.runs.sampling import build_solver, override
 from noisereg.runs.views import NEIGHBOURS, beside_nearest
 from noisereg.store import ARRAY, write_atomically
 from noisereg.tables.formats import ARROW, Layout, layout
@@ -232,12 +232,22 @@ def _trajectories(rows: _Rows) -> Picture | None:
     )
 
 
+def _follows_a_path(candidate: Candidate) -> bool:
+    """Whether a sample depends on its first latents alone, at η = 0."""
+    if candidate.sampling is None:
+        return False
+    known = candidate.sampling.run.registry
+    assert known is not None
+    settings = override(candidate.sampling.settings, known, eta=0.0)
+    return build_solver(settings, known).deterministic
+
+
 def _interpolations(rows: _Rows) -> Picture | None:
     runs = [] if rows.evaluation.reference.x.ndim != 4 else _of_runs(rows)
     shown = [
         (label, picture(_drawn_anew(rows, candidate, "interpolations"), COLUMNS))
         for label, candidate in runs
-        if candidate.sampling is not None and candidate.sampling.settings.solver.name == "ddim"
+        if _follows_a_path(candidate)
     ]
     if not shown:
         return None

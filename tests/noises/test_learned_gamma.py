@@ -140,7 +140,7 @@ def error(noise, process):
 
 
 def test_without_the_projection_the_loss_drives_gamma_into_the_corner_and_with_it_sampling_stays_sound():
-    """The corner is static blue noise with a jump at t = 1 (FACTS.md). With the limits the
+    """The corner is static blue noise with a jump at t = 1. With the limits the
     sampler's error at 100 steps is under twice that of γ = t."""
     linear = build("noise", "blue-tv:gamma.form=linear", shape=SHAPE)
     reference = error(linear, build("process", "iadb", shape=SHAPE, noise=linear))
