@@ -4,8 +4,8 @@ script, and draws the pictures that need no trained model, from these files or f
 
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
 prints, run in this folder; between ``<!-- against the paper: A -->`` and
-``<!-- end -->`` the paper's Table 1 beside ours, of one of :data:`LAWS` or of ``every law`` in
-short; between ``<!-- closed form: FILE.json -->`` and
+``<!-- end -->`` the paper's Table 1 beside ours, of one of :data:`LAWS`, or the counts of several
+(``A B C``), or of ``every law`` in short; between ``<!-- closed form: FILE.json -->`` and
 ``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
 """
 
@@ -81,7 +81,9 @@ def block(kind: str, arguments: str) -> str:
         beside = runpy.run_path(str(HERE / "temperature.py"))
         return beside["table"](json.loads((HERE / words[0]).read_text()))
     if kind == "against the paper:":
-        return every_law() if arguments == "every law" else against_the_paper(arguments)
+        if arguments == "every law":
+            return every_law()
+        return against_the_paper(words[0]) if len(words) == 1 else counts(words, HEADS[1:])
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = run(
@@ -300,15 +302,24 @@ def tally(column: Column) -> str:
     return " / ".join(str(verdicts.count(verdict)) for verdict in MARKS)
 
 
+HEADS = ["λ 0.01", "λ 0.1", "λ 0.3", "factor, λ 0.1", "factor, λ 0.3"]
+
+
+def counts(letters: Sequence[str], heads: Sequence[str] = HEADS) -> str:
+    """How many cells agree, are undecided and contradict under each law."""
+    named = {letter: columns(letter) for letter in letters}
+    lines = [f"| | trained with | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
+    for letter, own in named.items():
+        cells = [tally(own[head]) if head in own else "" for head in heads]
+        lines.append(f"| {letter} | {LAWS[letter].name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def every_law() -> str:
     """How many cells agree under each law, and the sixteen cells of each at the largest λ."""
     named = {letter: columns(letter) for letter in LAWS}
-    heads = ["λ 0.01", "λ 0.1", "λ 0.3", "factor, λ 0.1", "factor, λ 0.3"]
-    lines = [f"| | trained with | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
-    for letter, own in named.items():
-        counts = [tally(own[head]) if head in own else "" for head in heads]
-        lines.append(f"| {letter} | {LAWS[letter].name} | {' | '.join(counts)} |")
-    lines += [
+    lines = [
+        counts(list(LAWS)),
         "",
         f"| set | number | paper | {' | '.join(LAWS)} |",
         f"|---|---|---:|{':---:|' * len(LAWS)}",

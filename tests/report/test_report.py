@@ -93,6 +93,18 @@ def report(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("solver", ["ddim:eta=1", "dpmpp-2m"])
+def test_samples_between_latents_are_drawn_by_any_solver_that_can(
+    sweep: Sweep, tmp_path: Path, solver: str
+) -> None:
+    """At η 0, where a sample depends on its first latents alone."""
+    out = tmp_path / "report.html"
+    given = ["eval", str(sweep.path_of(sweep.cells[0])), "--num", "20", "--metric", "fd"]
+    code = run([*given, "--solver", solver, "--format", "html", "--out", str(out)])
+    assert code == 0
+    assert "Between two latents" in Page(out.read_text()).text
+
+
 def test_it_is_one_file_that_needs_no_network_and_runs_no_script(report: Path) -> None:
     page = Page(report.read_text())
     assert not page.open  # every element is closed
