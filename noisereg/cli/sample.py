@@ -138,10 +138,10 @@ def sample(
         raise NoiseregError(f"`out={target}`: expected a .png, which it is a picture of")
     if len(runs) > 1 and target.suffix.lower() != ".png":
         raise NoiseregError(f"`out={target}`: several runs are one picture; expected a .png")
-    if len(first.shape) != 3 and not target.suffix:
+    if not target.suffix and not first.draws_images:
+        what = "latents without a decoder" if len(first.shape) == 3 else "points"
         raise NoiseregError(
-            f"--out {target}: points have no single pictures; expected a .png (a scatter plot) or "
-            "an .npz"
+            f"`out={target}`: {what} have no single pictures; expected a .png of all, or an .npz"
         )
     options: dict[str, Any] = {
         "steps": steps,

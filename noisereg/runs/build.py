@@ -125,7 +125,7 @@ def build_parts(
     (objective.diffusion if runtime.shard else objective).to(runtime.device)
     if runtime.channels_last and len(shape) == 3:
         objective.denoiser.to(memory_format=torch.channels_last)
-    decode = _decoder(config, registry, dataset, shape, runtime)
+    decode = decoder_of(config, registry, dataset, shape, runtime)
     images = decode is None and len(shape) == 3
     config = resolve(config, registry, dataset, task, diffusion, spec, denoiser, images)
     return Parts(
@@ -177,7 +177,7 @@ def _build_pairing(config: Config, registry: Registry, context: Context) -> Pair
     return _build(registry, "pairing", config.pairing, context)
 
 
-def _decoder(
+def decoder_of(
     config: Config,
     registry: Registry,
     dataset: Dataset | None,

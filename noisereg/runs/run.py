@@ -24,7 +24,7 @@ from noisereg.memory import Peak, free_device_memory, free_host_memory
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint, checkpoint_files, conditions, sampling
-from noisereg.runs.build import Parts, build_parts
+from noisereg.runs.build import Parts, build_parts, decoder_of
 from noisereg.runs.config import Config, RuntimeConfig, check_components, read_complete
 from noisereg.runs.logged import anew, progress
 from noisereg.runs.model import RunModel
@@ -203,6 +203,16 @@ class Run:
         """What the labels are called, as the run recorded it; empty where they have no names."""
         names = read_environment(self.path).get("data", {}).get("classes")
         return tuple(names) if isinstance(names, list) else ()
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether its samples are images of 8 bits: not points, nor latents without a decoder."""
+        assert self.registry is not None
+        runtime = Runtime.start(RuntimeConfig(device="cpu"))
+        decode = decoder_of(self.config, self.registry, None, self.shape, runtime)
+        if decode is None:
+            return len(self.shape) == 3
+        return decode(torch.zeros(1, *self.shape)).dtype == torch.uint8
 
     @property
     def status(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from noisereg import python as noisereg
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
+from noisereg.runs.run import Run
 
 FAST = {
     "train": {"steps": 2, "batch_size": 8},
@@ -107,7 +108,9 @@ def test_samples_are_decoded_by_the_autoencoder_and_only_the_folder_is_needed_th
     assert (images.float() - expected).abs().max() <= 1  # rounding
 
 
-def test_without_a_decoder_samples_are_latents_on_the_files_own_scale(files, tmp_path, capsys):
+def test_without_a_decoder_samples_are_latents_on_the_files_own_scale(
+    files, tmp_path, capsys, monkeypatch
+):
     run = noisereg.train(
         out=tmp_path / "run", data=f"latents:path={files / 'latents.npz'}", **FAST
     )
@@ -119,6 +122,7 @@ def test_without_a_decoder_samples_are_latents_on_the_files_own_scale(files, tmp
         np.load(tmp_path / "x.npz")["samples"], (drawn / 0.18215).numpy(), rtol=1e-4, atol=1e-4
     )
     assert (run.path / "samples/000002.png").read_bytes()[:4] == b"\x89PNG"
+    monkeypatch.setattr(Run, "sample", None)  # it is told before anything is drawn
     assert command(["sample", str(run.path), "--num", "2", "--out", str(tmp_path / "folder")]) == 2
     assert "latents without a decoder have no single pictures" in capsys.readouterr().err
 
