@@ -265,7 +265,7 @@ def test_a_dry_run_builds_what_is_measured_while_training(capsys, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     given = ["--set", "train.eval_every=10", "--set", "train.keep_best=fd-pxels"]
     for more in ([], ["--dry-run"]):
-        code, out, err = call(capsys, "train", "--denoiser", "mlp:width=8", *given, *more)
+        code, _, err = call(capsys, "train", "--denoiser", "mlp:width=8", *given, *more)
         assert code == 2
         assert "did you mean 'fd-pixels'" in err
     assert not list(tmp_path.iterdir())
