@@ -95,11 +95,15 @@ hookimpl = pluggy.HookimplMarker("noisereg")
 TimeInput = Literal["index", "step", "unit"]
 """What a network is told for t: 1000t − 1 (DDPM's index from 0), 1000t, or t itself."""
 
-CONTENT = "content"
-ContentPath = Annotated[Path, CONTENT]
+
+class Content:
+    """The mark of :data:`ContentPath`."""
+
+
+ContentPath = Annotated[Path, Content]
 """A parameter that is a file or folder of this machine whose content makes the component's
-numbers, as ``spectrum: ContentPath | None = None``: a run records its SHA-256, and is neither
-resumed nor sampled with another content."""
+numbers, as ``spectrum: ContentPath | None = None``: a run records its SHA-256 (of a folder without
+what begins with a dot), and is neither resumed nor sampled with another content."""
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 IMPL = re.compile(r"\w+(\.\w+)*:\w+")

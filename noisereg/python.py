@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -358,8 +358,9 @@ def evaluate(
     for path in given_paths:
         _check_place("paths", path)
     places = [local_or_copy(path) for path in given_paths]
-    names = [metrics] if isinstance(metrics, str) else metrics
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+    names = [metrics] if isinstance(metrics, str) or not isinstance(metrics, Iterable) else metrics
+    names = list(names)
+    if not all(isinstance(name, str) for name in names):
         raise NoiseregError(f"`metrics={metrics!r}`: expected names, such as prdc or fd")
     found = run_evaluation(places, names, given, registry(), usual_reporter())
     tables = [each.table for each in found]
@@ -379,7 +380,7 @@ def build(kind: Kind, spec: str, *, shape: Sequence[int] = (), **context: Any) -
     if unknown := next((name for name in context if name not in known), None):
         raise NoiseregError(f"build() has no argument {unknown!r}{nearest(unknown, known)}")
     parsed = Spec.parse(spec)
-    sizes = () if shape == () else checked_shape(shape)
+    sizes = () if isinstance(shape, Sequence) and not len(shape) else checked_shape(shape)
     given = {"shape": sizes, "dtype": torch.float32, "cache_dir": cache_dir(), **context}
     ctx = Context(**given)
     return registry().build(kind, parsed.name, parsed.params, ctx)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import noisereg
@@ -121,6 +122,12 @@ def test_what_is_no_data_is_refused_and_nothing_is_kept(data, said, tmp_path, mo
         noisereg.train(data=data)
     assert ".npz" not in str(caught.value)
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_data_set_of_pictures_is_data(tmp_path):
+    pictures = [Image.fromarray(np.full((8, 8), k, np.uint8)) for k in range(20)]
+    run = noisereg.train(data=pictures, denoiser="mlp:width=8", out=tmp_path / "run", **FAST)
+    assert run.shape == (1, 8, 8)
 
 
 def test_data_of_16_bits_are_data(tmp_path):

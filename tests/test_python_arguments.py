@@ -36,6 +36,9 @@ WRONG: dict[str, tuple[str, Callable[[Run], Any]]] = {
     "no seed": ("seed=None: expected", lambda r: r.sample(2, seed=None)),
     "a seed of latents": ("seed=1.5: expected", lambda r: r.latents(2, seed=1.5)),
     "a seed of eval": ("seed=-1: expected", lambda r: r.evaluate("fd", seed=-1, num=20)),
+    "eval's jobs": ("jobs=0: expected at least 1", lambda r: r.evaluate("fd", jobs="0")),
+    "eval's truth": ("num=True: expected a number", lambda r: r.evaluate("fd", num=True)),
+    "a true checkpoint": ("checkpoint=True: expected a step", lambda r: r.sample(checkpoint=True)),
     "eval's number": ("num: expected a whole number", lambda r: r.evaluate("fd", num=1.5)),
     "metrics": ("metrics=3: expected names", lambda r: noisereg.evaluate(r, metrics=3)),
     "paths": ("paths=3 is a int", lambda r: noisereg.evaluate([3])),
@@ -66,13 +69,17 @@ def test_what_is_of_another_type_is_one_line(
 
 def test_one_label_may_be_numpys(run: Run) -> None:
     wanted = run.sample(2, labels=[3])
-    for label in (3, np.int64(3), torch.tensor(3)):
+    for label in (3, np.int64(3), torch.tensor(3), {3}, np.array([3]), range(3, 4)):
         assert torch.equal(run.sample(2, labels=label), wanted)
+    step = np.array([line["step"] for line in run.history()]).max()
+    assert torch.equal(run.sample(2, labels=[3], checkpoint=step), wanted)
 
 
 def test_a_run_is_evaluated_by_itself(run: Run) -> None:
     (one,), (several,) = (noisereg.evaluate(given, "fd", num=20) for given in (run, [run.path]))
     assert one["metrics"] == several["metrics"]
+    (more,) = noisereg.evaluate([run], {"fd"}, num=20, steps=np.int64(2), eta=np.float32(1))
+    assert more["metrics"].keys() == one["metrics"].keys()
 
 
 def test_several_regularizers_may_be_a_tuple(tmp_path: Path) -> None:

@@ -33,10 +33,13 @@ def export(
     if to != "diffusers":
         raise NoiseregError(f"--to {to}: expected diffusers")
     registry = open_registry(no_plugins, plugin)
+    from noisereg.cli.progress import ConsoleReporter
     from noisereg.exchange.to_diffusers import export as to_diffusers
     from noisereg.runs.run import Run
 
     opened = Run.open(run, registry)
+    for text in opened.revised():
+        ConsoleReporter().note(text)
     step = None if checkpoint is None else opened.checkpoint_step(checkpoint)
     pipeline = to_diffusers(opened, out.expanduser(), step, not raw_weights)
     print(

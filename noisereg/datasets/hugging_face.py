@@ -93,7 +93,7 @@ class HuggingFace(ImageDataset):
                 if place.suffix.lower() != ".parquet":
                     raise NoiseregError(f"hf:path={place}: expected a folder or a .parquet")
                 loaded = datasets.load_dataset("parquet", data_files=str(place), cache_dir=cache)
-            elif place.suffix.lower() == ".parquet":
+            elif place.suffix.lower() == ".parquet" and not place.is_dir():
                 raise NoiseregError(f"hf:path={place} is not there; expected a .parquet")
             elif any((place / name).is_file() for name in EXTENDING):
                 loaded = datasets.load_from_disk(str(place))

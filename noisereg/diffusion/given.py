@@ -106,7 +106,10 @@ def times(t: Any, T: int | None, count: int, device: torch.device) -> Tensor:
         NoiseregError: for another number of times, and what is out of range or no number.
     """
     if isinstance(t, Real) and not isinstance(t, bool):
-        t = torch.tensor(t)
+        if isinstance(t, Integral) and T is not None:  # a step
+            t = torch.tensor(int(t))
+        else:
+            t = torch.tensor(float(t), dtype=torch.float64)
     check_tensor("t", t)
     found = times_of(t, T, device)
     if found.ndim == 0:

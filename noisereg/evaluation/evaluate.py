@@ -175,6 +175,7 @@ def _tables(
     remarks = [
         *notes,
         *_unfinished(group.runs),
+        *(text for run in group.runs for text in run.revised()),
         *dict.fromkeys(said),
         *_summaries(asked),
     ]

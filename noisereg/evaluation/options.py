@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from noisereg.errors import NoiseregError, nearest
 from noisereg.reading import first_complaint
+
+_NUMBERS = ("num", "num_reference", "guidance", "eps_scale", "seed", "jobs")
+"""Of the options; for Python true is 1."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,21 @@ class Options:
         values = dict(given)
         for name, value in given.items():
             if "tuple" in str(known[name].type) and value is not None:
-                values[name] = (value,) if isinstance(value, int | float | str) else tuple(value)
+                one = isinstance(value, str | Path) or not isinstance(value, Iterable)
+                values[name] = (value,) if one else tuple(value)
         for name in ("rescaled", "grid"):
             several = values.get(name) or ()
             if twice := next((x for k, x in enumerate(several) if x in several[:k]), None):
                 raise NoiseregError(f"`{name}={twice}`: given twice; expected it once")
-        if values.get("jobs") is not None and values["jobs"] < 1:
-            raise NoiseregError(f"`jobs={values['jobs']}`: expected at least 1")
+        if truth := next((name for name in _NUMBERS if isinstance(values.get(name), bool)), None):
+            raise NoiseregError(f"`{truth}={values[truth]}`: expected a number")
         try:
             made = TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
             name, complaint = first_complaint(error)
             raise NoiseregError(f"`{name}`: {complaint}") from None
+        if made.jobs is not None and made.jobs < 1:
+            raise NoiseregError(f"`jobs={made.jobs}`: expected at least 1")
         if not 0 <= made.seed < 2**63:
             raise NoiseregError(f"`seed={made.seed}`: expected a whole number from 0 to 2**63 - 1")
         return made

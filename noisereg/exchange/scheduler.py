@@ -190,6 +190,8 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         Raises:
             NoiseregError: for what is no number of steps, or no device.
         """
+        if isinstance(num_inference_steps, Tensor) and not num_inference_steps.ndim:
+            num_inference_steps = num_inference_steps.item()
         given.check_count("num_inference_steps", num_inference_steps)
         place = given.device_of("cpu" if device is None else device)
         process, noise = self.diffusion.process, self.diffusion.noise
@@ -274,6 +276,8 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         given.check_tensor("model_output", model_output)
         for own in generator if isinstance(generator, list) else [generator]:
             given.check_generator(own)
+        if isinstance(eta, Tensor) and not eta.ndim:
+            eta = eta.item()
         if eta is not None:
             given.check_number("eta", eta)
         if variance_noise is not None:

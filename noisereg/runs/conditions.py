@@ -46,8 +46,11 @@ def given(
         NoiseregError: for a label or an image that the task has no use for, or cannot do without.
     """
     several: Any = labels
-    if labels is not None and np.ndim(several) == 0:  # text, and NumPy's numbers too
+    number = hasattr(labels, "__index__") and not getattr(labels, "ndim", 0)  # NumPy's, torch's
+    if isinstance(labels, str) or number:
         several = [labels]
+    elif several is not None:
+        several = list(several)
     if several is not None and not task.classes:
         raise NoiseregError(
             "`label`: this run was not trained on labels; expected a run of `task=class`"

@@ -76,15 +76,15 @@ def _pair(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "(N, D), a pair of it and labels, a torch Dataset, or a name"
         )
     items = [data[i] for i in range(len(data))]
-    if items and not isinstance(items[0], Tensor | np.ndarray | tuple | list):
-        raise NoiseregError(
-            f"data: its items are {type(items[0]).__name__}; expected tensors or arrays, or pairs "
-            "of one and a label"
-        )
     if not items:
         raise NoiseregError("data: the data set is empty")
     several = isinstance(items[0], tuple | list)
     each = [_array(item[0] if several else item) for item in items]
+    if each[0].dtype.kind == "O":
+        raise NoiseregError(
+            f"data: its items are {type(items[0]).__name__}; expected tensors or arrays, or pairs "
+            "of one and a label"
+        )
     if len(sizes := sorted({x.shape for x in each})) > 1:
         raise NoiseregError(
             f"data: its samples differ in shape, {sizes[0]} and {sizes[1]}; expected one shape"

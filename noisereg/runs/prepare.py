@@ -190,6 +190,8 @@ def check_range(parts: Parts) -> list[str]:
     if parts.dataset is None or parts.dataset.levels:  # which lie from −1 to 1
         return []
     split = parts.dataset.split("train")
+    if not len(split):
+        raise NoiseregError(f"data set {parts.config.data.name} has no training samples")
     x = split.batch(torch.arange(min(64, len(split)))).x
     if parts.images:
         low, high = float(x.min()), float(x.max())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
-from noisereg.api import CONTENT, Dataset, Denoiser, NoiseregError, Params, Task
+from noisereg.api import Content, Dataset, Denoiser, NoiseregError, Params, Task
 from noisereg.denoisers import auto_denoiser
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.plugins.registry import Registry
@@ -75,16 +77,23 @@ def _recorded(spec: Spec, built: Any) -> Spec:
     return Spec(name=spec.name, params=built.params.model_dump(mode="json"))
 
 
-def component_records(config: Config, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Qualified name, revision and distribution version of each component, and the SHA-256 of
-    the files that make its numbers (:data:`noisereg.api.ContentPath`), for environment.json.
+SAMPLING = ("noise", "process", "denoiser", "task", "data")
+"""The components of training by which samples are drawn, too; of the data what decodes them."""
+
+
+def component_records(
+    config: Config, registry: Registry, sections: Collection[str] = tuple(SECTION_KIND)
+) -> dict[str, dict[str, Any]]:
+    """Qualified name, revision and distribution version of each component of ``sections``, and
+    the SHA-256 of the files that make their numbers (:data:`noisereg.api.ContentPath`), for
+    environment.json.
 
     Raises:
         NoiseregError: for such a file that cannot be read.
     """
     named: dict[str, tuple[Any, Spec]] = {}
-    for section, kind in SECTION_KIND.items():
-        value = getattr(config, section)
+    for section in sections:
+        value, kind = getattr(config, section), SECTION_KIND[section]
         for index, spec in enumerate(value if section in LISTS else [value]):
             named[f"{section}.{index}" if section in LISTS else section] = (kind, spec)
     records: dict[str, dict[str, Any]] = {}
@@ -106,26 +115,46 @@ def _contents(params: type[Params], given: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: _sha256(Path(given[name]))
         for name, field in params.model_fields.items()
-        if given.get(name) and _is_content([field.annotation, *field.metadata])
+        if given.get(name) and _is_content(field.annotation, field.metadata)
     }
 
 
-def _is_content(parts: Iterable[Any]) -> bool:
-    """Whether an annotation, taken apart, has the mark: ``Annotated`` may stand within a union."""
-    return any(
-        part is CONTENT or _is_content([*get_args(part), *getattr(part, "__metadata__", ())])
-        for part in parts
-    )
+def _is_content(annotation: Any, metadata: Iterable[Any] = ()) -> bool:
+    """Whether an annotation has the mark, itself or a member of a union."""
+    if Content in [*metadata, *getattr(annotation, "__metadata__", ())]:
+        return True
+    union = get_origin(annotation) in (Union, UnionType)
+    return union and any(map(_is_content, get_args(annotation)))
 
 
 def _sha256(path: Path) -> str:
-    """Of a file, or of the files in a folder by name and content."""
+    """Of a file, or of the files in a folder by name and content, but for hidden ones, which
+    others put there.
+    """
     path = path.expanduser()
     if not path.is_dir():
-        return sha256_of(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = [f"{file.relative_to(path).as_posix()} {sha256_of(file)}" for file in files]
+        return _of_file(path)
+    found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    lines = [
+        f"{name} {_of_file(file)}"
+        for name, file in sorted(found.items())
+        if not any(part.startswith(".") for part in name.split("/"))
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _of_file(path: Path) -> str:
+    """What has not been touched is not read again."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return sha256_of(path)  # which says why
+    return _sha256_once(path.absolute(), (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_once(path: Path, touched: tuple[int, ...]) -> str:
+    return sha256_of(path)
 
 
 Records = Mapping[str, Mapping[str, Any]]

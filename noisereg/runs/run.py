@@ -6,6 +6,7 @@ import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,17 @@ from noisereg.runs.model import RunModel
 from noisereg.runs.output import STRIP, STRIPS, check_num, picture
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.resolve import check_contents_of, component_records, revised
+from noisereg.runs.resolve import (
+    SAMPLING,
+    check_contents_of,
+    component_records,
+    revised,
+)
 from noisereg.runs.runtime import Runtime
 from noisereg.store import write_atomically
 
 GRID = 16
 """Samples in the pictures that training makes."""
-SAMPLING = ("noise", "process", "denoiser", "task")
-"""The components of training by which samples are drawn, too."""
 
 
 def default_out(config: Config) -> Path:
@@ -204,6 +208,24 @@ class Run:
         names = read_environment(self.path).get("data", {}).get("classes")
         return tuple(names) if isinstance(names, list) else ()
 
+    def revised(self) -> list[str]:
+        """A line of each component that draws its samples and has another revision than it was
+        trained with.
+
+        Raises:
+            NoiseregError: if a file of one is another than it was trained with.
+        """
+        assert self.registry is not None
+        recorded = read_environment(self.path).get("components", {})
+        records = component_records(self.config, self.registry, SAMPLING)
+        check_contents_of(recorded, records)
+        return [
+            f"{shown(self.path)} was trained with revision {was['revision']} of {was['name']} "
+            f"and is sampled with {now['revision']}, whose numbers differ"
+            for was, now in revised(recorded, records)
+            if records.get("data") is not now  # which have their fingerprint
+        ]
+
     @property
     def draws_images(self) -> bool:
         """Whether its samples are images of 8 bits: not points, nor latents without a decoder."""
@@ -230,9 +252,10 @@ class Run:
         folder = self.path / "checkpoints"
         if isinstance(step, str):
             step = self.checkpoint_step(step)
-        if not isinstance(step, int | None):
+        if isinstance(step, bool) or not isinstance(step, Integral | None):
             raise NoiseregError(f"`checkpoint={step!r}`: expected a step, or best")
         if step is not None:
+            step = int(step)
             if step not in checkpoint_files.steps_in(folder):
                 have = ", ".join(map(str, checkpoint_files.steps_in(folder))) or "none"
                 raise NoiseregError(
@@ -282,15 +305,8 @@ class Run:
         runtime = runtime or Runtime.start(RuntimeConfig(device="auto"))
         chosen = self.checkpoint(step, reporter)
         parts = build_parts(self.config, self.registry, runtime, shape=self.shape)
-        recorded = read_environment(self.path).get("components", {})
-        records = component_records(self.config, self.registry)
-        check_contents_of(recorded, records)
-        drawn_by = {key: recorded[key] for key in SAMPLING if key in recorded}
-        for was, now in revised(drawn_by, records):
-            (reporter or Reporter()).note(
-                f"{shown(self.path)} was trained with revision {was['revision']} of {was['name']} "
-                f"and is sampled with {now['revision']}, whose numbers differ"
-            )
+        for text in self.revised():
+            (reporter or Reporter()).note(text)
         weights = chosen.weights(ema)
         if not checkpoint.finite(weights.values()):
             others = [

@@ -35,7 +35,7 @@ from noisereg.runs import checkpoint, checkpoint_files, parentage
 from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import EMA
 from noisereg.runs.checkpoint_files import name_of, run_of
-from noisereg.runs.config import Config
+from noisereg.runs.config import Config, read_complete
 from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.guard import Guard
 from noisereg.runs.logged import Log
@@ -50,7 +50,7 @@ from noisereg.runs.run import Run, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
 from noisereg.runs.stopping import Interrupted, StopRequest, Vote
-from noisereg.runs.validation import PREFIX, Validation
+from noisereg.runs.validation import PREFIX, Validation, measured_by
 from noisereg.store import write_atomically
 
 USELESS = 10.0
@@ -465,7 +465,10 @@ class Training:
         with contextlib.suppress(NoiseregError):
             record = checkpoint_files.best_record(folder)
         measured = self.validation.measured
-        if record.get("measured", measured) != measured:
+        before = record.get("measured")
+        if before is None and self.start:  # a kill came before the first best was recorded
+            before = measured_by(read_complete(self.out / "config.yaml"), self.registry)
+        if before not in (None, measured):
             self.since = self.start
             self.reporter.note(
                 f"{name} is measured otherwise than up to step {self.start:,}: the best is sought "

@@ -18,6 +18,7 @@ from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import sampling
 from noisereg.runs.build import Parts
+from noisereg.runs.config import Config
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import draw
@@ -59,6 +60,21 @@ class _Memory(Features):
 class _Metric:
     metric: Metric
     features: Features
+
+
+def measured_by(config: Config, registry: Registry) -> dict[str, Any]:
+    """What the numbers of ``train.eval`` depend on beside the weights, as JSON: two that were
+    measured otherwise are not compared.
+    """
+    train = config.train
+    settings = sampling.override(config.sample, registry, steps=train.eval_steps)
+    return {
+        "eval": [spec.model_dump(mode="json") for spec in train.eval],
+        "features": train.eval_features.model_dump(mode="json"),
+        "num": train.eval_num,
+        "reference": train.eval_reference,
+        "sample": settings.model_dump(mode="json", exclude={"num", "batch_size"}),
+    }
 
 
 class Validation:
@@ -145,18 +161,7 @@ class Validation:
 
     @property
     def measured(self) -> dict[str, Any]:
-        """What a number depends on beside the weights, as JSON: two measured otherwise are not
-        compared.
-        """
-        train = self.parts.config.train
-        settings = self.model.settings.model_dump(mode="json", exclude={"num", "batch_size"})
-        return {
-            "eval": [spec.model_dump(mode="json") for spec in train.eval],
-            "features": train.eval_features.model_dump(mode="json"),
-            "num": train.eval_num,
-            "reference": train.eval_reference,
-            "sample": settings,
-        }
+        return measured_by(self.parts.config, self.registry)
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Of the number that ``keep_best`` names."""

@@ -149,8 +149,8 @@ def _slug(value: Any) -> str:
         if isinstance(value, dict) and "name" in value
         else str(value)
     )
-    text = re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text)
-    text = re.sub(r"^-+(?![\d.])|-+$", "", text)  # a number's sign is not in between
+    below_0 = re.match(r"-[\d.]", text)
+    text = "-" * bool(below_0) + re.sub(r"[^A-Za-z0-9.=+_-]+", "-", text).strip("-")
     return (
         text if len(text) <= 60 else f"{text[:50]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     )

@@ -123,6 +123,12 @@ def test_what_is_not_there_is_named(tmp_path, params, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_may_be_called_as_a_parquet_is(tmp_path):
+    (tmp_path / "x.parquet").mkdir()
+    parquet(tmp_path / "x.parquet" / "part-0.parquet", 20)
+    assert build(tmp_path / "x.parquet", tmp_path).shape == (1, 4, 4)
+
+
 def test_a_parquet_that_is_not_there_is_not_sought_elsewhere(tmp_path, monkeypatch):
     """As a name it would be asked for at the Hub, for minutes."""
     monkeypatch.chdir(tmp_path)
@@ -135,6 +141,11 @@ def test_pictures_that_cannot_be_read_are_named_by_their_row(tmp_path):
     pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
     with pytest.raises(NoiseregError, match=r"x.parquet, row 1 cannot be read as an image"):
         build(tmp_path / "x.parquet", tmp_path)
+    images[1] = None
+    pq.write_table(pa.table({"image": images}), tmp_path / "z.parquet")
+    with pytest.raises(NoiseregError, match=r"row 1: there is no image in this row") as caught:
+        build(tmp_path / "z.parquet", tmp_path)
+    assert "repair" not in str(caught.value)
     sizes = [{"bytes": png(1, side), "path": None} for side in (4, 5)]
     pq.write_table(pa.table({"image": sizes}), tmp_path / "y.parquet")
     with pytest.raises(NoiseregError, match=r"differ in size \(4×4, 5×5, …\); type size=64"):

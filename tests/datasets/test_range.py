@@ -15,13 +15,16 @@ from noisereg.api import Batch, Component, Dataset, Params, hookimpl
 class P(Params):
     size: float = 1.0
     points: bool = False
+    above: bool = False
+    none: bool = False
 
 class Sized(Dataset):
     def __init__(self, params, ctx):
         own = torch.Generator().manual_seed(0)
         shape = (32, 2) if params.points else (32, 1, 8, 8)
         x = torch.rand(*shape, generator=own) * 2 - 1
-        self.x = x * params.size
+        x = x.abs() if params.above else x
+        self.x = (x * params.size)[: 0 if params.none else None]
         self.shape = tuple(shape[1:])
     def split(self, name):
         return self
@@ -63,11 +66,29 @@ def test_images_beyond_1_are_refused_and_nothing_is_written(
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("sized:size=1.1", "in [-1.1, 1.1]"),
+        ("sized:size=-1.1,above=true", "in [-1.1, -"),
+        ("sized:size=1.1,above=true", ", 1.1]"),
+        ("sized:none=true", "data set file/sized has no training samples"),
+    ],
+)
+def test_images_a_little_beyond_on_either_side_are_refused(
+    sized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str, said: str
+) -> None:
+    assert begin(sized, data, "--out", str(tmp_path / "run")) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_points_much_larger_than_the_noise_are_said(
     sized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert begin(sized, "sized:size=20,points=true", "--out", str(tmp_path / "run")) == 0
     assert "root mean square of 11.4, and the noise has 1" in capsys.readouterr().err
+    assert begin(sized, "sized:size=7.5,points=true", "--out", str(tmp_path / "other")) == 0
+    assert "root mean square of 4.27" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("data", ["sized:size=6,points=true", "sized:size=1.0005"])

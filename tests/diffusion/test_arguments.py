@@ -310,6 +310,8 @@ WRONG_TYPES: dict[str, tuple[str, Callable[[noisereg.Diffusion], Any]]] = {
     "a seed of samples": ("generator=3 is a int", lambda d: d.sample(zeros, 2, generator=3)),
     "latents": ("latents is a ndarray", lambda d: d.loss(zeros, X, latents=X.numpy())),
     "noise": ("eps is a ndarray", lambda d: d.add_noise(X, X.numpy(), 0.5)),
+    "true steps": ("steps=True: expected a whole", lambda d: d.sample(zeros, 2, steps=True)),
+    "true guidance": ("guidance=True is a bool", lambda d: d.sample(zeros, 2, guidance=True)),
     "how many": ("num=2.0: expected a whole number", lambda d: d.sample(zeros, 2.0)),
     "steps": ("steps='5': expected a whole number", lambda d: d.sample(zeros, 2, steps="5")),
     "guidance": ("guidance='2' is a str", lambda d: d.sample(zeros, 2, guidance="2")),
@@ -354,5 +356,11 @@ def test_one_number_is_every_samples_time(t: Any) -> None:
     assert torch.equal(
         diffusion.add_noise(X, images(), t), diffusion.add_noise(X, images(), times)
     )
+    exact = torch.full((4,), 0.3, dtype=torch.float64)
+    assert torch.equal(
+        diffusion.add_noise(X, images(), 0.3), diffusion.add_noise(X, images(), exact)
+    )
+    for end in (0, 1):  # without T a number is a time, and these are two
+        assert diffusion.add_noise(X, images(), end).isfinite().all()
     counted = noisereg.Diffusion(SHAPE, T=10)
     assert torch.equal(counted.add_noise(X, images(), 4), diffusion.add_noise(X, images(), times))

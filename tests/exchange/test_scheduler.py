@@ -404,6 +404,15 @@ def test_what_is_of_another_type_is_one_line(said, call):
         call(NoiseScheduler(shape=(3, 8, 8)))
 
 
+def test_a_number_may_be_a_tensor_of_one():
+    scheduler, x = NoiseScheduler(shape=(3, 8, 8)), torch.ones(2, 3, 8, 8)
+    scheduler.set_timesteps(torch.tensor(5))
+    t = scheduler.timesteps[0]
+    assert len(scheduler.timesteps) == 5
+    stepped = [scheduler.step(x, t, x, eta=eta)[0] for eta in (0.0, torch.tensor(0.0))]
+    assert torch.equal(*stepped)
+
+
 def test_a_configuration_says_that_it_has_nothing_of_what_was_learnt(tmp_path):
     learnt = NoiseScheduler(shape=(3, 8, 8), noise="blue-tv:gamma.learn=true")
     assert learnt.diffusion.state_dict()

@@ -190,6 +190,24 @@ def test_numbers_that_are_measured_otherwise_are_not_compared(trained, tmp_path)
     assert best_step(run / "checkpoints") == min((10, 12, 14), key=numbers.get)
 
 
+def test_an_older_number_that_is_better_does_not_count_when_it_was_measured_otherwise(
+    tmp_path, monkeypatch
+):
+    """1 of 70 samples, then 5, 4, … of 8; and a kill before the first best was recorded is no
+    reason to compare them.
+    """
+    values = iter([1.0, 1.1, 1.2, 1.3, 5.0, 4.0, 3.0, 2.0])
+    monkeypatch.setattr(Validation, "measure", lambda self, reporter: {"fd-pixels": next(values)})
+    options = {**SETTINGS, "out": tmp_path / "run"}
+    noisereg.train(train=TRAIN, **options)
+    fewer = {**TRAIN, "eval_num": 8}
+    (tmp_path / "run/checkpoints/best.json").unlink()
+    noisereg.train(train={**fewer, "steps": 12}, resume=True, **options)
+    assert best_step(tmp_path / "run/checkpoints") == 12
+    noisereg.train(train={**fewer, "steps": 16}, resume=True, **options)
+    assert best_step(tmp_path / "run/checkpoints") == 16
+
+
 def test_a_best_checkpoint_that_is_damaged_is_said_and_another_sought(trained, tmp_path):
     run = shutil.copytree(trained.path, tmp_path / "run")
     file = run / "checkpoints/000002/ema.safetensors"

@@ -85,6 +85,8 @@ def test_a_number_below_0_keeps_its_sign_in_a_name() -> None:
         "power-law_exponent=-0.5_s0",
         "power-law_exponent=0.5_s0",
     ]
+    lists = {"axes": {"denoiser.channels": [[8, 16], [16, 32]]}}  # a bracket is no sign
+    assert names(lists, {"denoiser": "unet"}) == ["channels=8-16_s0", "channels=16-32_s0"]
 
 
 def finish(folder: Path, step: int = 4000) -> None:
