@@ -162,16 +162,22 @@ LAWS = {
     "H": Law(
         "second version, t per sample, 79,000 steps",
         [
-            "table1-v2-79k.json 0.3 0.3:rescaled:batch",
+            "table1-v2-79k.json 0.1 0.3 0.1:rescaled:batch 0.3:rescaled:batch",
         ],
     ),
     "I": Law(
+        "second version, bins of t, 79,000 steps",
+        [
+            "table1-v2-79k-bins.json 0.3 0.3:rescaled",
+        ],
+    ),
+    "J": Law(
         "second version, t per sample, 10,000 steps",
         [
             "table1-v2.json 0.3 0.3:rescaled:batch",
         ],
     ),
-    "J": Law(
+    "K": Law(
         "second version, bins of t, 10,000 steps",
         [
             "table1-v2.json 0.3:rescaled:timestep-bin",
