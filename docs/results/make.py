@@ -183,6 +183,12 @@ LAWS = {
             "table1-v2.json 0.3:rescaled:timestep-bin",
         ],
     ),
+    "L": Law(
+        "second version, t per sample, 79,000 steps, 1,000 sampling steps",
+        [
+            "table1-v2-79k-1000.json 0.3",
+        ],
+    ),
 }
 """By the letter that pages call them by: a test compares it with their headings."""
 
