@@ -199,8 +199,9 @@ def test_an_older_number_that_is_better_does_not_count_when_it_was_measured_othe
     values = iter([1.0, 1.1, 1.2, 1.3, 5.0, 4.0, 3.0, 2.0])
     monkeypatch.setattr(Validation, "measure", lambda self, reporter: {"fd-pixels": next(values)})
     options = {**SETTINGS, "out": tmp_path / "run"}
-    noisereg.train(train=TRAIN, **options)
-    fewer = {**TRAIN, "eval_num": 8}
+    kept = {**TRAIN, "checkpoint_every": 2, "keep_every": 2}
+    noisereg.train(train=kept, **options)
+    fewer = {**kept, "eval_num": 8}
     (tmp_path / "run/checkpoints/best.json").unlink()
     noisereg.train(train={**fewer, "steps": 12}, resume=True, **options)
     assert best_step(tmp_path / "run/checkpoints") == 12
