@@ -109,7 +109,7 @@ CLAIMED = {
     "table1-control.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2-minibatch.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2-79k-bins.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
-    "table1-v2-79k-1000.json": {"tables": 4, "rows": 2, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-v2-79k-1000.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2-79k.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-79k-control.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},

@@ -186,7 +186,7 @@ LAWS = {
     "L": Law(
         "second version, t per sample, 79,000 steps, 1,000 sampling steps",
         [
-            "table1-v2-79k-1000.json 0.3",
+            "table1-v2-79k-1000.json 0.3 0.3:rescaled",
         ],
     ),
 }
