@@ -27,8 +27,8 @@ from noisereg.api import (
 )
 from noisereg.diffusion import compatible, diffusion
 from noisereg.diffusion.adjust import Clip
+from noisereg.diffusion.arguments import check_count
 from noisereg.diffusion.diffusion import checked_shape
-from noisereg.diffusion.given import check_count
 from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.errors import nearest

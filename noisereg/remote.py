@@ -42,7 +42,7 @@ from noisereg.errors import NoiseregError
 from noisereg.folders import cache_dir
 from noisereg.ownership import LOCK, lock_of_children, owned
 from noisereg.paths import address, clean, is_remote
-from noisereg.store import write_atomically
+from noisereg.store import digest_of, write_atomically
 
 STATE, STATUS = "state.json", "status.json"
 KEPT_HERE = ("eval", "cache")
@@ -388,13 +388,6 @@ def upload(folder: Path) -> None:
             store.rm_file(f"{root}/{name}")
 
 
-@functools.lru_cache(maxsize=4096)
-def _sha256(path: Path, touched: int) -> str:
-    """Of a file, which is not read again until it is ``touched``."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _download(store: Any, root: str, url: str, folder: Path) -> None:
     """Make the working copy what the store has. A checkpoint without its state.json is not
     there yet; a file of one is fetched again if it is not the one that its state.json has the
@@ -424,7 +417,7 @@ def _download(store: Any, root: str, url: str, folder: Path) -> None:
         if data is None and path.stat().st_size == there[name]:
             checkpoint, _, own = name.rpartition("/")
             wanted_digest = digests(checkpoint).get(own) if checkpoint in whole else None
-            if wanted_digest is None or _sha256(path, path.stat().st_mtime_ns) == wanted_digest:
+            if wanted_digest is None or digest_of(path) == wanted_digest:
                 continue
         if data is None:
             data = store.cat_file(f"{root}/{name}")

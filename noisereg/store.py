@@ -9,6 +9,7 @@ leave a whole file or none.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -291,3 +292,19 @@ def _digest(head: bytes, chunks: Iterable[Buffer]) -> bytes:
     for chunk in chunks:
         digest.update(chunk)  # type: ignore[arg-type]  # an array is a buffer
     return digest.hexdigest().encode()
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, which is not read again until it is touched.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    seen = path.stat()
+    return _file_digest(path.absolute(), (seen.st_mtime_ns, seen.st_size, seen.st_ino))
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_digest(path: Path, touched: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

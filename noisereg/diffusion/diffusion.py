@@ -21,7 +21,7 @@ from noisereg.api import (
     Solver,
     TimeInput,
 )
-from noisereg.diffusion import compatible, given
+from noisereg.diffusion import arguments, compatible
 from noisereg.diffusion.adjust import Clip, adjusted, constant
 from noisereg.diffusion.grids import own
 from noisereg.diffusion.law import add_noise, network_time, times_of
@@ -126,7 +126,7 @@ class Diffusion(nn.Module):
                 that are out of range.
         """
         self.check_samples(x0)
-        given.check_network(net)
+        arguments.check_network(net)
         if not len(x0):
             raise NoiseregError("no samples: the loss is a mean over the batch; expected one")
         if self.pairing is not None and cond is not None:
@@ -137,7 +137,7 @@ class Diffusion(nn.Module):
         t = (
             self.draw_times(len(x0), generator, x0.device)
             if t is None
-            else given.times(t, self.T, len(x0), x0.device)
+            else arguments.times(t, self.T, len(x0), x0.device)
         )
         told = self._told(under_autocast_of_caller(net, x0.device))
         with torch.autocast(x0.device.type, enabled=False):
@@ -163,8 +163,8 @@ class Diffusion(nn.Module):
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Training times by the process's own law, (count,) float64."""
-        given.check_count("count", count)
-        given.check_generator(generator)
+        arguments.check_count("count", count)
+        arguments.check_generator(generator)
         source = generator.device if generator is not None else device
         u = torch.rand(count, generator=generator, device=source, dtype=torch.float64)
         return self.process.time(u).to(device)
@@ -177,21 +177,21 @@ class Diffusion(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
         """The noise's latents of ``count`` samples by name, each (count, …) N(0, 1)."""
-        given.check_count("count", count)
-        given.check_generator(generator)
-        given.check_dtype(dtype)
+        arguments.check_count("count", count)
+        arguments.check_generator(generator)
+        arguments.check_dtype(dtype)
         return self.noise.draw_latents(count, self.shape, generator, device, dtype)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
         """x_t = a(t)·x0 + b(t)·ε_t, (B, *shape), for t as :meth:`loss` takes it."""
         self.check_samples(x0)
-        given.check_tensor("eps", eps)
+        arguments.check_tensor("eps", eps)
         if eps.shape != x0.shape:
             raise NoiseregError(
                 f"the noise is {tuple(eps.shape)} and the samples are {tuple(x0.shape)}; expected "
                 "one ε_t a sample, of its shape"
             )
-        return add_noise(self.process, x0, eps, given.times(t, self.T, len(x0), x0.device))
+        return add_noise(self.process, x0, eps, arguments.times(t, self.T, len(x0), x0.device))
 
     # Sampling
 
@@ -212,8 +212,8 @@ class Diffusion(nn.Module):
         """
         self.check_samples(x_t)
         _check_guidance(guidance, cond, null)
-        given.check_network(net)
-        at = given.times(t, self.T, len(x_t), x_t.device)
+        arguments.check_network(net)
+        at = arguments.times(t, self.T, len(x_t), x_t.device)
         return self._predict(net, x_t, at, cond, guidance, null)
 
     def _predict(
@@ -296,16 +296,16 @@ class Diffusion(nn.Module):
         Raises:
             NoiseregError: as :meth:`trajectory`, and for fewer than one sample or step.
         """
-        given.check_network(net)
-        given.check_count("num", num)
+        arguments.check_network(net)
+        arguments.check_count("num", num)
         if steps is not None:
-            given.check_count("steps", steps)
-        given.check_generator(generator)
-        given.check_dtype(dtype)
+            arguments.check_count("steps", steps)
+        arguments.check_generator(generator)
+        arguments.check_dtype(dtype)
         if device is None:
             device = _device_of(net, latents, generator)
         else:
-            device = given.device_of(device)
+            device = arguments.device_of(device)
         if solver is None:
             solver = DDIM(
                 compatible.default_eta(self.process, self.noise, self.pairing is not None)
@@ -368,7 +368,7 @@ class Diffusion(nn.Module):
         if latents is None:
             return self.draw_latents(count, generator, device, dtype)
         for z in latents.values() if isinstance(latents, Mapping) else [latents]:
-            given.check_tensor("latents", z)
+            arguments.check_tensor("latents", z)
         named = self.noise.named(latents, self.shape)
         wanted = {name: (count, *size) for name, size in self.noise.latents(self.shape).items()}
         got = {name: tuple(z.shape) for name, z in named.items()}
@@ -381,7 +381,7 @@ class Diffusion(nn.Module):
         Raises:
             NoiseregError: for samples that are no tensor of floats, or of another shape.
         """
-        given.check_tensor("x", x0)
+        arguments.check_tensor("x", x0)
         if not x0.is_floating_point():
             raise NoiseregError(
                 f"samples are {str(x0.dtype).removeprefix('torch.')}; expected floating point, "
@@ -407,7 +407,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _check_guidance(guidance: float, cond: Tensor | None, null: Tensor | None) -> None:
-    given.check_number("guidance", guidance)
+    arguments.check_number("guidance", guidance)
     if not 0 <= guidance < math.inf:
         raise NoiseregError(f"`guidance={guidance:g}`: expected a number from 0, 1 for none")
     if guidance != 1 and (cond is None or null is None):

@@ -38,7 +38,7 @@ from noisereg.api import (
     TimeInput,
     per_sample,
 )
-from noisereg.diffusion import compatible, given
+from noisereg.diffusion import arguments, compatible
 from noisereg.diffusion.adjust import adjusted, constant
 from noisereg.diffusion.diffusion import Diffusion, checked_shape
 from noisereg.diffusion.law import NO_SIGNAL, add_noise, network_time, time_from_network
@@ -192,8 +192,8 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         """
         if isinstance(num_inference_steps, Tensor) and not num_inference_steps.ndim:
             num_inference_steps = num_inference_steps.item()
-        given.check_count("num_inference_steps", num_inference_steps)
-        place = given.device_of("cpu" if device is None else device)
+        arguments.check_count("num_inference_steps", num_inference_steps)
+        place = arguments.device_of("cpu" if device is None else device)
         process, noise = self.diffusion.process, self.diffusion.noise
         spec = self.config.grid or compatible.default_grid(process, noise, self.solver)
         times = _built("grid", spec, Context()).times(process, num_inference_steps)
@@ -273,15 +273,14 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         if use_clipped_model_output:
             raise NoiseregError("`use_clipped_model_output`: x̂0 is not clipped; leave it out")
         self.diffusion.check_samples(sample)
-        given.check_tensor("model_output", model_output)
+        arguments.check_tensor("model_output", model_output)
         for own in generator if isinstance(generator, list) else [generator]:
-            given.check_generator(own)
+            arguments.check_generator(own)
         if isinstance(eta, Tensor) and not eta.ndim:
             eta = eta.item()
         if eta is not None:
-            given.check_number("eta", eta)
+            arguments.check_number("eta", eta)
         if variance_noise is not None:
-            given.check_tensor("variance_noise", variance_noise)
             self._check_pair(sample, variance_noise)
         place = self._place_of(timestep)
         last = place == len(self.timesteps) - 1
@@ -468,7 +467,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
 
     def _check_pair(self, x0: Tensor, noise: Tensor) -> None:
         self.diffusion.check_samples(x0)
-        given.check_tensor("noise", noise)
+        arguments.check_tensor("noise", noise)
         if noise.shape != x0.shape:
             raise NoiseregError(
                 f"the noise is {tuple(noise.shape)} and the images are {tuple(x0.shape)}; "

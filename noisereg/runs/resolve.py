@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,9 @@ from noisereg.diffusion.diffusion import Diffusion
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import sampling
-from noisereg.runs.checkpoint_files import sha256_of
 from noisereg.runs.config import LISTS, SECTION_KIND, Config
 from noisereg.runs.pretrained import denoiser_of
+from noisereg.store import digest_of
 
 
 def choose_denoiser(config: Config, registry: Registry, shape: tuple[int, ...]) -> Spec:
@@ -144,17 +143,10 @@ def _sha256(path: Path) -> str:
 
 
 def _of_file(path: Path) -> str:
-    """What has not been touched is not read again."""
     try:
-        stat = path.stat()
-    except OSError:
-        return sha256_of(path)  # which says why
-    return _sha256_once(path.absolute(), (stat.st_mtime_ns, stat.st_size, stat.st_ino))
-
-
-@functools.lru_cache(maxsize=4096)
-def _sha256_once(path: Path, touched: tuple[int, ...]) -> str:
-    return sha256_of(path)
+        return digest_of(path)
+    except OSError as error:
+        raise NoiseregError(f"{path} cannot be read ({error.strerror})") from None
 
 
 Records = Mapping[str, Mapping[str, Any]]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from noisereg import draws, remote
 from noisereg.api import Context, Task
 from noisereg.data import NotFinite, as_output
-from noisereg.diffusion import given
+from noisereg.diffusion import arguments
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
@@ -348,7 +348,7 @@ class Run:
             NoiseregError: for a value out of range or a combination that would sample wrongly.
         """
         assert self.registry is not None
-        given.check_seed(seed)
+        arguments.check_seed(seed)
         for name, spec in (("solver", solver), ("grid", grid), ("clip", clip)):
             if not isinstance(spec, str | None):
                 raise NoiseregError(
@@ -428,7 +428,7 @@ class Run:
         """
         reporter = reporter or Reporter()
         if num is not None:
-            given.check_count("num", num)
+            arguments.check_count("num", num)
         runtime = Runtime.start(self.config.runtime.model_copy(update={"device": "auto"}))
         model = self.model(
             steps=steps,
@@ -477,8 +477,8 @@ class Run:
         """The latents that :meth:`sample` starts from, by name, each (num, …) on the CPU: equal
         for runs whose noises take the same ones.
         """
-        given.check_count("num", num)
-        given.check_seed(seed)
+        arguments.check_count("num", num)
+        arguments.check_seed(seed)
         noise, place = self.load().noise, self.config.draws
         return draws.latents(
             noise, self.shape, seed, Stream.SAMPLE_LATENTS, range(num), 0, place=place
@@ -506,7 +506,7 @@ def _checked_latents(
         NoiseregError: for latents of other names, shapes or numbers than the noise takes.
     """
     for z in latents.values() if isinstance(latents, Mapping) else [latents]:
-        given.check_tensor("latents", z)
+        arguments.check_tensor("latents", z)
     named = dict(model.noise.named(latents, model.shape))
     expected = model.noise.latents(model.shape)
     counts = {len(z) for z in named.values()}
