@@ -508,9 +508,7 @@ class NoiseScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diff
         if eta is None or (eta == 0 and not takes):
             solver = self.solver
         elif not takes:
-            raise NoiseregError(
-                f"`eta={eta:g}`: solver {spec.name} is deterministic; leave it out"
-            )
+            raise NoiseregError(f"`eta={eta:g}`: solver {spec.name} has no η; leave it out")
         else:
             solver = _built("solver", {"name": spec.name, **spec.params, "eta": eta}, Context())
         compatible.check_solver(process, noise, solver)

@@ -84,8 +84,7 @@ def resolve(
     if own is None:
         if eta not in ("auto", 0):
             raise NoiseregError(
-                f"solver {entry.name} follows the deterministic path and eta is {eta:g}; "
-                "give eta 0, or solver ddim"
+                f"solver {entry.name} has no η and eta is {eta:g}; give eta 0, or solver ddim"
             )
         eta = 0.0
     elif own != "auto":

@@ -28,6 +28,7 @@ from noisereg.runs.output import (
     strip,
 )
 from noisereg.runs.run import GRID, Run, shown
+from noisereg.runs.sampling import build_solver, override
 
 Kind = Literal["", "trajectory", "interpolation", "nearest"]
 NEIGHBOURS = 3
@@ -90,15 +91,27 @@ def _one(
 
 
 def interpolated(run: Run, rows: int, columns: int, **options: Any) -> Tensor:
-    """(rows·columns, …): each row from the latents of one sample to those of the next, by a
-    deterministic solver: fresh noise would be another on each.
+    """(rows·columns, …): each row from the latents of one sample to those of the next, at η 0
+    unless ``eta`` is given: fresh noise is another on each.
+
+    Raises:
+        NoiseregError: for a solver that adds fresh noise and has no η.
     """
     latents = {
         name: between(z, columns)
         for name, z in run.latents(2 * rows, options.get("seed", 0)).items()
     }
-    if options.get("eta") is None and options.get("solver") is None:
-        options["eta"] = 0.0
+    if options.get("eta") is None:
+        assert run.registry is not None
+        solver = options.get("solver")
+        if solver is None:
+            options["eta"] = 0.0
+        settings = override(run.config.sample, run.registry, eta=options.get("eta"), solver=solver)
+        if settings.eta == 0 and not build_solver(settings, run.registry).deterministic:
+            raise NoiseregError(
+                f"`interpolate`: solver {settings.solver.name} adds fresh noise, another on each "
+                "sample; give solver ddim"
+            )
     return run.sample(latents=latents, **options)
 
 

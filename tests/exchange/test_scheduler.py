@@ -299,7 +299,7 @@ def test_a_step_that_cannot_be_is_refused():
         scheduler.step(two, 123, x)
     with pytest.raises(NoiseregError, match=r"expected \(2, 2, 8, 8\)"):
         scheduler.step(x, t, x)
-    with pytest.raises(NoiseregError, match="dpmpp-2m is deterministic"):
+    with pytest.raises(NoiseregError, match="solver dpmpp-2m has no η"):
         scheduler.step(two, t, x, eta=1.0)
     with pytest.raises(NoiseregError, match="not clipped"):
         scheduler.step(two, t, x, use_clipped_model_output=True)

@@ -209,6 +209,19 @@ def test_an_older_number_that_is_better_does_not_count_when_it_was_measured_othe
     assert best_step(tmp_path / "run/checkpoints") == 16
 
 
+def test_of_a_number_that_is_better_higher_the_highest_is_kept_and_recalled(tmp_path, monkeypatch):
+    values = iter([0.2, 0.9, 0.5, 0.4, 0.3])
+    monkeypatch.setattr(Validation, "measure", lambda self, reporter: {"recall": next(values)})
+    kept = {**TRAIN, "eval": "prdc", "keep_best": "recall"}
+    options = {**SETTINGS, "out": tmp_path / "run"}
+    noisereg.train(train=kept, **options)
+    assert best_step(tmp_path / "run/checkpoints") == 4
+    (tmp_path / "run/checkpoints/best.json").unlink()
+    run = noisereg.train(train={**kept, "steps": 10}, resume=True, **options)
+    assert best_step(run.path / "checkpoints") == 4
+    assert steps_in(run.path / "checkpoints") == [4, 10]
+
+
 def test_a_best_checkpoint_that_is_damaged_is_said_and_another_sought(trained, tmp_path):
     run = shutil.copytree(trained.path, tmp_path / "run")
     file = run / "checkpoints/000002/ema.safetensors"

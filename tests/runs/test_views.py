@@ -76,6 +76,36 @@ def test_an_interpolation_ends_at_two_samples(images):
     assert torch.equal(rows[[0, 3, 4, 7]], samples)
 
 
+STOCHASTIC = """
+from noisereg.api import Component, Params, Solver, hookimpl
+
+
+class Anew(Solver):
+    deterministic = False
+
+    def __init__(self, params, ctx):
+        pass
+
+    def step(self, s):
+        return s.here.x0_hat if s.last else s.here.x0_hat + s.fresh()
+
+
+@hookimpl
+def noisereg_solvers():
+    yield Component(name="anew", impl=Anew, params=Params)
+"""
+
+
+def test_a_solver_that_draws_and_has_no_eta_makes_no_interpolation(tmp_path):
+    (tmp_path / "anew.py").write_text(STOCHASTIC)
+    run = trained(tmp_path / "run", plugins=str(tmp_path / "anew.py"))
+    for given in ({"solver": "anew"}, {"solver": "anew", "eta": 0.0}):
+        assert len(run.sample(2, **given)) == 2
+    with pytest.raises(NoiseregError, match="solver anew adds fresh noise, another on each"):
+        interpolated(run, 2, 4, solver="anew")
+    assert len(interpolated(run, 2, 4, solver="ddim")) == 8
+
+
 def size(path):
     with Image.open(path) as image:
         return image.size, getattr(image, "n_frames", 1)
