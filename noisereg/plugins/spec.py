@@ -128,6 +128,12 @@ class Spec(BaseModel):
     def _dump(self) -> dict[str, Any]:
         return {"name": self.name, **self.params}
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """As it is written: text, or a mapping with the parameters beside the name."""
+        mapping = {"type": "object", "properties": {"name": {"type": "string"}}}
+        return {"anyOf": [{"type": "string"}, {**mapping, "required": ["name"]}]}
+
     def label(self) -> str:
         """``isotropy(weight=0.1)``: for tables and names of cells."""
         flat = flatten(self.params)

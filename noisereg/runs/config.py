@@ -54,6 +54,18 @@ SECTION_KIND: dict[str, Kind] = {
 }
 """The sections that hold components; ``reg`` and ``log`` hold lists."""
 LISTS = ("reg", "log")
+NESTED_KIND: dict[str, Kind] = {
+    "sample.solver": "solver",
+    "sample.grid": "grid",
+    "sample.eps_scale": "regularizer",
+    "train.eval": "metric",
+    "train.eval_features": "features",
+}
+"""The settings within other sections that are components; ``sample.clip`` is none, and written as
+one."""
+WORDS: dict[Kind, str] = {"pairing": "none", "denoiser": "auto", "grid": "auto"}
+"""What stands for a component and is none."""
+COMPONENTS = frozenset([*SECTION_KIND, *NESTED_KIND, "sample.clip"])
 
 
 class Section(BaseModel):
@@ -460,19 +472,20 @@ def read_complete(file: Path) -> Config:
 # Overrides
 
 
-def layer(base: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+def layer(base: Mapping[str, Any], *layers: Mapping[str, Any], within: str = "") -> dict[str, Any]:
     """Later mappings over earlier ones: components and lists are replaced whole, other sections
-    key by key.
+    key by key. ``within``: the dotted key that these are the values of.
     """
     result = copy.deepcopy(dict(base))
     for values in layers:
         for key, value in values.items():
+            dotted = f"{within}{key}"
             if (
-                key not in SECTION_KIND
+                dotted not in COMPONENTS
                 and isinstance(value, Mapping)
                 and isinstance(result.get(key), Mapping)
             ):
-                result[key] = layer(result[key], value)
+                result[key] = layer(result[key], value, within=f"{dotted}.")
             else:
                 result[key] = copy.deepcopy(value)
     return result
@@ -762,16 +775,24 @@ def _names(section: Spec | Sequence[Spec]) -> str:
     return " + ".join(spec.name for spec in specs) or "none"
 
 
+def _point(schema: Any, old: str, new: str) -> None:
+    """Turn a part's references from one definition to another."""
+    if isinstance(schema, dict):
+        if schema.get("$ref") == old:
+            schema["$ref"] = new
+        schema = list(schema.values())
+    for inner in schema if isinstance(schema, list) else ():
+        _point(inner, old, new)
+
+
 def json_schema(registry: Registry) -> dict[str, Any]:
     """JSON Schema of a configuration file, with every installed component's parameters, for
     editors.
     """
     schema = Config.model_json_schema(mode="validation")
     definitions = schema.setdefault("$defs", {})
-    definitions.pop("Spec", None)
-    for kind in KINDS:
-        if kind not in SECTION_KIND.values():
-            continue
+    described = {*SECTION_KIND.values(), *NESTED_KIND.values()}
+    for kind in [kind for kind in KINDS if kind in described]:
         options: list[dict[str, Any]] = [
             {"type": "string", "description": f"a {kind}: name or name:key=value,…"}
         ]
@@ -788,11 +809,21 @@ def json_schema(registry: Registry) -> dict[str, Any]:
             component["required"] = ["name", *component.get("required", [])]
             component["title"], component["description"] = entry.recorded, entry.component.summary
             options.append(component)
+        if kind in WORDS:
+            word = {"name": {"const": WORDS[kind]}}
+            options.append({"type": "object", "properties": word, "required": ["name"]})
         definitions[kind] = {"anyOf": options}
     for section, kind in SECTION_KIND.items():
         reference: dict[str, Any] = {"$ref": f"#/$defs/{kind}"}
         if section in LISTS:
             reference = {"anyOf": [{"type": "array", "items": reference}, reference]}
         schema["properties"][section] = reference
+    for key, kind in NESTED_KIND.items():
+        section, name = key.split(".")
+        owner = definitions[schema["properties"][section]["$ref"].rpartition("/")[2]]
+        part = owner["properties"][name]
+        _point(part, "#/$defs/Spec", f"#/$defs/{kind}")
+        if part.get("type") == "array":  # one alone may be given, too
+            owner["properties"][name] = {"anyOf": [part, part["items"]]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema

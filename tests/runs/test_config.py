@@ -1,5 +1,8 @@
 """Sections, YAML, overrides, precedence, and what a resumed run may change."""
 
+import json
+
+import jsonschema
 import pytest
 
 from noisereg.errors import NoiseregError
@@ -9,6 +12,7 @@ from noisereg.runs.config import (
     Config,
     apply_set,
     complete,
+    config_names,
     json_schema,
     layer,
     read_complete,
@@ -179,6 +183,42 @@ def test_the_schema_knows_every_component():
     }
     assert {"white", "blue", "blue-tv"} <= names
     assert Config.model_fields.keys() <= schema["properties"].keys()
+    for kind in ("solver", "grid", "metric", "features"):
+        assert len(schema["$defs"][kind]["anyOf"]) > 1
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_the_schema_takes_what_is_shipped_and_what_a_run_writes(name):
+    validator = jsonschema.Draft202012Validator(json_schema(registry()))
+    validator.check_schema(validator.schema)
+    values = {k: v for k, v in read_config(name).items() if k != "sweep"}
+    validator.validate(values)
+    written = full(**values)
+    validator.validate(json.loads(json.dumps(written.dump())))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sample": {"solver": {"name": "huen"}}},
+        {"sample": {"grid": {"name": "edm", "rho": "seven"}}},
+        {"train": {"eval": ["prdc", {"name": "kd", "subset": 100}]}},
+        {"train": {"eval_features": {"name": "pixel"}}},
+        {"sample": {"clip": {"percentile": 0.9}}},
+    ],
+)
+def test_the_schema_refuses_what_is_none(values):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, json_schema(registry()))
+
+
+def test_a_component_within_a_section_is_replaced_whole():
+    base = full(sample={"solver": "ddim:eta=0.5", "steps": 7}).dump()
+    layered = layer(base, {"sample": {"solver": {"name": "heun"}}})
+    assert layered["sample"]["solver"] == {"name": "heun"}
+    assert layered["sample"]["steps"] == 7
+    layered = layer(base, {"optim": {"name": "adam"}})
+    assert layered["optim"] == {**base["optim"], "name": "adam"}
 
 
 def test_a_runs_configuration_that_was_cut_is_not_read_as_one_with_defaults(tmp_path):
