@@ -20,7 +20,7 @@ from noisereg.errors import NoiseregError
 from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference
 from noisereg.evaluation.samples import Sampling, without_path
-from noisereg.evaluation.space import Space
+from noisereg.features.cached import Space, space_of
 from noisereg.plugins.registry import Entry, Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.model import RunModel
@@ -118,8 +118,7 @@ def build_requests(
     )
     spaces: dict[str, Space] = {}
 
-    def space(text: str) -> Space:
-        spec = Spec.parse(text)
+    def space(spec: Spec) -> Space:
         params = spec.params | _filled(reg.find("features", spec.name), options)
         key = json.dumps([spec.name, params], sort_keys=True)
         if key not in spaces:
@@ -133,13 +132,9 @@ def build_requests(
         spec = Spec.parse(text)
         entry = reg.find("metric", spec.name)
         params = reg.params(entry, spec.params)
-        metric: Metric = entry.implementation()(params, ctx)
-        wanted = options.features
-        if metric.space and Spec.parse(wanted).name != metric.space:
-            wanted = metric.space
-        requests.append(
-            Request(spec, entry, params.model_dump(mode="json"), metric, space(wanted))
-        )
+        metric: Metric = reg.build("metric", spec.name, spec.params, ctx)
+        asked = space(space_of(metric, Spec.parse(options.features)))
+        requests.append(Request(spec, entry, params.model_dump(mode="json"), metric, asked))
     return requests
 
 

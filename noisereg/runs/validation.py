@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from noisereg import draws
-from noisereg.api import Context, Features, Metric
+from noisereg.api import Context, Dataset, Metric
 from noisereg.data import NotFinite, as_output, read_split, spaced
 from noisereg.errors import NoiseregError, nearest
+from noisereg.features.cached import Space, space_of
 from noisereg.plugins.registry import Registry
-from noisereg.plugins.spec import Spec
+from noisereg.plugins.sources import cause
 from noisereg.runs import sampling
 from noisereg.runs.build import Parts
 from noisereg.runs.config import Config
@@ -29,37 +31,31 @@ PREFIX = "eval/"
 """Of these numbers' names in metrics.jsonl and in loggers."""
 
 
-class _Memory(Features):
-    """A feature space that remembers what it found in the real samples."""
-
-    def __init__(self, inner: Features, name: str, real: Tensor) -> None:
-        self.inner, self.name, self.identity = inner, name, inner.identity
-        self._real = real
-        self._known: dict[str, Tensor] = {}
-
-    def _once(self, x: Tensor, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        if x is not self._real:
-            return compute()
-        if key not in self._known:
-            self._known[key] = compute()
-        return self._known[key]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._once(x, "", lambda: self.inner(x))
-
-    def logits(self, features: Tensor) -> Tensor:
-        return self.inner.logits(features)
-
-    def statistic(
-        self, x: Tensor, name: str, what: Mapping[str, Any], compute: Callable[[], Tensor]
-    ) -> Tensor:
-        return self._once(x, f"{name} {what}", compute)
-
-
 @dataclass(frozen=True)
 class _Metric:
+    name: str
     metric: Metric
-    features: Features
+    space: Space
+
+    def compute(self, samples: Tensor, real: Tensor) -> dict[str, float]:
+        with self._said():
+            found = self.metric.compute(samples, real, self.space)
+            return {name: float(value) for name, value in found.items()}
+
+    def of_model(self, model: RunModel, dataset: Dataset) -> dict[str, float]:
+        with self._said():
+            found = self.metric.of_model(model, dataset)
+            return {name: float(value) for name, value in found.items()}
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        """Whatever a plugin's metric raises, in a line: the run is worth more than the number."""
+        try:
+            yield
+        except NoiseregError:
+            raise
+        except Exception as error:
+            raise NoiseregError(f"{self.name} raised {cause(error)}") from error
 
 
 def measured_by(config: Config, registry: Registry) -> dict[str, Any]:
@@ -119,7 +115,7 @@ class Validation:
             dataset=self.parts.dataset,
             cache_dir=cache_dir(),
         )
-        spaces: dict[str, Features] = {}
+        spaces: dict[str, Space] = {}
         found = []
         for spec in train.eval:
             metric: Metric = registry.build("metric", spec.name, spec.params, ctx)
@@ -135,14 +131,11 @@ class Validation:
                 )
             if not metric.needs_model:
                 metric.check_counts(self.num, len(self.real))
-            space = train.eval_features
-            if metric.space and space.name.rpartition("/")[2] != metric.space:
-                space = Spec.parse(metric.space)
-            if space.label() not in spaces:
-                inner = registry.build("features", space.name, space.params, ctx)
-                name = space.name.rpartition("/")[2]
-                spaces[space.label()] = _Memory(inner, name, self.real)
-            found.append(_Metric(metric, spaces[space.label()]))
+            asked = space_of(metric, train.eval_features)
+            if asked.label() not in spaces:
+                inner = registry.build("features", asked.name, asked.params, ctx)
+                spaces[asked.label()] = Space(inner, asked.name.rpartition("/")[2])
+            found.append(_Metric(spec.name, metric, spaces[asked.label()]))
         return found
 
     def _check_best(self, name: str) -> None:
@@ -151,7 +144,7 @@ class Validation:
         """
         for one in self._metrics:
             if not one.metric.better and not one.metric.needs_model:
-                one.metric.compute(self.real, self.real, one.features)
+                one.compute(self.real, self.real)
             self.better |= one.metric.better
         if name not in self.better:
             raise NoiseregError(
@@ -175,13 +168,12 @@ class Validation:
         places = self._places[torch.tensor(indices, dtype=torch.int64) % len(self._places)]
         return self.parts.task.cond(self._split.batch(places))
 
-    def measure(self, reporter: Reporter) -> dict[str, float]:
-        """The numbers of the weights as they are, by name; on rank 0, elsewhere none. A number
-        that is not finite is left out.
+    def measure(self, step: int, reporter: Reporter) -> dict[str, float]:
+        """The numbers of the weights as they are after ``step``, by name; on rank 0, elsewhere
+        none. A number that is not finite is left out, and a metric that fails is said.
 
         Raises:
             NotFinite: for samples that are not finite.
-            NoiseregError: for what a metric cannot measure.
         """
         drawn = self._draw(reporter)
         if not self.runtime.main:
@@ -189,14 +181,26 @@ class Validation:
         if drawn is None:
             raise NotFinite("samples are not finite")
         numbers: dict[str, float] = {}
-        with draws.seeded(0, self.runtime.device):
+        with draws.seeded(0, self.runtime.device), self._forgetting():
             for one in self._metrics:
-                if one.metric.needs_model:
-                    assert self.parts.dataset is not None
-                    numbers |= one.metric.of_model(self.model, self.parts.dataset)
-                else:
-                    numbers |= one.metric.compute(drawn, self.real, one.features)
-        return {name: float(v) for name, v in numbers.items() if math.isfinite(v)}
+                try:
+                    if one.metric.needs_model:
+                        assert self.parts.dataset is not None
+                        numbers |= one.of_model(self.model, self.parts.dataset)
+                    else:
+                        numbers |= one.compute(drawn, self.real)
+                except NoiseregError as error:
+                    reporter.note(f"train.eval at step {step}: {error}; the run goes on")
+        return {name: v for name, v in numbers.items() if math.isfinite(v)}
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Each space keeps what it found in the real samples alone."""
+        try:
+            yield
+        finally:
+            for one in self._metrics:
+                one.space.forget_all_but(self.real)
 
     def _draw(self, reporter: Reporter) -> Tensor | None:
         """All samples, on rank 0; None where one is not finite."""

@@ -19,8 +19,8 @@ from noisereg.datasets import ImageParams, PointsParams
 from noisereg.datasets.digits import Digits
 from noisereg.datasets.toy2d import SwissRoll
 from noisereg.errors import NoiseregError
-from noisereg.evaluation.space import Space
 from noisereg.features import ClassifierParams, InceptionParams, PixelsParams, RandomVgg16Params
+from noisereg.features.cached import Space, register
 from noisereg.features.classifier import Classifier
 from noisereg.features.spaces import Inception, Pixels, RandomVgg16
 from noisereg.metrics import (
@@ -62,7 +62,7 @@ def measured_by_torch_fidelity(
     return torch_fidelity.calculate_metrics(
         input1=Images(a),
         input2=Images(b),
-        feature_extractor=space.extractor,
+        feature_extractor=register(space, space.name),
         cuda=False,
         cache=False,
         verbose=False,

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 import noisereg
+from noisereg.api import Component, Metric
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.evaluate import run_evaluation
@@ -197,7 +198,7 @@ def test_an_older_number_that_is_better_does_not_count_when_it_was_measured_othe
     reason to compare them.
     """
     values = iter([1.0, 1.1, 1.2, 1.3, 5.0, 4.0, 3.0, 2.0])
-    monkeypatch.setattr(Validation, "measure", lambda self, reporter: {"fd-pixels": next(values)})
+    monkeypatch.setattr(Validation, "measure", lambda *_: {"fd-pixels": next(values)})
     options = {**SETTINGS, "out": tmp_path / "run"}
     kept = {**TRAIN, "checkpoint_every": 2, "keep_every": 2}
     noisereg.train(train=kept, **options)
@@ -211,7 +212,7 @@ def test_an_older_number_that_is_better_does_not_count_when_it_was_measured_othe
 
 def test_of_a_number_that_is_better_higher_the_highest_is_kept_and_recalled(tmp_path, monkeypatch):
     values = iter([0.2, 0.9, 0.5, 0.4, 0.3])
-    monkeypatch.setattr(Validation, "measure", lambda self, reporter: {"recall": next(values)})
+    monkeypatch.setattr(Validation, "measure", lambda *_: {"recall": next(values)})
     kept = {**TRAIN, "eval": "prdc", "keep_best": "recall"}
     options = {**SETTINGS, "out": tmp_path / "run"}
     noisereg.train(train=kept, **options)
@@ -291,8 +292,30 @@ def test_a_new_run_starts_from_the_best_checkpoint_and_resumes(trained, tmp_path
         noisereg.train(out=tmp_path / "another", parent=f"{new.path}@best", **SETTINGS)
 
 
+class Breaks(Metric):
+    better = {"broken": "lower"}
+
+    def __init__(self, params, ctx):
+        pass
+
+    def compute(self, samples, reference, features):
+        raise ZeroDivisionError("no spread")
+
+
+def test_whatever_a_metric_raises_is_said_and_the_run_goes_on(tmp_path):
+    noisereg.register(Component(name="breaks", impl=Breaks))
+    reporter, said = told()
+    train = {**TRAIN, "eval": ["fd", "breaks"]}
+    run = noisereg.train(out=tmp_path / "run", train=train, reporter=reporter, **SETTINGS)
+    assert run.status["status"] == "finished"
+    assert any(
+        "eval at step 2: session/breaks raised ZeroDivisionError: no spread" in s for s in said
+    )
+    assert list(measured(run)) == [2, 4, 6, 8]  # the other metric's
+
+
 def test_a_metric_that_fails_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
-    def fails(self, reporter):
+    def fails(self, step, reporter):
         raise NoiseregError("no number")
 
     monkeypatch.setattr(Validation, "measure", fails)

@@ -1,40 +1,45 @@
-"""A feature space as an evaluation uses it: each set's features are taken once, and kept."""
+"""A feature space as metrics use it: each set's features are taken once, and kept."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from noisereg.api import Features
+from noisereg.api import Features, Metric
 from noisereg.data import unit_range
 from noisereg.errors import NoiseregError
+from noisereg.plugins.spec import Spec
 from noisereg.store import ARRAY, Store
 
 
 class Space(Features):
-    """A feature space under the name it was asked for by."""
+    """A feature space under the name it was asked for by, which remembers what it found."""
 
     def __init__(self, inner: Features, name: str) -> None:
         self.inner, self.name, self.identity = inner, name, inner.identity
         self.summary = inner.summary
-        self.extractor = register(inner, name)
-        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+        self._known: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         self._keys: dict[int, tuple[Store, Any]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        if id(x) not in self._known:
-            self._known[id(x)] = (x, self._kept(x))
-        return self._known[id(x)][1]
+        return self._once(x, "", lambda: self._kept(x))
 
     def keep(self, x: Tensor, identity: Any, store: Store) -> None:
         """Keep what is taken of ``x`` from one command to the next: it can take minutes.
         ``identity``, which JSON can say, is what tells ``x`` from other samples.
         """
         self._keys[id(x)] = (store, identity)
+
+    def _once(self, x: Tensor, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        # With x itself: an id is another tensor's once this one is gone.
+        if (id(x), key) not in self._known:
+            self._known[id(x), key] = (x, compute())
+        return self._known[id(x), key][1]
 
     def _kept(self, x: Tensor) -> Tensor:
         if id(x) not in self._keys or self.inner.cheap:
@@ -52,9 +57,12 @@ class Space(Features):
     def statistic(
         self, x: Tensor, name: str, what: Mapping[str, Any], compute: Callable[[], Tensor]
     ) -> Tensor:
-        if id(x) not in self._keys:
-            return compute()
-        return self._stored(x, name, {"statistic": [name, dict(what)]}, compute)
+        def taken() -> Tensor:
+            if id(x) not in self._keys:
+                return compute()
+            return self._stored(x, name, {"statistic": [name, dict(what)]}, compute)
+
+        return self._once(x, json.dumps([name, dict(what)], sort_keys=True), taken)
 
     def logits(self, features: Tensor) -> Tensor:
         try:
@@ -65,16 +73,23 @@ class Space(Features):
             ) from None
 
     def forget_all_but(self, x: Tensor) -> None:
-        """Let go of the features of every set but ``x``."""
-        self._known = {key: value for key, value in self._known.items() if key == id(x)}
+        """Let go of what was found in every set but ``x``."""
+        self._known = {key: value for key, value in self._known.items() if key[0] == id(x)}
         self._keys = {key: value for key, value in self._keys.items() if key == id(x)}
+
+
+def space_of(metric: Metric, asked: Spec) -> Spec:
+    """The space that a metric measures in: its own, which what was ``asked`` for may give
+    parameters, or that.
+    """
+    if metric.space and asked.name.rpartition("/")[2] != metric.space:
+        return Spec.parse(metric.space)
+    return asked
 
 
 def register(features: Features, name: str) -> str:
     """Register a feature space with torch-fidelity; returns the name for its
-    ``feature_extractor=``.
-
-    Any of its metrics can then be had in that space, from Python or a notebook, with its own code.
+    ``feature_extractor=``, so that any of its metrics can be had in that space, with its own code.
     """
     from torch_fidelity import FeatureExtractorBase, register_feature_extractor
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
