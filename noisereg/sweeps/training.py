@@ -5,12 +5,10 @@ kill.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from noisereg import remote
@@ -19,10 +17,9 @@ from noisereg.errors import NoiseregError
 from noisereg.ownership import lock_of_children
 from noisereg.plugins import trust
 from noisereg.runs.reporter import Reporter
+from noisereg.runs.stopping import StopRequest
 from noisereg.sweeps.grid import MEMBERS, Cell, Sweep
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
-"""As in training; the cells are told by SIGTERM."""
 SAVING = 60.0
 """Seconds that are waited for cells to save where their launcher cannot tell."""
 PASSED_ON = ("NOISEREG_", "PYTHONPATH")
@@ -124,7 +121,7 @@ class SweepTraining:
         """The lock of :func:`noisereg.sweeps.grid.taking_part`, which the cells' processes
         inherit."""
         self.jobs = jobs
-        self._signum = 0
+        self._stop_request = StopRequest()
 
     def run(self, cells: Sequence[Cell]) -> Tally:
         """
@@ -137,31 +134,22 @@ class SweepTraining:
         training: list[_InTraining] = []
         elsewhere: set[str] = set()
         self.reporter.begin("sweep", len(cells), len(tally.finished))
-        handlers = {
-            s: signal.signal(s, self._ask)
-            for s in STOPPING
-            if signal.getsignal(s) != signal.SIG_IGN
-        }
-        try:
-            while waiting or training:
-                self._look(training, tally)
-                if self._signum:
-                    raise Stopped(self._signum)
-                for cell in [cell for cell in waiting if self.sweep.finished(cell)]:
-                    waiting.remove(cell)
-                    tally.finished.append(cell)
-                    self.reporter.advance(len(tally.finished) + len(tally.failed))
-                self._start(waiting, training, elsewhere)
-                time.sleep(self.launcher.poll_every)
-        finally:
-            self._stop(training)
-            for signum, handler in handlers.items():
-                signal.signal(signum, handler)
-            self.reporter.end()
+        with self._stop_request as stop:
+            try:
+                while waiting or training:
+                    self._look(training, tally)
+                    if stop.asked():
+                        raise Stopped(stop.signum)
+                    for cell in [cell for cell in waiting if self.sweep.finished(cell)]:
+                        waiting.remove(cell)
+                        tally.finished.append(cell)
+                        self.reporter.advance(len(tally.finished) + len(tally.failed))
+                    self._start(waiting, training, elsewhere)
+                    time.sleep(self.launcher.poll_every)
+            finally:
+                self._stop(training)
+                self.reporter.end()
         return tally
-
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self._signum = signum
 
     def _look(self, training: list[_InTraining], tally: Tally) -> None:
         for each in list(training):
@@ -225,7 +213,7 @@ class SweepTraining:
         seconds = time.monotonic() - each.began
         cell, said = each.cell, None
         if code != 0 or not self.sweep.finished(cell):
-            if self._signum:
+            if self._stop_request.asked():
                 return
             said = each.started.reason or self._last_words(each) or f"exit code {code}"
         queued = self.launcher.jobs is None

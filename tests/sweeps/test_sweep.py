@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -862,6 +863,20 @@ def test_a_signal_stops_the_cells_with_their_checkpoints_written(
     assert "The same command goes on" in err
     sweep = Sweep.open(tmp_path / "S")
     assert sweep.state(sweep.cells[0]).startswith("stopped, step")
+
+
+def test_a_sweep_of_several_jobs_runs_in_a_thread(tmp_path: Path) -> None:
+    """Where no signal can be listened to."""
+    small: dict[str, Any] = {
+        "denoiser": "mlp:width=16,blocks=1",
+        "train": {"steps": 2, "batch_size": 32},
+        "sample": {"steps": 2},
+        "runtime": {"device": "cpu"},
+    }
+    with ThreadPoolExecutor(1) as pool:
+        folder = pool.submit(noisereg.sweep, out=tmp_path / "S", noise=["white"], jobs=2, **small)
+    sweep = Sweep.open(folder.result())
+    assert [sweep.state(cell) for cell in sweep.cells] == ["finished"]
 
 
 def test_while_a_sweep_is_at_work_its_definition_stays_and_the_same_command_shares_the_cells(
