@@ -406,7 +406,7 @@ def _download(store: Any, root: str, url: str, folder: Path) -> None:
     there = _sizes(store, root)
     whole = {posixpath.dirname(n) for n in there if posixpath.basename(n) == STATE}
     wanted = {n for n in there if not _of_checkpoint(n) or posixpath.dirname(n) in whole}
-    for path in _files(folder):
+    for path in [*_files(folder), *_half_written(folder)]:
         if path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
     for name in sorted(wanted, key=_last_the_state):
@@ -423,9 +423,6 @@ def _download(store: Any, root: str, url: str, folder: Path) -> None:
             data = store.cat_file(f"{root}/{name}")
         if path.exists() and path.read_bytes() == data:
             continue
-        if posixpath.basename(name) == STATE:  # another checkpoint of this step
-            for other in [p for p in path.parent.glob("*") if p.name != STATE]:
-                other.write_bytes(store.cat_file(f"{root}/{posixpath.dirname(name)}/{other.name}"))
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         beside.write_bytes(data)
@@ -433,6 +430,13 @@ def _download(store: Any, root: str, url: str, folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+
+
+def _half_written(folder: Path) -> Iterator[Path]:
+    """What downloads that were killed have left; the caller alone fetches."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+            yield path
 
 
 def _put(store: Any, path: Path, target: str) -> None:

@@ -2,8 +2,10 @@
 was killed and goes on from it has the bytes of a local one.
 """
 
+import hashlib
 import json
 import os
+import posixpath
 import shutil
 import signal
 import subprocess
@@ -25,6 +27,7 @@ from noisereg.cli.main import run as command  # noqa: E402
 from noisereg.errors import NoiseregError  # noqa: E402
 from noisereg.ownership import lock_of_children  # noqa: E402
 from noisereg.paths import address  # noqa: E402
+from noisereg.runs.checkpoint_files import state_of  # noqa: E402
 from noisereg.runs.reporter import Reporter  # noqa: E402
 from noisereg.sweeps.training import check_place  # noqa: E402
 
@@ -269,6 +272,26 @@ def test_a_damaged_file_of_the_working_copy_is_fetched_again(url, how):
         assert [line["step"] for line in went_on.history()] == [1, 2, 3, 4, 5, 6, 7]
         last = copy / "checkpoints" / steps[-1] / "ema.safetensors"
         assert last.read_bytes() == whole[last]
+
+
+def test_what_a_killed_download_left_does_no_harm(url):
+    """A file that is half-written, and then another checkpoint of the same step in the store."""
+    noisereg.train(out=url, **RUN)
+    folder = remote.working_copy(url) / "checkpoints/000006"
+    (folder / ".model.safetensors.4242").write_bytes(b"half")
+    store, root = fsspec.core.url_to_fs(f"{url}/checkpoints/000006")
+    theirs = {posixpath.basename(n): store.cat_file(n) for n in store.ls(root, detail=False)}
+    weights = theirs["model.safetensors"]
+    theirs["model.safetensors"] = weights[:-1] + bytes([weights[-1] ^ 1])
+    state = json.loads(theirs["state.json"])
+    digest = hashlib.sha256(theirs["model.safetensors"]).hexdigest()
+    digests = {**state["sha256"], "model.safetensors": digest}
+    theirs["state.json"] = json.dumps(state_of(state["run"], state["step"], digests)).encode()
+    for name, content in theirs.items():
+        store.pipe_file(f"{root}/{name}", content)
+    assert noisereg.load(url).checkpoint().sha256["model.safetensors"] == digest
+    assert {name: (folder / name).read_bytes() for name in theirs} == theirs
+    assert not (folder / ".model.safetensors.4242").exists()
 
 
 def test_an_upload_that_fails_is_said_and_made_up_for(url, monkeypatch):
