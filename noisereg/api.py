@@ -119,8 +119,8 @@ class Params(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _from_text(cls, value: Any, info: ValidationInfo) -> Any:
-        """The command line gives text: ``none`` where None is allowed, ``64,128`` where a sequence
-        is, ``2`` where ``Literal[1, 2]`` is, ``1e4`` where a whole number is.
+        """The command line gives text: ``none`` where None is allowed, ``64,128`` or ``[64,128]``
+        where a sequence is, ``2`` where ``Literal[1, 2]`` is, ``1e4`` where a whole number is.
         """
         if not isinstance(value, str) or info.field_name is None:
             return value
@@ -137,12 +137,11 @@ class Params(BaseModel):
             whole = float(value)
             return int(whole) if whole.is_integer() else value
         if any(get_origin(option) in (list, tuple, set, frozenset) for option in options):
-            return TextList(part.strip() for part in value.split(","))
+            inner = value.strip()
+            if inner.startswith("[") and inner.endswith("]"):
+                inner = inner[1:-1].strip()
+            return [part.strip() for part in inner.split(",")] if inner else []
         return value
-
-
-class TextList(list[str]):
-    """What a text was split into at its commas; brackets around it are still there."""
 
 
 class RegularizerParams(Params):

@@ -46,6 +46,13 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     return Place(rank, world, local_rank, local_world)
 
 
+def cores() -> int:
+    """How many this process may use: a job's share of the machine, where that is said."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 _EXPECTED = (
     f"expected all that torchrun sets ({', '.join(NAMES)}), or, for one process, none of them "
     "(unset them)"

@@ -22,7 +22,7 @@ from noisereg.ownership import owned
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import flatten
 from noisereg.reading import short
-from noisereg.runs.config import Config, read_complete
+from noisereg.runs.config import SECTION_KIND, Config, read_complete
 from noisereg.runs.records import read_status
 
 app = typer.Typer(
@@ -97,16 +97,15 @@ def told(every: Sequence[Mapping[str, str]]) -> list[str]:
     values: dict[tuple[str, str | None], set[str | None]] = {}
     for own in every:
         for key, value in own.items():
-            component = own.get(f"{key.partition('.')[0]}.name")
-            values.setdefault((key, component), set()).add(value)
+            values.setdefault((key, component_of(key, own)), set()).add(value)
     usual_of = functools.cache(usual)
     lines = []
     for own in every:
         parts = []
         for key, value in own.items():
             section, _, name = key.partition(".")
-            component = own.get(f"{section}.name")
-            if name == "name":
+            component = component_of(key, own)
+            if component is not None and name == "name":
                 parts.append(f"{section}={value}")
             elif (
                 component is None
@@ -118,13 +117,18 @@ def told(every: Sequence[Mapping[str, str]]) -> list[str]:
     return lines
 
 
+def component_of(key: str, own: Mapping[str, str]) -> str | None:
+    """The name of the component that a setting is of; optim's ``name`` is none."""
+    section = key.partition(".")[0]
+    return own.get(f"{section}.name") if section in SECTION_KIND else None
+
+
 def usual(section: str, name: str) -> dict[str, str]:
     """The parameters that a component of a section of the configuration has by itself, as
     :func:`settings` gives them; none for one that is not installed.
     """
-    kind: Any = "dataset" if section == "data" else section
     try:
-        fields = registry().find(kind, name).component.params.model_fields
+        fields = registry().find(SECTION_KIND[section], name).component.params.model_fields
     except NoiseregError:
         return {}
     values = {n: f.get_default(call_default_factory=True) for n, f in fields.items()}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
-from noisereg.api import Component, ContentPath, Field, Params, TextList, hookimpl
+from noisereg.api import Component, ContentPath, Field, Params, hookimpl
 from noisereg.paths import address, is_remote
 
 MAX_SIZE = 4096
@@ -53,16 +53,10 @@ Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
 
 
 def _names(value: Any) -> Any:
-    """``auto`` and ``[]`` as text, which ``Params`` has split at its commas; names as they are."""
-    if isinstance(value, str):
-        value = TextList(part.strip() for part in value.split(","))
+    """``auto`` as text, which ``Params`` has split at its commas."""
     if isinstance(value, list | tuple):
         if list(value) == ["auto"]:
             return "auto"
-        if isinstance(value, TextList) and value:
-            value[0] = value[0].removeprefix("[")
-            value[-1] = value[-1].removesuffix("]")
-            value = [name.strip() for name in value if name.strip()]
         if twice := next((name for k, name in enumerate(value) if name in value[:k]), None):
             raise ValueError(f"{twice!r} stands twice; expected each name once")
         return list(value)

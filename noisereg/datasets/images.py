@@ -4,7 +4,6 @@ them.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from noisereg.datasets.decoding import heard, reading, to_pixels
 from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
 from noisereg.errors import NoiseregError
 from noisereg.memory import free_host_memory, held_on
-from noisereg.ranks import place
+from noisereg.ranks import cores, place
 from noisereg.transfer import to_device
 
 HOST_SHARE = 0.5
@@ -88,13 +87,7 @@ class Decoders(ThreadPoolExecutor):
     """
 
     def __init__(self) -> None:
-        cores = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
-        ranks = place().local_world
-        self.threads = max(1, min(16, cores // ranks))
+        self.threads = max(1, min(16, cores() // place().local_world))
         self.stretches = 0
         self.shared = False
         """Whether images are shared out."""

@@ -16,18 +16,13 @@ from noisereg.errors import NoiseregError
 TIME_INPUT = "what the network is told about time: index (1000t − 1), step (1000t) or unit (t)"
 
 
-def _brackets(value: Any) -> Any:
-    """``attention=[]`` as text: ``Params`` has split it at its commas."""
-    if isinstance(value, list):
-        parts = [part.strip(" []") if isinstance(part, str) else part for part in value]
-        return [part for part in parts if part != ""]
-    return [value] if isinstance(value, int) else value
-
-
 Width = Annotated[int, Field(gt=0, le=65_536)]
 Widths = tuple[Width, ...]
 UNetWidth = Annotated[int, Field(gt=0, le=4096)]  # 4096: 0.6 GB a convolution
-Levels = Annotated[tuple[int, ...] | None, BeforeValidator(_brackets)]
+Levels = Annotated[
+    tuple[int, ...] | None,
+    BeforeValidator(lambda value: [value] if isinstance(value, int) else value),
+]
 
 
 class DenseParams(Params):

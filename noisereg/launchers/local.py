@@ -10,6 +10,7 @@ from pathlib import Path
 
 from noisereg.api import Context, Job, Launcher, Params, Started
 from noisereg.launchers.forks import Forked, Forks
+from noisereg.ranks import cores
 
 
 class _Child(Started):
@@ -79,7 +80,7 @@ class Local(Launcher):
         """The variables of a job without a GPU."""
         if self.slots == 1 or "OMP_NUM_THREADS" in os.environ:
             return {}
-        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.slots))}
+        return {"OMP_NUM_THREADS": str(max(1, cores() // self.slots))}
 
 
 def visible_gpus() -> list[str]:

@@ -18,6 +18,7 @@ from noisereg.errors import NoiseregError
 from noisereg.noises.covariance import Array, total_power, unit_mean
 from noisereg.noises.masks import SIGMA, SIGMAS, method, void_and_cluster
 from noisereg.noises.spectrum_file import Spectrum
+from noisereg.ranks import cores
 
 CHUNK = 8
 """Masks a task. The partial sums are added in order, so the result does not depend on the number
@@ -93,11 +94,7 @@ def build_spectrum(
     if seed < 0:
         raise NoiseregError(f"a seed is an integer from 0, not {seed}")
     if jobs is None:
-        jobs = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        jobs = cores()
     if jobs < 1:
         raise NoiseregError(f"expected at least one process, not {jobs}; give `jobs=1`")
     if jobs > MOST_JOBS:

@@ -601,8 +601,13 @@ class Registry:
         if plugin is None:
             plugin = Plugin("session", SESSION, "", "noisereg.register")
             self.plugins.append(plugin)
-        plugin.entries = [e for e in plugin.entries if (e.kind, e.name) != (kind, component.name)]
-        self._add(plugin, kind, component)
+        before = plugin.entries
+        plugin.entries = [e for e in before if (e.kind, e.name) != (kind, component.name)]
+        try:
+            self._add(plugin, kind, component)
+        except NoiseregError:
+            plugin.entries = before
+            raise
 
     # Look-up
 

@@ -60,7 +60,7 @@ def read_environment(run: Path) -> dict[str, Any]:
             "train "
             f"again: noisereg train --config {run / 'config.yaml'} --out NEW"
         ) from None
-    return values
+    return {"components": {}, "data": {}, **values}
 
 
 def read_status(run: Path) -> Status:

@@ -429,7 +429,7 @@ class Training:
         numbers: dict[str, float] = {}
         try:
             with self.ema.applied():
-                numbers = self.validation.measure(self.reporter)
+                numbers = self.validation.measure(step, self.reporter)
         except NoiseregError as error:
             self.reporter.note(f"train.eval at step {step}: {error}; the run goes on")
         self.objective.train()
@@ -579,7 +579,7 @@ class Training:
                     batch.latents,
                     batch.t,
                     process=self.parts.process,
-                    noise=self.parts.noise,
+                    noise=self.parts.noise.given(batch.cond),
                     cond=batch.cond,
                 )
             return float(found.parts["mse"])

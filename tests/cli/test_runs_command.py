@@ -62,6 +62,17 @@ def test_the_list_shows_a_parameter_in_which_runs_of_one_component_differ(
     assert lines[3].endswith("noise=white")
 
 
+def test_the_list_shows_settings_of_a_section_that_is_no_component(tmp_path, monkeypatch, capsys):
+    """optim has a ``name``, and is none."""
+    monkeypatch.chdir(tmp_path)
+    make(Path("runs/a"), optim={"name": "adam", "lr": 0.001})
+    make(Path("runs/b"), optim={"name": "adamw", "lr": 0.0002})
+    assert run(["runs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("optim.name=adam optim.lr=0.001")
+    assert lines[2].endswith("optim.name=adamw optim.lr=0.0002")
+
+
 def test_a_damaged_run_is_listed_with_what_is_wrong(two, capsys):
     (two / "runs/a/status.json").write_text("{")
     (two / "runs/deep/b/config.yaml").write_bytes(b"\xff")

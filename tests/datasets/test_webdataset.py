@@ -251,6 +251,12 @@ def test_what_cannot_be_taken_is_refused_in_a_line_that_names_it(tmp_path, files
     assert "\n" not in str(caught.value)
 
 
+def test_shards_of_several_stores_are_refused(tmp_path):
+    write_tar(tmp_path / "s.tar", [("a.png", image())])
+    with pytest.raises(NoiseregError, match="names shards in several stores"):
+        opened(f"{{{tmp_path}/s,memory://b/c}}.tar")
+
+
 @pytest.mark.parametrize("name", ["one\ntwo", "caf\udce9", "d/e f"])
 def test_any_key_of_a_shard_is_one_sample(tmp_path, name):
     files = [(f"{key}.png", image()) for key in (name, "b", "c")]

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from noisereg.api import Context
-from noisereg.denoisers import DenseParams, MLPParams
+from noisereg.denoisers import DenseParams, MLPParams, UNetParams
 from noisereg.denoisers.dense import Dense
 from noisereg.denoisers.mlp import MLP
 from noisereg.denoisers.time import Sinusoidal
@@ -84,8 +84,11 @@ def test_one_time_of_all_samples_is_embedded_once(name, monkeypatch):
 def test_parameters_are_read_from_text():
     assert DenseParams(widths="64,128,256").widths == (64, 128, 256)
     assert DenseParams(widths="64").widths == (64,)
+    assert DenseParams(widths="[64, 128]").widths == (64, 128)
+    assert UNetParams(channels="[64,128]", attention="[]").attention == ()
+    assert UNetParams(attention=4).attention == UNetParams(attention="[4]").attention == (4,)
     assert DenseParams(widths=[8, 9]).widths == (8, 9)
-    for bad in ("", "64,zero", "0,64", "none"):
+    for bad in ("", "[]", "64,zero", "64,,32", "0,64", "none"):
         with pytest.raises(ValidationError, match="widths"):
             DenseParams(widths=bad)
     with pytest.raises(ValidationError, match="dropout"):

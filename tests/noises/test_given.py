@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import noisereg
 from noisereg.api import Batch, Regularizer
 from noisereg.diffusion.loss import Weighted
+from noisereg.errors import NoiseregError
 from noisereg.metrics.likelihood import NegativeLogLikelihood
 from noisereg.metrics.power import optimum
 from noisereg.plugins.registry import registry, reset
@@ -16,23 +18,23 @@ from noisereg.runs.build import build_parts
 from noisereg.runs.config import validate
 from noisereg.runs.model import RunModel
 from noisereg.runs.runtime import Runtime
+from noisereg.runs.train import Training
 from noisereg.testing.doubles import FewDigits
 
 EDGES = str(Path(__file__).parents[2] / "plugins/single-file/edges.py")
+SETTINGS = {
+    "process": "iadb",
+    "noise": "file/edges:share=0.8",
+    "task": "superres:factor=2",
+    "denoiser": "mlp:width=16,blocks=1",
+}
 
 
 @pytest.fixture(scope="module")
 def model():
     reset()
     registry().load(EDGES)
-    config = validate(
-        {
-            "process": "iadb",
-            "noise": "file/edges:share=0.8",
-            "task": "superres:factor=2",
-            "denoiser": "mlp:width=16,blocks=1",
-        }
-    )
+    config = validate(SETTINGS)
     parts = build_parts(config, registry(), Runtime(torch.device("cpu")))
     parts.objective.eval()
     yield RunModel(parts, parts.config.sample, registry(), 0)
@@ -101,6 +103,42 @@ def test_what_measures_a_run_uses_it_too(model, monkeypatch):
         assert all(torch.isfinite(torch.tensor(list(numbers.values()))))
         assert len(asked) > 1
         assert all(c.shape == (8, 1, 8, 8) for c in asked)
+
+
+def test_what_is_said_of_a_run_that_diverged_is_found_under_the_condition(
+    model, monkeypatch, tmp_path
+):
+    """Whether its newest checkpoint is worth going on from is asked with the noise of training."""
+    told, noise = [], type(model.noise)
+    own, color = Training._sound_checkpoint, noise.color
+
+    def sound(self):
+        with monkeypatch.context() as patch:
+
+            def seen(noise, latents, t):
+                told.append(noise.scale is not None)
+                return color(noise, latents, t)
+
+            patch.setattr(type(self.parts.noise), "color", seen)
+            return own(self)
+
+    monkeypatch.setattr(Training, "_sound_checkpoint", sound)
+    with pytest.raises(NoiseregError, match="not finite"):
+        noisereg.train(
+            **SETTINGS,
+            train={
+                "steps": 60,
+                "batch_size": 8,
+                "checkpoint_every": 1,
+                "log_every": 1,
+                "clip": None,
+            },
+            optim={"lr": 1e30},
+            plugins=EDGES,
+            out=tmp_path / "run",
+        )
+    assert told
+    assert all(told)
 
 
 def _context(model):

@@ -15,7 +15,16 @@ import pytest
 import torch
 from fake_packages import Packages, good
 
-from noisereg.api import API_VERSION, Component, Context, Field, Noise, Params
+from noisereg.api import (
+    API_VERSION,
+    Component,
+    Context,
+    Field,
+    Noise,
+    Params,
+    Regularizer,
+    RegularizerParams,
+)
 from noisereg.errors import NoiseregError
 from noisereg.plugins import trust
 from noisereg.plugins.registry import BASES, HOOKS, KINDS, Policy, Registry, registry, reset
@@ -767,6 +776,11 @@ def test_a_file_may_be_blocked(tmp_path):
 # In a notebook
 
 
+class Smooth(Regularizer):
+    def __init__(self, params, ctx):
+        pass
+
+
 def test_register_tells_the_kind_and_the_last_one_counts():
     class Mine(Noise):
         def __init__(self, params, ctx):
@@ -780,6 +794,10 @@ def test_register_tells_the_kind_and_the_last_one_counts():
     found.register(Component(name="mine", impl=Mine, params=MineParams))
     assert found.build("noise", "mine", {"k": "3"}, Context()).params.k == 3
     assert found.find("noise", "session/mine").recorded == "session/mine"
+    found.register(Component(name="smooth", impl=Smooth, params=RegularizerParams))
+    with pytest.raises(NoiseregError, match="must extend"):
+        found.register(Component(name="smooth", impl=Smooth, params=MineParams))
+    assert isinstance(found.build("regularizer", "smooth", {}, Context()), Smooth)
     with pytest.raises(NoiseregError, match="cannot tell its kind"):
         found.register(Component(name="thing", impl=dict))
     with pytest.raises(NoiseregError, match="'white' is a built-in noise"):
