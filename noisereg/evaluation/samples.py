@@ -76,14 +76,7 @@ class Sampling:
         parts = self.run.load(self.checkpoint, self.weights == "EMA", runtime, reporter)
         assert self.run.registry is not None
         settings = resolve(
-            self.settings,
-            self.run.registry,
-            parts.process,
-            parts.noise,
-            parts.task,
-            parts.shape,
-            parts.pairing is not None,
-            parts.images,
+            self.settings, self.run.registry, parts.diffusion, parts.task, parts.images
         )
         return RunModel(parts, settings, self.run.registry, self.seed)
 
@@ -207,16 +200,7 @@ def plan(
 def _untrained(run: Run, settings: SampleConfig, runtime: Runtime) -> SampleConfig:
     assert run.registry is not None
     parts = build_parts(run.config, run.registry, runtime, shape=run.shape)
-    return resolve(
-        settings,
-        run.registry,
-        parts.process,
-        parts.noise,
-        parts.task,
-        parts.shape,
-        parts.pairing is not None,
-        parts.images,
-    )
+    return resolve(settings, run.registry, parts.diffusion, parts.task, parts.images)
 
 
 @dataclass(frozen=True)

@@ -53,16 +53,7 @@ def resolve(
     }
     if dataset is not None:
         resolved["data"] = _recorded(config.data, dataset)
-    resolved["sample"] = sampling.resolve(
-        config.sample,
-        registry,
-        diffusion.process,
-        diffusion.noise,
-        task,
-        diffusion.shape,
-        diffusion.pairing is not None,
-        images,
-    )
+    resolved["sample"] = sampling.resolve(config.sample, registry, diffusion, task, images)
     if config.optim.lr == "auto":
         rate = float(denoiser.default_lr)
         resolved["optim"] = config.optim.model_copy(update={"lr": rate})

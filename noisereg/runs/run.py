@@ -370,11 +370,8 @@ class Run:
                 batch_size=batch_size,
             ),
             self.registry,
-            parts.process,
-            parts.noise,
+            parts.diffusion,
             parts.task,
-            parts.shape,
-            parts.pairing is not None,
             parts.images,
         )
         return RunModel(parts, settings, self.registry, seed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from noisereg.api import Context, Grid, Noise, NoiseregError, Process, Solver, Task
+from noisereg.api import Context, Grid, Noise, NoiseregError, Solver, Task
 from noisereg.diffusion import compatible
 from noisereg.diffusion.adjust import Clip, constant
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import nearest
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
@@ -63,11 +64,8 @@ def override(
 def resolve(
     settings: SampleConfig,
     registry: Registry,
-    process: Process,
-    noise: Noise,
+    diffusion: Diffusion,
     task: Task,
-    shape: tuple[int, ...],
-    paired: bool = False,
     images: bool = True,
 ) -> SampleConfig:
     """``settings`` with nothing left on ``auto``, and the solver's own η moved to ``eta``.
@@ -77,6 +75,7 @@ def resolve(
         NoiseregError: for an unknown solver, grid or scale of ε̂, and a combination that would
         sample wrongly.
     """
+    process, noise, paired = diffusion.process, diffusion.noise, diffusion.pairing is not None
     entry = registry.find("solver", settings.solver.name)
     params = registry.params(entry, settings.solver.params).model_dump(mode="json")
     own = params.pop("eta", None)  # None: a solver without an η
@@ -117,7 +116,7 @@ def resolve(
     if isinstance(resolved.eps_scale, Spec):
         spec = filled_scale(resolved.eps_scale, registry)
         resolved = resolved.model_copy(update={"eps_scale": spec})
-        rescaling.check(spec, registry, process, noise, shape)
+        rescaling.check(spec, registry, process, noise, diffusion.shape)
     elif resolved.eps_scale != 1:
         constant(process, resolved.eps_scale)
     return resolved

@@ -2,6 +2,7 @@
 
 import pytest
 
+from noisereg.diffusion.diffusion import Diffusion
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
@@ -16,7 +17,7 @@ def resolved(settings, noise="white", shape=(1, 8, 8), **options):
     made = build("noise", noise, shape=shape)
     process = build("process", "ddpm", shape=shape, noise=made)
     task = build("task", "unconditional")
-    return resolve(settings, registry(), process, made, task, shape, **options)
+    return resolve(settings, registry(), Diffusion(shape, process, made), task, **options)
 
 
 def test_another_solver_takes_its_own_eta_and_grid_unless_they_are_given():
