@@ -44,7 +44,7 @@ def test_the_solvers_eta_is_the_runs_eta():
     assert resolved(override(OWN, registry(), solver="ddim")).eta == 1.0
     with pytest.raises(NoiseregError, match="give one"):
         resolved(override(OWN, registry(), solver="ddim:eta=0.5", eta=0.25))
-    with pytest.raises(NoiseregError, match="deterministic path"):
+    with pytest.raises(NoiseregError, match="heun has no η and eta is 1"):
         resolved(override(OWN, registry(), solver="heun", eta=1.0))
 
 
