@@ -79,7 +79,7 @@ def sample(
         Path | None,
         typer.Option(
             "--input",
-            metavar="FOLDER",
+            metavar="FOLDER|ZIP",
             help="Small images to enlarge (--task superres), sorted by path.",
         ),
     ] = None,

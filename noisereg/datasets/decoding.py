@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from noisereg.datasets.tree import Tree
 from noisereg.errors import NoiseregError
 from noisereg.reading import check_ordinary
 
@@ -252,6 +253,27 @@ def to_pixels(image: Image.Image, size: int | None, channels: int) -> np.ndarray
         image = _square(image, size)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def read_all(
+    tree: Tree, shape: tuple[int, ...], check: Callable[[str, Image.Image], None]
+) -> np.ndarray:
+    """The images of ``tree`` as they are, uint8 (N, *shape). ``check`` sees the name and the
+    header of each, and raises for one of another size.
+
+    Raises:
+        NoiseregError: names the first that cannot be read.
+    """
+    pixels = []
+    for file in tree.files:
+        name = tree.place(file.name)
+        try:
+            with open_picture(tree.source(file.name)) as image:
+                check(name, image)
+                pixels.append(to_pixels(image, None, shape[0]))
+        except UNREADABLE as error:
+            raise unreadable(name, error) from None
+    return np.stack(pixels)
 
 
 def _narrow(image: Image.Image, bits: int, scaled: bool, white_is_low: bool) -> Image.Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,20 +32,6 @@ TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test", 
 """Folders directly below the data's that are splits, in any case of letters."""
 LISTED = 10
 """How many classes the first lines of a run list."""
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Every image below ``folder``, by its ending, sorted by path; hidden files and folders are
-    passed over.
-
-    Raises:
-        NoiseregError: if the folder is missing, is no folder, cannot be listed, or holds no image.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise NoiseregError(
-            f"{folder} is a file; expected a folder of images, such as {folder.parent}"
-        )
-    return [folder / file.name for file in open_tree(folder).files]
 
 
 class Arrangement:

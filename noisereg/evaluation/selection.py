@@ -7,19 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from noisereg.data import to_uint8
 from noisereg.datasets import array_file
-from noisereg.datasets.decoding import (
-    UNREADABLE,
-    open_picture,
-    to_pixels,
-    unreadable,
-    upright_size,
-)
+from noisereg.datasets.decoding import read_all, upright_size
 from noisereg.datasets.tree import open_tree
 from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Registry
@@ -234,25 +228,19 @@ def read_files(files: SampleFiles, like: Tensor, data: str) -> Tensor:
         )
     channels, height, width = shape
     modes = {"L": 1, "1": 1, "RGB": 3, "P": 3}
-    pixels = []
-    tree = open_tree(files.path)
-    for file in (item.name for item in tree.files):
-        name = tree.place(file)
-        try:
-            with open_picture(tree.source(file)) as image:
-                wide, high = upright_size(image)
-                if (wide, high) != (width, height):
-                    raise NoiseregError(
-                        f"{name} is {wide}×{high} and {data} is {width}×{height}; "
-                        "expected images of the data's size"
-                    )
-                if modes.get(image.mode) != channels:
-                    raise NoiseregError(
-                        f"{name} is of mode {image.mode} and {data} has {channels} "
-                        f"channel{'s' * (channels > 1)}; expected mode "
-                        f"{'L' if channels == 1 else 'RGB'}"
-                    )
-                pixels.append(to_pixels(image, None, channels))
-        except UNREADABLE as error:
-            raise unreadable(name, error) from None
-    return torch.from_numpy(np.stack(pixels))
+
+    def check(name: str, image: Image.Image) -> None:
+        wide, high = upright_size(image)
+        if (wide, high) != (width, height):
+            raise NoiseregError(
+                f"{name} is {wide}×{high} and {data} is {width}×{height}; "
+                "expected images of the data's size"
+            )
+        if modes.get(image.mode) != channels:
+            raise NoiseregError(
+                f"{name} is of mode {image.mode} and {data} has {channels} "
+                f"channel{'s' * (channels > 1)}; expected mode "
+                f"{'L' if channels == 1 else 'RGB'}"
+            )
+
+    return torch.from_numpy(read_all(open_tree(files.path), shape, check))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from noisereg.api import Dataset, Task
@@ -40,7 +40,7 @@ def given(
     names: Sequence[str] = (),
 ) -> Conditions:
     """The labels given, one or several, by number or by the name of their class, or all in turn;
-    the images of a folder, sorted by path.
+    the images in a folder or a .zip, sorted by path.
 
     Raises:
         NoiseregError: for a label or an image that the task has no use for, or cannot do without.
@@ -131,40 +131,29 @@ def heldout(task: Task, dataset: Dataset, count: int) -> Conditions:
     return Conditions(task.cond(split.batch(torch.arange(min(count, len(split))))))
 
 
-def read_inputs(folder: Path, shape: tuple[int, ...]) -> Tensor:
-    """The images below ``folder``, sorted by path, (N, *shape) float32 in [−1, 1].
+def read_inputs(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The images in a folder or a .zip, sorted by path, (N, *shape) float32 in [−1, 1].
 
     Raises:
-        NoiseregError: for a folder without images, and names the first that cannot be read or is
-        of another size.
+        NoiseregError: for one without images, and names the first that cannot be read or is of
+        another size.
     """
-    from noisereg.datasets.decoding import (
-        UNREADABLE,
-        open_picture,
-        to_pixels,
-        unreadable,
-        upright_size,
-    )
-    from noisereg.datasets.folder import find_images
+    from noisereg.datasets.decoding import read_all, upright_size
     from noisereg.datasets.splits import pixels_to_unit
+    from noisereg.datasets.tree import open_tree
 
-    folder = folder.expanduser()
-    if not folder.is_dir():
+    _, height, width = shape
+    path = path.expanduser()
+    if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".zip"):
         raise NoiseregError(
-            f"`input={folder}`: expected a folder of images of {shape[2]}×{shape[1]}"
+            f"`input={path}`: expected a folder of images of {width}×{height}, or a .zip"
         )
-    channels, height, width = shape
-    pixels = []
-    for file in find_images(folder):
-        try:
-            with open_picture(file) as image:
-                if upright_size(image) != (width, height):
-                    wide, high = upright_size(image)
-                    raise NoiseregError(
-                        f"`input`: {file} is {wide}×{high}; this run takes images of "
-                        f"{width}×{height}"
-                    )
-                pixels.append(to_pixels(image, None, channels))
-        except UNREADABLE as error:
-            raise unreadable(str(file), error) from None
-    return pixels_to_unit(torch.from_numpy(np.stack(pixels)))
+
+    def check(name: str, image: Image.Image) -> None:
+        wide, high = upright_size(image)
+        if (wide, high) != (width, height):
+            raise NoiseregError(
+                f"`input`: {name} is {wide}×{high}; this run takes images of {width}×{height}"
+            )
+
+    return pixels_to_unit(torch.from_numpy(read_all(open_tree(path), shape, check)))

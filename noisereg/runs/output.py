@@ -230,13 +230,14 @@ def check_out(path: Path, moving: bool = False) -> None:
         raise NoiseregError(f"`out={path}` exists; expected a new or empty folder for single PNGs")
 
 
-def names_of_inputs(folder: Path, num: int) -> list[str]:
-    """What ``num`` samples that are made of a folder's images are called: as these, without their
-    endings; the folders they lie in, and the round in which an image is taken again, come before.
+def names_of_inputs(path: Path, num: int) -> list[str]:
+    """What ``num`` samples that are made of the images in a folder or a .zip are called: as these,
+    without their endings; the folders they lie in, and the round in which an image is taken again,
+    come before.
     """
-    from noisereg.datasets.folder import find_images
+    from noisereg.datasets.tree import open_tree
 
-    found = [Path(file).relative_to(folder).with_suffix("") for file in find_images(folder)]
+    found = [Path(file.name).with_suffix("") for file in open_tree(path).files]
     plain = ["-".join(path.parts) for path in found]
     times = Counter(plain)
     taken, names = {name for name in plain if times[name] == 1}, []

@@ -411,9 +411,9 @@ class Run:
         C, h, w), on the CPU.
 
         Sample i has the i-th of ``labels`` (numbers, or names of classes; left out: all in turn),
-        or is made of the i-th image of the folder ``inputs``, which wrap around. What is left out
-        is as the run's configuration says. Under torchrun each rank draws its part, and all get
-        the whole. More than a million are drawn with ``many`` alone.
+        or is made of the i-th image in the folder or .zip ``inputs``, which wrap around. What is
+        left out is as the run's configuration says. Under torchrun each rank draws its part, and
+        all get the whole. More than a million are drawn with ``many`` alone.
 
         ``latents``, as ``run.latents(num)`` gives them (num, …), are what sampling starts from in
         place of its own. ``trajectory`` gives what the samples are on their way, from noise to

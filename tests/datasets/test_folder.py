@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from noisereg.api import Context
 from noisereg.datasets import FolderParams, images
-from noisereg.datasets.folder import Folder, find_images
+from noisereg.datasets.folder import Folder
 from noisereg.datasets.splits import holdout_by_name
+from noisereg.datasets.tree import open_tree
 from noisereg.errors import NoiseregError
 
 
@@ -181,7 +182,7 @@ def test_hidden_files_and_other_files_are_passed_over_and_links_followed_once(tm
     (tmp_path / "data/notes.txt").write_text("not an image")
     (tmp_path / "data/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/loop").symlink_to(tmp_path / "data")
-    assert [p.name for p in find_images(tmp_path / "data")] == ["a.png", "c.PNG"]
+    assert [f.name for f in open_tree(tmp_path / "data").files] == ["a.png", "link/c.PNG"]
 
 
 def test_one_image_is_trained_on(tmp_path):

@@ -1,5 +1,8 @@
 """Super-resolution: large images from small ones."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from noisereg import python as noisereg
 from noisereg.api import Batch, Context
 from noisereg.cli.main import run as command
 from noisereg.errors import NoiseregError
+from noisereg.runs.output import names_of_inputs
 from noisereg.tasks import SuperresParams
 from noisereg.tasks.superres import SuperResolution
 
@@ -86,6 +90,13 @@ def test_sampling_from_a_folder_of_small_images_enlarges_each(
     error = ((large - truth) ** 2).mean()
     swapped = ((large - np.roll(truth, 1, axis=0)) ** 2).mean()
     assert error < 0.5 * swapped  # each is made of its own image, not merely a digit
+
+
+def test_a_zip_of_small_images_is_read_as_the_folder_is(trained, small_images, tmp_path):
+    folder, _ = small_images
+    packed = shutil.make_archive(str(tmp_path / "small"), "zip", folder)
+    assert torch.equal(trained.sample(2, inputs=packed), trained.sample(2, inputs=folder))
+    assert names_of_inputs(Path(packed), 40) == names_of_inputs(folder, 40)
 
 
 def test_psnr_and_ssim_through_eval_compare_each_with_its_own_image(trained):
