@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from noisereg.api import Component, ContentPath, Params, hookimpl
+from noisereg.plugins.validation import check_used
 
 GAMMA_DEFAULTS: dict[str, dict[str, float]] = {
     "linear": {},
@@ -60,10 +61,9 @@ class Gamma(Params):
 
     @model_validator(mode="after")
     def _check(self) -> Gamma:
+        check_used(self, "learn", True, "lr")
         if self.learn:
             self._check_start()
-        elif self.lr != 1e-3:
-            raise ValueError("lr belongs to learn=true; give that too, or leave lr out")
         if self.form == "linear":
             given = [k for k in ("s", "e", "tau") if getattr(self, k) is not None]
             if given:

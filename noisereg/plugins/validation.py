@@ -77,6 +77,23 @@ def check_numbers(params: BaseModel, owner: str) -> None:
             )
 
 
+def check_used(params: BaseModel, owner: str, value: object, *names: str) -> None:
+    """That parameters which act only where ``owner`` is ``value`` are given only there: elsewhere
+    they would be silently ignored.
+
+    Raises:
+        ValueError: names the first.
+    """
+    if getattr(params, owner) == value:
+        return
+    for name in names:
+        if getattr(params, name) != type(params).model_fields[name].default:
+            shown = "true" if value is True else value
+            raise ValueError(
+                f"{name} belongs to {owner}={shown}; give that too, or leave {name} out"
+            )
+
+
 def _numbers(value: Any, key: str) -> Iterator[tuple[str, int | float]]:
     if isinstance(value, int | float):
         yield key, value

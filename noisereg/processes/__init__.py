@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from noisereg.api import Component, Field, Params, hookimpl
+from noisereg.plugins.validation import check_used
 
 
 class WeightingParams(Params):
@@ -24,15 +25,8 @@ class WeightingParams(Params):
 
     @model_validator(mode="after")
     def _used(self) -> Self:
-        """A parameter of a weighting that is not in use would be silently ignored."""
-        for name, owner in (("snr_cap", "min-snr"), ("p2_k", "p2"), ("p2_gamma", "p2")):
-            if (
-                self.weighting != owner
-                and getattr(self, name) != type(self).model_fields[name].default
-            ):
-                raise ValueError(
-                    f"{name} belongs to weighting={owner}; give that too, or leave {name} out"
-                )
+        check_used(self, "weighting", "min-snr", "snr_cap")
+        check_used(self, "weighting", "p2", "p2_k", "p2_gamma")
         return self
 
 
@@ -57,13 +51,7 @@ class TrainingTimesParams(Params):
 
     @model_validator(mode="after")
     def _times_used(self) -> Self:
-        """A parameter of a law that is not in use would be silently ignored."""
-        for name in ("times_mean", "times_std"):
-            default = TrainingTimesParams.model_fields[name].default
-            if self.times == "uniform" and getattr(self, name) != default:
-                raise ValueError(
-                    f"{name} belongs to times=logit-normal; give that too, or leave {name} out"
-                )
+        check_used(self, "times", "logit-normal", "times_mean", "times_std")
         return self
 
 
@@ -97,14 +85,7 @@ class DDPMParams(WeightingParams, TrainingTimesParams):
 
     @model_validator(mode="after")
     def _learned(self) -> Self:
-        if (
-            self.variance != "learned"
-            and self.bound_weight != type(self).model_fields["bound_weight"].default
-        ):
-            raise ValueError(
-                "bound_weight belongs to variance=learned; give that too, or leave bound_weight "
-                "out"
-            )
+        check_used(self, "variance", "learned", "bound_weight")
         if self.variance == "learned" and self.times != "uniform":
             raise ValueError(
                 "variance=learned is trained by the variational bound, whose terms count alike: "
