@@ -143,7 +143,7 @@ def messages() -> dict[str, list[str]]:
             if len(re.findall(r"\w{3,}", text)) > 1:
                 found[group_of(place).title].add(text.replace("`", ""))
     return {
-        title: sorted(texts, key=lambda t: t.lstrip("…'\": ").lower())
+        title: sorted(texts, key=lambda t: (t.lstrip("…'\": ").lower(), t))
         for title, texts in found.items()
     }
 
