@@ -149,16 +149,13 @@ def sha256_of(file: Path) -> str:
     Raises:
         NoiseregError: if it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise NoiseregError(
             f"{file.parent}: {file.name} cannot be read ({error.strerror})"
         ) from None
-    return digest.hexdigest()
 
 
 def latest(folder: Path, warn: Callable[[str], None]) -> Verified | None:
