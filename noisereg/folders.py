@@ -8,14 +8,13 @@ import functools
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 
-from noisereg.terminal import one_line
+from noisereg.terminal import say_once
 
 
 def config_dir() -> Path:
@@ -87,11 +86,8 @@ def _stand_in(folder: str, fault: str) -> Path:
     """A temporary folder in the place of ``folder``, removed when the process ends."""
     own = tempfile.mkdtemp(prefix="noisereg-cache-")
     atexit.register(shutil.rmtree, own, ignore_errors=True)
-    print(
-        one_line(
-            f"noisereg: the cache folder {folder} is not used: {fault}; computing again each "
-            "time. Make it yours (chmod o-w, chown), or set NOISEREG_CACHE to another"
-        ),
-        file=sys.stderr,
+    say_once(
+        f"the cache folder {folder} is not used: {fault}; computing again each time. Make it "
+        "yours (chmod o-w, chown), or set NOISEREG_CACHE to another"
     )
     return Path(own)

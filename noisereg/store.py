@@ -15,7 +15,6 @@ import io
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from noisereg.errors import NoiseregError
 from noisereg.folders import cache_dir as cache_dir
-from noisereg.terminal import one_line
+from noisereg.terminal import say_once
 
 T = TypeVar("T")
 Buffer = bytes | NDArray[Any]
@@ -37,15 +36,6 @@ ALIGNED = 64
 """Content begins at a multiple of it, as arrays in an .npy do."""
 PATIENCE = 5.0
 """Seconds that another process is waited for in silence."""
-
-_said: set[str] = set()
-
-
-def say_once(text: str) -> None:
-    """One line on stderr, once a process."""
-    if text not in _said:
-        _said.add(text)
-        print(one_line(f"noisereg: {text}"), file=sys.stderr)
 
 
 # Files

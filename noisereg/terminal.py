@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 
 _OBEYED = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1: colours, titles, clipbo
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing round
     "\ufeff\ud800-\udfff]"  # the byte-order mark, and halves of characters that cannot be printe
 )
+
+
+_said: set[str] = set()
 
 
 def printable(text: str, json: bool = False) -> str:
@@ -28,3 +32,10 @@ def printable(text: str, json: bool = False) -> str:
 def one_line(text: str) -> str:
     """:func:`printable`, on one line."""
     return printable(" ".join(text.split()))
+
+
+def say_once(text: str) -> None:
+    """One line on stderr, once a process."""
+    if text not in _said:
+        _said.add(text)
+        print(one_line(f"noisereg: {text}"), file=sys.stderr)

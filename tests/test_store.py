@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import noisereg.store as module
+from noisereg import terminal
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
 from noisereg.noises import MaskParams
@@ -29,7 +29,7 @@ VALUES = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_said", set())
+    monkeypatch.setattr(terminal, "_said", set())
     return tmp_path / "cache"
 
 
@@ -162,7 +162,7 @@ def test_a_folder_that_is_the_users_choice_may_be_a_link(folder, tmp_path):
 
 def test_another_users_folder_is_not_used(folder, monkeypatch, capsys):
     Store(folder).put("a", KEY, {"fid": 1.0}, JSON)
-    monkeypatch.setattr(module.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     store = Store(folder)
     assert "belongs to another user" in store.refusal()
     assert store.cached("a", KEY, JSON, lambda: {"fid": 2.0}) == {"fid": 2.0}
@@ -198,7 +198,7 @@ def test_a_failed_write_leaves_nothing_behind(folder, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert torch.isfinite(draw(blue(folder))).all()
     assert files(folder) == []
     assert "No space left" in capsys.readouterr().err

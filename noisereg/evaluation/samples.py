@@ -27,7 +27,8 @@ from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, draw, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.sampling import build_solver, override, resolve, scale_label
-from noisereg.store import ARRAY, JSON, Store, cache_dir, say_once
+from noisereg.store import ARRAY, JSON, Store, cache_dir
+from noisereg.terminal import say_once
 
 SHARD = 500
 """Samples in a file; an interrupted evaluation loses at most one file a rank."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from noisereg.errors import NoiseregError
 from noisereg.folders import config_dir, not_the_users
 from noisereg.plugins.sources import Code, FileSource, ModuleSource
-from noisereg.terminal import one_line
+from noisereg.terminal import say_once
 
 VARIABLE = "NOISEREG_TRUSTED"
 """How a sweep passes on to its cells what its user has named on the command line, where the file
@@ -31,7 +31,6 @@ Source = FileSource | ModuleSource
 
 _unwritten: set[Code] = set()
 """What could not be written into the store."""
-_said: set[str] = set()
 
 
 def store() -> Path:
@@ -48,7 +47,7 @@ def trusted() -> set[Code]:
     text = os.environ.get(VARIABLE, "")
     fault = not_the_users(path.parent) or not_the_users(path, group=True)
     if fault:
-        _say_once(f"{path} is not believed: {fault}; no plugin that a file names is loaded by it")
+        say_once(f"{path} is not believed: {fault}; no plugin that a file names is loaded by it")
     else:
         with contextlib.suppress(OSError):
             text += "\n" + path.read_text(encoding="utf-8", errors="surrogateescape")
@@ -82,7 +81,7 @@ def remember(source: Source) -> Path:
                 lines = "".join(f"\n{digest}  {place}" for digest, place in new)
                 file.write(f"{lines}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:
-            _say_once(
+            say_once(
                 f"{path} cannot be written ({error.strerror}): later commands will ask for "
                 "its plugins again"
             )
@@ -128,9 +127,3 @@ def refusal(source: Source, origin: str) -> NoiseregError:
         "be executed and which you have not run before: read it, then give "
         f"`plugin={named}`, or type noisereg plugins trust {named}"
     )
-
-
-def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        print(one_line(f"noisereg: {text}"), file=sys.stderr)

@@ -19,7 +19,7 @@ from PIL import Image
 from ranks import ranks
 
 import noisereg
-from noisereg import store
+from noisereg import terminal
 from noisereg.api import Context
 from noisereg.cli.main import run
 from noisereg.data import read_split
@@ -270,7 +270,7 @@ def test_what_cannot_be_kept_beside_the_run_is_kept_in_the_users_cache(
     own: Path, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOISEREG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(store, "_said", set())
+    monkeypatch.setattr(terminal, "_said", set())
     first = call(capsys, own, "--num", 40)
     shutil.rmtree(own / "eval")
     (own / "eval").mkdir()
