@@ -32,6 +32,7 @@ from noisereg.diffusion.diffusion import checked_shape
 from noisereg.diffusion.loss import Net, Weighted
 from noisereg.diffusion.solvers import DDIM
 from noisereg.errors import nearest
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import BASES, Kind, check_kind, registry
 from noisereg.plugins.spec import Spec
 from noisereg.remote import local_or_copy
@@ -43,7 +44,6 @@ from noisereg.runs.reporter import Calling, Reporter, usual_reporter
 from noisereg.runs.sampling import build_clip
 from noisereg.runs.schedule import Schedule
 from noisereg.runs.stopping import Interrupted
-from noisereg.store import cache_dir
 from noisereg.tables.formats import layout, notes_of
 from noisereg.tables.table import Table
 

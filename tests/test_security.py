@@ -11,7 +11,7 @@ from PIL import Image
 
 from noisereg import folders
 from noisereg.cli.main import run
-from noisereg.store import cache_dir
+from noisereg.folders import cache_dir
 
 ROOT = Path(__file__).parents[1]
 

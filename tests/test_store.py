@@ -12,9 +12,10 @@ import torch
 from noisereg import terminal
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
 from noisereg.noises import MaskParams
 from noisereg.noises.blue import BlueNoise
-from noisereg.store import ARRAY, BYTES, JSON, Store, cache_dir
+from noisereg.store import ARRAY, BYTES, JSON, Store
 
 TIMES = torch.zeros(2, dtype=torch.float64)
 KEY = {"of": "this", "n": 3}

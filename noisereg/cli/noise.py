@@ -217,8 +217,8 @@ def _build(
 ) -> tuple[Noise, tuple[int, ...]]:
     """The noise, fitted if it learns from data, and the shape it is built for."""
     from noisereg.api import Context, Noise
+    from noisereg.folders import cache_dir
     from noisereg.plugins.spec import Spec
-    from noisereg.store import cache_dir
 
     parsed = Spec.parse(spec)
     ctx = Context(shape=shape, cache_dir=cache_dir())

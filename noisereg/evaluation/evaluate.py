@@ -27,6 +27,7 @@ from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference, reference
 from noisereg.evaluation.samples import Drawing, draw_samples, plan, read_samples
 from noisereg.evaluation.selection import SampleFiles, Selection
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs import checkpoint_files
@@ -36,7 +37,7 @@ from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime, pick_device
-from noisereg.store import Store, cache_dir
+from noisereg.store import Store
 from noisereg.tables.ablation import build
 from noisereg.tables.effects import check_factors
 from noisereg.tables.naming import Words, spec_label, varying_params, where

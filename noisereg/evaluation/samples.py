@@ -17,6 +17,7 @@ from noisereg.api import Dataset
 from noisereg.data import NotFinite, as_output
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import Reference, reference_condition
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Kind
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import build_parts
@@ -27,7 +28,7 @@ from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run, draw, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.sampling import build_solver, override, resolve, scale_label
-from noisereg.store import ARRAY, JSON, Store, cache_dir
+from noisereg.store import ARRAY, JSON, Store
 from noisereg.terminal import say_once
 
 SHARD = 500

@@ -45,10 +45,10 @@ from noisereg.diffusion.law import NO_SIGNAL, add_noise, network_time, time_from
 from noisereg.diffusion.loss import read
 from noisereg.diffusion.sample import Predict
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.sampling import build_clip
-from noisereg.store import cache_dir
 
 LEARNT = "noise.safetensors"
 """Beside the configuration: what the noise and the process have learnt."""

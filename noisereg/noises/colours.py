@@ -8,12 +8,12 @@ from functools import partial
 
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
 from noisereg.noises import ColouredParams, MaskParams, PowerLawParams
 from noisereg.noises.covariance import Array, mirrored, resize, with_jitter
 from noisereg.noises.covariance import power_law as power_law_spectrum
 from noisereg.noises.factors import CholeskyFactor, Factor, SpectralFactor, TiledFactor
 from noisereg.noises.spectrum_file import SHIPPED, read, shipped
-from noisereg.store import cache_dir
 
 LARGEST_TILE = 64
 """Cholesky factors have at most this many pixels a side: their memory grows as its fourth power,

@@ -26,6 +26,7 @@ from noisereg.diffusion.diffusion import Diffusion
 from noisereg.diffusion.loss import Weighted
 from noisereg.draws import Stream
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.config import Config, complete, data_spec, horizon
@@ -34,7 +35,6 @@ from noisereg.runs.objective import Objective
 from noisereg.runs.resolve import choose_denoiser, resolve
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
-from noisereg.store import cache_dir
 
 
 @dataclass

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from noisereg.api import Component, Context, Denoiser, Params
 from noisereg.datasets.array_file import read_samples
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Registry
-from noisereg.store import cache_dir, write_atomically
+from noisereg.store import write_atomically
 
 MOST_BYTES = 4 << 30
 """Of data given as an object, which is held in memory and written once."""

@@ -13,9 +13,9 @@ import torch
 
 from noisereg.api import Component, Context, Params
 from noisereg.errors import NoiseregError, nearest
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Entry, Kind, Registry, check_kind, registry
 from noisereg.plugins.spec import Spec
-from noisereg.store import cache_dir
 from noisereg.testing.watch import Watch
 
 IMAGES: tuple[int, ...] = (2, 8, 8)
