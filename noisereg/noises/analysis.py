@@ -18,7 +18,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from noisereg.api import Noise
-from noisereg.noises.covariance import Array, frequency
+from noisereg.noises.covariance import Array, frequency, ring_means
 
 SECTORS = 8
 """Orientations of the anisotropy, each 180°/8 wide and centred on a multiple of 22.5°."""
@@ -26,13 +26,6 @@ MID_BAND = (0.25, 0.5)
 """Cycles a pixel between which orientations are compared: where blue noise rises from nothing to
 its plateau.
 """
-
-
-def rings(height: int, width: int) -> NDArray[np.int64]:
-    """The integer radius of each frequency, (H, W): |f| in units of one step of the longer axis,
-    rounded.
-    """
-    return np.rint(frequency(height, width) * max(height, width)).astype(np.int64)
 
 
 def periodogram(draws: Tensor) -> Array:
@@ -72,12 +65,8 @@ def chi2_limits(modes: NDArray[np.int64], draws: int, level: float) -> tuple[Arr
 
 def radial_power(power: Array, draws: int, level: float = 0.99) -> RadialPower:
     """The ring means of a :func:`periodogram` of ``draws`` draws (times channels)."""
-    ring = rings(*power.shape).ravel()
-    modes = np.bincount(ring)
-    used = modes > 0
-    mean = np.bincount(ring, weights=power.ravel())[used] / modes[used]
-    at = np.bincount(ring, weights=frequency(*power.shape).ravel())[used] / modes[used]
-    low, high = chi2_limits(modes[used], draws, level)
+    at, mean, modes = ring_means(power)
+    low, high = chi2_limits(modes, draws, level)
     return RadialPower(at, mean, mean / high, mean / low, level)
 
 

@@ -45,6 +45,22 @@ def frequency(height: int, width: int) -> Array:
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
 
 
+def rings(height: int, width: int) -> NDArray[np.int64]:
+    """The integer radius of each frequency, (H, W): |f| in steps of the longer axis, rounded."""
+    step = 1 / max(height, width)
+    return np.rint(frequency(height, width) / step).astype(np.int64)
+
+
+def ring_means(power: Array) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Over each of the :func:`rings` that has any modes: mean |f|, mean power, and how many."""
+    ring = rings(*power.shape).ravel()
+    modes = np.bincount(ring)
+    used = modes > 0
+    at = np.bincount(ring, weights=frequency(*power.shape).ravel())[used] / modes[used]
+    mean = np.bincount(ring, weights=power.ravel())[used] / modes[used]
+    return at, mean, modes[used]
+
+
 def _fit_lags(c: Array, size: int, axis: int) -> Array:
     """The autocovariance on a torus of ``size`` pixels along ``axis``: cut to |lag| ≤ size/2, or
     padded with zeros.
@@ -79,18 +95,9 @@ def resize(power: Array, height: int, width: int) -> Array:
 
 
 def radial_mean(power: Array, radius: Array) -> Array:
-    """The mean of ``power`` at each |f| of ``radius``, interpolated between rings one frequency
-    step wide.
-    """
-    height, width = power.shape
-    step = 1 / max(height, width)
-    f = frequency(height, width)
-    ring = np.rint(f / step).astype(int).ravel()
-    count = np.bincount(ring)
-    used = count > 0
-    at = (np.bincount(ring, weights=f.ravel())[used]) / count[used]
-    value = np.bincount(ring, weights=power.ravel())[used] / count[used]
-    return np.interp(radius, at, value)
+    """The mean of ``power`` at each |f| of ``radius``, interpolated between :func:`rings`."""
+    at, mean, _ = ring_means(power)
+    return np.interp(radius, at, mean)
 
 
 def mirrored(power: Array) -> Array:

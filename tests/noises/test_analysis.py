@@ -13,10 +13,9 @@ from noisereg.noises.analysis import (
     periodogram,
     power_by_orientation,
     radial_power,
-    rings,
 )
 from noisereg.noises.blue import BlueNoise
-from noisereg.noises.covariance import circulant, frequency, unit_mean
+from noisereg.noises.covariance import circulant, frequency, rings, unit_mean
 from noisereg.noises.factors import SpectralFactor
 from noisereg.noises.time_varying import BlueTimeVarying
 from noisereg.noises.white import WhiteNoise

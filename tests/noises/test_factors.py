@@ -8,10 +8,10 @@ import noisereg.noises.factors as factors
 from noisereg.api import Context
 from noisereg.errors import NoiseregError
 from noisereg.noises import MaskParams, PowerLawParams, TimeVaryingParams
-from noisereg.noises.analysis import chi2_limits, periodogram, rings
+from noisereg.noises.analysis import chi2_limits, periodogram
 from noisereg.noises.blue import BlueNoise, PowerLawNoise, RedNoise
 from noisereg.noises.colours import even_parts
-from noisereg.noises.covariance import circulant, resize, with_jitter
+from noisereg.noises.covariance import circulant, resize, ring_means, rings, with_jitter
 from noisereg.noises.factors import CholeskyFactor, SpectralFactor
 from noisereg.noises.spectrum_file import shipped
 from noisereg.noises.time_varying import BlueTimeVarying
@@ -93,13 +93,8 @@ def in_band(draws, power):
     """Whether the mean of |F ε|²/(nλ) over every ring of one integer radius is within its χ²
     band.
     """
-    ring = rings(*power.shape).ravel()
-    modes = np.bincount(ring)
-    ratio = (
-        np.bincount(ring, weights=(periodogram(draws) / power).ravel())[modes > 0]
-        / modes[modes > 0]
-    )
-    low, high = chi2_limits(modes[modes > 0], DRAWS, LEVEL)
+    _, ratio, modes = ring_means(periodogram(draws) / power)
+    low, high = chi2_limits(modes, DRAWS, LEVEL)
     return bool(((ratio >= low) & (ratio <= high)).all())
 
 
