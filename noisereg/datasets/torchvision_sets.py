@@ -6,28 +6,13 @@ import contextlib
 import sys
 from typing import Any, ClassVar
 
-import numpy as np
+from torch.utils.data import ConcatDataset
 
 from noisereg.api import Context
 from noisereg.datasets import TorchvisionParams
 from noisereg.datasets.images import ImageDataset, ImageSplit, Source
 from noisereg.errors import NoiseregError
 from noisereg.folders import no_empty_remains
-
-
-class Concatenated:
-    """Sources one after the other."""
-
-    def __init__(self, sources: list[Any]) -> None:
-        self.sources = sources
-        self.ends = np.cumsum([len(source) for source in sources])
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, index: int) -> Any:
-        which = int(np.searchsorted(self.ends, index, side="right"))
-        return self.sources[which][index - int(self.ends[which]) + len(self.sources[which])]
 
 
 class TorchvisionDataset(ImageDataset):
@@ -55,7 +40,8 @@ class TorchvisionDataset(ImageDataset):
         super().__init__(params, ctx)
         channels = params.channels or self.native[0]
         side = params.size or self.native[1]
-        train = Concatenated([self._read(arguments) for arguments in self.training])
+        parts = [self._read(arguments) for arguments in self.training]
+        train: ConcatDataset[Any] = ConcatDataset(parts)
         test = self._read(self.testing)
         names = tuple(map(str, getattr(test, "classes", ())))
         self.class_names = names if len(names) == self.classes else ()
