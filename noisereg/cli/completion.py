@@ -15,7 +15,7 @@ from noisereg.errors import NoiseregError
 from noisereg.plugins.registry import Kind, registry
 from noisereg.runs.config import SECTION_KIND
 
-KINDS: dict[str, Kind] = {
+BY_OPTION: dict[str, Kind] = {
     **SECTION_KIND,
     "solver": "solver",
     "grid": "grid",
@@ -44,7 +44,7 @@ def offered(kind: Kind, begun: str) -> list[str]:
 def add_to(command: Any) -> None:
     """Have the options of a command (click's object) that name components offer them."""
     for option in command.params:
-        kind = KINDS.get((option.name or "").rstrip("_"))
+        kind = BY_OPTION.get((option.name or "").rstrip("_"))
         if kind is not None and "SPEC" in (option.metavar or ""):
             option._custom_shell_complete = functools.partial(_complete, kind)
 

@@ -30,23 +30,6 @@ app.command("new")(plugins_new.new)
 
 KindOption = Annotated[str | None, typer.Option("--kind", metavar="KIND", help=" | ".join(KINDS))]
 
-USE: dict[Kind, str] = {
-    "noise": "noisereg train --noise {}",
-    "regularizer": "noisereg train --reg {}",
-    "pairing": "noisereg train --pairing {}",
-    "process": "noisereg train --process {}",
-    "solver": "noisereg sample RUN --solver {}",
-    "grid": "noisereg sample RUN --grid {}",
-    "denoiser": "noisereg train --denoiser {}",
-    "dataset": "noisereg train --data {}",
-    "task": "noisereg train --task {}",
-    "logger": "noisereg train --log {}",
-    "launcher": "noisereg sweep --launcher {}",
-    "metric": "noisereg eval RUN --metric {}",
-    "features": "noisereg eval RUN --features {}",
-}
-"""A line to paste."""
-
 
 def as_kind(text: str | None) -> Kind | None:
     """
@@ -278,7 +261,7 @@ def _describe(registry: Registry, entry: Entry) -> dict[str, Any]:
         "api": component.api,
         "code": where(entry),
         "parameters": known,
-        "use": USE[entry.kind].format(f"{name}:{shown}" if shown else name) + given,
+        "use": plugins_new.USE[entry.kind].format(f"{name}:{shown}" if shown else name) + given,
     }
 
 

@@ -18,12 +18,29 @@ from noisereg.api import API_VERSION, NAME
 from noisereg.errors import NoiseregError, nearest
 from noisereg.plugins.registry import BUILTIN, CALLED, HOOKS, Policy, Registry
 
-KINDS = (
+TEMPLATED = (
     *("noise", "regularizer", "pairing", "denoiser", "dataset", "metric"),
     *("process", "solver", "grid", "launcher"),
 )
+"""Kinds that there is a template of."""
 SAMPLED = ("solver", "grid")
 """Kinds that a run is sampled with: nothing is trained by them."""
+USE: dict[str, str] = {
+    "noise": "noisereg train --noise {}",
+    "regularizer": "noisereg train --reg {}",
+    "pairing": "noisereg train --pairing {}",
+    "process": "noisereg train --process {}",
+    "solver": "noisereg sample RUN --solver {}",
+    "grid": "noisereg sample RUN --grid {}",
+    "denoiser": "noisereg train --denoiser {}",
+    "dataset": "noisereg train --data {}",
+    "task": "noisereg train --task {}",
+    "logger": "noisereg train --log {}",
+    "launcher": "noisereg sweep --launcher {}",
+    "metric": "noisereg eval RUN --metric {}",
+    "features": "noisereg eval RUN --features {}",
+}
+"""By kind, a line to paste."""
 RUN = "runs/{}"
 TENSOR = "from torch import Tensor"
 
@@ -32,7 +49,9 @@ def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="What it will be called, such as my-noise.")
     ],
-    kind: Annotated[str, typer.Option("--kind", metavar="KIND", help=" | ".join(KINDS))] = "noise",
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help=" | ".join(TEMPLATED))
+    ] = "noise",
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="A new folder, or a new .py file. [./NAME]"),
@@ -46,9 +65,9 @@ def new(
 
     Needs no network. What it prints next can be typed as it is.
     """
-    if kind not in KINDS:
+    if kind not in TEMPLATED:
         raise NoiseregError(
-            f"--kind {kind}: expected one of {', '.join(KINDS)}{nearest(kind, KINDS)}"
+            f"--kind {kind}: expected one of {', '.join(TEMPLATED)}{nearest(kind, TEMPLATED)}"
         )
     module = _module_name(name, kind)
     single_file = single_file or (out is not None and out.suffix == ".py")
@@ -181,7 +200,7 @@ def _fill(template: str, name: str, kind: str, module: str, target: Path) -> str
         "lower": parts["summary"][:1].lower() + parts["summary"][1:],
         "noisereg": ".".join(__version__.split(".")[:2]),
         "api": str(API_VERSION),
-        "use": _use(name, kind),
+        "use": USE[kind].format(name),
         "path": str(target),
         "imports": _sorted_imports(
             [*imports, f"from noisereg.api import {', '.join(sorted(set(names), key=_order))}"]
@@ -215,20 +234,9 @@ def _sorted_imports(lines: list[str]) -> str:
     return "\n\n".join("\n".join(sorted(block, key=key)) for block in (own, other) if block)
 
 
-def _use(name: str, kind: str) -> str:
-    if kind == "metric":
-        return f"noisereg eval RUN --metric {name}"
-    if kind in SAMPLED:
-        return f"noisereg sample RUN --{kind} {name}"
-    if kind == "launcher":
-        return f"noisereg sweep --launcher {name}"
-    flag = {"dataset": "data", "regularizer": "reg"}.get(kind, kind)
-    return f"noisereg train --{flag} {name}"
-
-
 def _next(name: str, kind: str, target: Path, single_file: bool) -> list[str]:
     """What to type now."""
-    use = _use(name, kind)
+    use = USE[kind].format(name)
     of_a_run = kind == "metric" or kind in SAMPLED
     out = f"--steps 50 --out {RUN.format(name)}"
     if kind == "launcher":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from noisereg.errors import NoiseregError
 
-KINDS = ("constant", "linear", "cosine")
+FORMS = ("constant", "linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Schedule:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if self.kind not in FORMS:
             raise NoiseregError(
-                f"schedule={self.kind}: expected {', '.join(KINDS)}; a regularizer with another "
+                f"schedule={self.kind}: expected {', '.join(FORMS)}; a regularizer with another "
                 "multiplies its value by it itself, from s.step, under a parameter of another name"
             )
 

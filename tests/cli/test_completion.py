@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from noisereg.cli.completion import KINDS, offered
+from noisereg.cli.completion import BY_OPTION, offered
 from noisereg.cli.main import command, leaves
 
 
@@ -34,7 +34,7 @@ def test_every_option_that_names_a_component_offers_them():
     }
     assert {("train", name) for name in ("noise", "reg", "data", "denoiser", "log")} <= found
     assert {("eval", "metric"), ("eval", "features"), ("sample", "solver")} <= found
-    assert {name for _, name in found} <= set(KINDS)
+    assert {name for _, name in found} <= set(BY_OPTION)
 
 
 def test_a_shell_is_answered_without_torch():

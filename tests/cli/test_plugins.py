@@ -278,7 +278,7 @@ def test_an_undeclared_bound_and_a_slow_import_are_found(packages, capsys, monke
 # new
 
 
-@pytest.mark.parametrize("kind", plugins_new.KINDS)
+@pytest.mark.parametrize("kind", plugins_new.TEMPLATED)
 @pytest.mark.parametrize("single", [True, False], ids=["file", "package"])
 def test_new_writes_a_plugin_that_loads_and_is_well_formed(
     tmp_path, capsys, monkeypatch, kind, single
