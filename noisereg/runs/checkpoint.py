@@ -17,7 +17,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from noisereg.errors import NoiseregError
 from noisereg.inside import inside
 from noisereg.runs import checkpoint_files
-from noisereg.runs.checkpoint_files import STATE, name_of
+from noisereg.runs.checkpoint_files import STATE, Verified, name_of
 from noisereg.runs.objective import Objective
 
 
@@ -227,13 +226,8 @@ def save(
     return final
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Verified):
     """One checkpoint whose digests have been verified, and are again when a file is read."""
-
-    path: Path
-    step: int
-    sha256: dict[str, str]
 
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
@@ -241,8 +235,7 @@ class Checkpoint:
         Raises:
             NoiseregError: if a file is missing, cut short or changed, or is not this run's.
         """
-        verified = checkpoint_files.verify(path)
-        return cls(verified.path, verified.step, verified.sha256)
+        return cls(**vars(checkpoint_files.verify(path)))
 
     @property
     def sharded(self) -> bool:
@@ -368,7 +361,7 @@ def restore_optimizer(
 def latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint; see :func:`noisereg.runs.checkpoint_files.latest`."""
     verified = checkpoint_files.latest(folder, warn)
-    return None if verified is None else Checkpoint(verified.path, verified.step, verified.sha256)
+    return None if verified is None else Checkpoint(**vars(verified))
 
 
 def finite(tensors: Iterable[Tensor]) -> bool:

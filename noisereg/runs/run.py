@@ -261,7 +261,7 @@ class Run:
                 raise NoiseregError(
                     f"{self.path} has no checkpoint of step {step}; there are: {have}"
                 )
-            return checkpoint.Checkpoint.open(folder / f"{step:06d}")
+            return checkpoint.Checkpoint.open(folder / checkpoint_files.name_of(step))
         newest = checkpoint.latest(folder, (reporter or Reporter()).note)
         if newest is None:
             if reached := progress(self.path, self.config):
