@@ -17,11 +17,6 @@ MAX_SIZE = 4096
 """The largest side an image data set resizes to, in pixels."""
 
 
-def _number(value: Any) -> Any:
-    """Specs reach pydantic as text, which ``Literal`` does not turn into a number."""
-    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-
-
 def _said(value: Any) -> Any:
     """Of an empty path pathlib makes the current folder."""
     if value == "":
@@ -48,8 +43,6 @@ DataPath = Annotated[
     PlainSerializer(_written, return_type=str, when_used="json"),
 ]
 """Of this machine, or an address, which is fetched (:func:`noisereg.remote.fetched`)."""
-Version = Annotated[Literal[1, 2], BeforeValidator(_number)]
-Channels = Annotated[Literal[1, 3], BeforeValidator(_number)]
 
 
 def _names(value: Any) -> Any:
@@ -69,7 +62,7 @@ Names = Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_names)]
 class PointsParams(Params):
     """A two-dimensional set of Iso-Diffusion (arXiv 2403.16790)."""
 
-    version: Version = Field(
+    version: Literal[1, 2] = Field(
         1, description="1: the authors' first public code; 2: their later one"
     )
     n: int = Field(
@@ -95,7 +88,7 @@ class ImageParams(Params):
         le=MAX_SIZE,
         description="side in pixels: the shorter side is resized to it, the centre cut out",
     )
-    channels: Channels | None = Field(
+    channels: Literal[1, 3] | None = Field(
         None, description="1 grey, 3 colour; unset: as the images are"
     )
     flip: bool = Field(False, description="mirror half of the training images left to right")
