@@ -68,6 +68,13 @@ def parse_values(text: str) -> dict[str, Any]:
     return values
 
 
+def added(text: str) -> list[str]:
+    """The specs that ``A+B`` names, to be used together; ``none`` adds nothing. A ``+`` in a
+    number (1e+3) is no separator.
+    """
+    return [part for part in re.split(r"\+(?=[A-Za-z])", text) if part != "none"]
+
+
 class Spec(BaseModel):
     """A component as a run asks for it: a name and its parameters. Reads text or a mapping; dumps
     a mapping.

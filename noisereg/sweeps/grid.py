@@ -29,7 +29,7 @@ from noisereg import remote
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_contents
 from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share
-from noisereg.plugins.spec import Spec
+from noisereg.plugins.spec import Spec, added
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml, write_yaml
 from noisereg.runs.checkpoint_files import damage, name_of
@@ -135,9 +135,9 @@ class Cell:
 
 
 def _regularizers(value: Any) -> list[Any]:
-    """``A+B`` is both at once, ``none`` neither; a ``+`` in a number (1e+3) is no separator."""
+    """``A+B`` is both at once, ``none`` neither."""
     if isinstance(value, str):
-        return [part for part in re.split(r"\+(?=[A-Za-z])", value) if part != "none"]
+        return added(value)
     return value if isinstance(value, list) else [value]
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from noisereg.api import RegularizerParams
 from noisereg.errors import NoiseregError, nearest
-from noisereg.plugins.spec import KEY, Spec, flatten
+from noisereg.plugins.spec import KEY, Spec, added, flatten
 from noisereg.tables.table import SECTIONS, Measurement, Row
 
 CONTROL = "rescaled-"
@@ -184,11 +184,7 @@ def matches(m: Measurement, key: str, text: str) -> bool:
         specs = [s for s in components[section] if s.name != "none"]
         if rest:
             return any(_same(flatten(s.params).get(rest), text) for s in specs)
-        wanted = (
-            [Spec.parse(part) for part in re.split(r"\+(?=[A-Za-z])", text)]
-            if text != "none"
-            else []
-        )
+        wanted = [Spec.parse(part) for part in added(text)]
         return len(wanted) == len(specs) and all(any(_is(s, w) for s in specs) for w in wanted)
     if section == "sample":
         return _same(m.steps if rest == "steps" else m.sampling.get(rest), text)
