@@ -51,7 +51,7 @@ def unit_range(x: Tensor) -> Tensor:
     """uint8 values as float32 in [−1, 1], the range that images are trained in; floats as they
     are.
     """
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+    return x.float().div_(127.5).sub_(1) if x.dtype == torch.uint8 else x
 
 
 def as_output(x: Tensor, decode: Callable[[Tensor], Tensor] | None = None) -> Tensor:

@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from noisereg.api import Batch, Context, Split
+from noisereg.data import unit_range
 from noisereg.datasets import ImageParams
 from noisereg.datasets.decoding import heard, reading, to_pixels
-from noisereg.datasets.splits import ResidentSplit, TwoSplits, pixels_to_unit
+from noisereg.datasets.splits import ResidentSplit, TwoSplits
 from noisereg.errors import NoiseregError
 from noisereg.memory import free_host_memory, held_on
 from noisereg.ranks import cores, place
@@ -157,7 +158,7 @@ class StreamedSplit:
         with heard(self._say_once):
             decoded = self.decoders.each(self.part.decode, indices.tolist())
             pixels, labels = zip(*decoded, strict=True)
-        x = pixels_to_unit(to_device(torch.from_numpy(np.stack(pixels)), self.device))
+        x = unit_range(to_device(torch.from_numpy(np.stack(pixels)), self.device))
         return Batch(x, to_device(torch.tensor(labels), self.device) if self.labelled else None)
 
     def _say_once(self, warning: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from noisereg.api import Batch, Dataset, Split
+from noisereg.data import unit_range
 from noisereg.errors import NoiseregError, nearest
 from noisereg.transfer import to_device
 
@@ -51,11 +52,6 @@ def _unit_hash(name: str) -> float:
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
-def pixels_to_unit(pixels: Tensor) -> Tensor:
-    """uint8 values 0 … 255 as float32 in [−1, 1]."""
-    return pixels.to(torch.float32).div_(127.5).sub_(1.0)
-
-
 class PointSplit:
     """Numbers in memory, (N, *shape), as batches have them, and labels (N,) if there are any."""
 
@@ -90,7 +86,7 @@ class ResidentSplit:
             if self.labels is None
             else to_device(self.labels[to_device(here, self.labels.device)], self.device)
         )
-        return Batch(pixels_to_unit(pixels), labels)
+        return Batch(unit_range(pixels), labels)
 
 
 class TwoSplits(Dataset):

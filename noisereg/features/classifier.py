@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from noisereg import draws
 from noisereg.api import Context, Dataset, Features
-from noisereg.data import unit_range
+from noisereg.data import to_uint8, unit_range
 from noisereg.errors import NoiseregError
 from noisereg.features import ClassifierParams
 from noisereg.features.spaces import weights_hash
@@ -92,9 +92,7 @@ class Classifier(Features):
             batch = split.batch(torch.randint(len(split), (BATCH,), generator=order))
             assert batch.labels is not None
             # quantised as the generated images will be
-            x = unit_range(
-                ((batch.x.to(self.device) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-            )
+            x = unit_range(to_uint8(batch.x.to(self.device)))
             loss = nn.functional.cross_entropy(network(x), batch.labels.to(self.device))
             optimizer.zero_grad()
             loss.backward()

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from noisereg.api import Dataset, Task
+from noisereg.data import unit_range
 from noisereg.errors import NoiseregError, nearest
 
 
@@ -139,7 +140,6 @@ def read_inputs(path: Path, shape: tuple[int, ...]) -> Tensor:
         another size.
     """
     from noisereg.datasets.decoding import read_all, upright_size
-    from noisereg.datasets.splits import pixels_to_unit
     from noisereg.datasets.tree import open_tree
 
     _, height, width = shape
@@ -156,4 +156,4 @@ def read_inputs(path: Path, shape: tuple[int, ...]) -> Tensor:
                 f"`input`: {name} is {wide}×{high}; this run takes images of {width}×{height}"
             )
 
-    return pixels_to_unit(torch.from_numpy(read_all(open_tree(path), shape, check)))
+    return unit_range(torch.from_numpy(read_all(open_tree(path), shape, check)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisereg.datasets.splits import ResidentSplit, holdout, pixels_to_unit
+from noisereg.data import unit_range
+from noisereg.datasets.splits import ResidentSplit, holdout
 
 
 @pytest.mark.parametrize(("n", "held"), [(1797, 180), (100, 10), (11, 1), (2, 1), (1, 0)])
@@ -22,7 +23,7 @@ def test_the_held_out_images_are_these_for_good():
 
 
 def test_pixels_span_minus_one_to_one():
-    values = pixels_to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    values = unit_range(torch.tensor([0, 51, 255], dtype=torch.uint8))
     assert values.dtype == torch.float32
     torch.testing.assert_close(values, torch.tensor([-1.0, -0.6, 1.0]))
 
