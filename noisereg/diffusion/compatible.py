@@ -31,6 +31,11 @@ def is_weak(noise: Noise | None) -> bool:
     return noise is not None and noise.power_floor < WEAK
 
 
+def sees_condition(noise: Noise) -> bool:
+    """Whether the noise is another under each condition."""
+    return type(noise).given is not Noise.given
+
+
 def signal_left(process: Process, noise: Noise) -> float:
     """(a(1)/b(1))²/power_floor: the signal at t = 1 over the noise, in power, where that is
     weakest.

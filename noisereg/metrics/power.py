@@ -18,6 +18,7 @@ from torch import Tensor
 from noisereg import draws
 from noisereg.api import Context, Dataset, Metric, Model, Noise, Process
 from noisereg.data import batches, spaced
+from noisereg.diffusion import compatible
 from noisereg.diffusion.law import MAX_GAIN, add_noise
 from noisereg.diffusion.matrix import noise_matrix
 from noisereg.draws import Stream
@@ -73,7 +74,7 @@ def optimum(model: Model, data: Dataset, times: Tensor) -> Optimum | None:
     """
     known = model.noise.linear and model.noise.gaussian and math.prod(model.shape) <= LARGEST
     # Of noise that depends on the condition each sample has another optimum.
-    if not known or type(model.noise).given is not Noise.given:
+    if not known or compatible.sees_condition(model.noise):
         return None
     noise = (
         copy.deepcopy(model.noise).cpu()

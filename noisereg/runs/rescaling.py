@@ -21,6 +21,7 @@ from noisereg.api import (
     TrainedPower,
 )
 from noisereg.data import spaced
+from noisereg.diffusion import compatible
 from noisereg.diffusion.adjust import constant
 from noisereg.diffusion.law import add_noise
 from noisereg.draws import Stream
@@ -80,7 +81,7 @@ def check(
 
 def _alone(noise: Noise) -> Noise | None:
     """The noise, if it is never told of a condition."""
-    return noise if type(noise).given is Noise.given else None
+    return None if compatible.sees_condition(noise) else noise
 
 
 def measure(parts: Parts, registry: Registry) -> TrainedPower:

@@ -11,7 +11,7 @@ from torch import Tensor
 from noisereg.api import Noise, NoiseregError, Process, SampleStep, Solver
 from noisereg.diffusion import compatible
 from noisereg.diffusion.diffusion import Diffusion
-from noisereg.testing.doubles import SmallNetwork, default_times, draw_latents
+from noisereg.testing.doubles import PROCESSES, SmallNetwork, default_times, draw_latents
 from noisereg.testing.kinds.common import EXACT, try_bounds, untouched_generators
 from noisereg.testing.kit import NotApplicable, Subject, check, expect
 from noisereg.testing.oracle import GaussianOracle, output_covariance, smooth_covariance
@@ -19,7 +19,6 @@ from noisereg.testing.oracle import relative_error as matrix_error
 
 SHAPE = (1, 6, 6)
 NOISES = ("white", "blue", "blue-tv")
-PROCESSES = ("iadb", "ddpm")
 
 
 def pair(subject: Subject, process: str, noise: str) -> tuple[Process, Noise]:
