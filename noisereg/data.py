@@ -81,14 +81,12 @@ def batches(dataset: Dataset, split: str, size: int = 500) -> Iterator[Tensor]:
         yield part.batch(torch.arange(start, min(start + size, len(part)))).x
 
 
-def read_split(
-    dataset: Dataset, split: str, most: int | None = MOST, at_once: int = 500
-) -> Tensor:
+def read_split(dataset: Dataset, split: str, most: int | None = MOST) -> Tensor:
     """The samples of a split as a user gets them, at most ``most``; all of them if it is None."""
     part = dataset.split(split)
     indices = spaced(len(part), len(part) if most is None else most)
     return torch.cat(
-        [as_output(part.batch(some).x, dataset.decode) for some in indices.split(at_once)]
+        [as_output(part.batch(some).x, dataset.decode) for some in indices.split(500)]
     )
 
 

@@ -99,7 +99,6 @@ def owned_file(
     path: Path,
     *,
     note: Callable[[str], None] = _silent,
-    instead: str = "give another `out`",
     wait: float = PATIENCE,
 ) -> Iterator[None]:
     """This process alone writes the file ``path`` until the block ends; nothing else is left.
@@ -110,7 +109,7 @@ def owned_file(
     lock = path.with_name(f".{path.name}{LOCK}")
     made = _make(path.parent)
     try:
-        with _locked(lock, str(path), note, instead, wait):
+        with _locked(lock, str(path), note, "give another `out`", wait):
             try:
                 yield
             finally:
@@ -121,7 +120,7 @@ def owned_file(
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, note: Callable[[str], None] = _silent) -> Iterator[None]:
+def new_folder(path: Path) -> Iterator[None]:
     """:func:`owned` of a folder that is new or empty, and that keeps no lock file.
 
     Raises:
@@ -135,7 +134,7 @@ def new_folder(path: Path, note: Callable[[str], None] = _silent) -> Iterator[No
     # Before the lock, which would leave a file; where there is one, another may be at work.
     if path.exists() and not vacant(path) and not (path / LOCK).exists():
         raise taken
-    with owned(path, note=note):
+    with owned(path):
         try:
             if not vacant(path):
                 raise taken

@@ -167,9 +167,9 @@ class StreamedSplit:
             print(f"noisereg: note: {warning}", file=sys.stderr)
 
 
-def some_of(warnings: Sequence[str], most: int = 3) -> tuple[str, ...]:
+def some_of(warnings: Sequence[str]) -> tuple[str, ...]:
     """The first few different warnings, and how many more there are."""
-    different = list(dict.fromkeys(warnings))
+    different, most = list(dict.fromkeys(warnings)), 3
     more = len(different) - most
     also = (f"{more:,} more images have warnings like these",) if more > 0 else ()
     return (*different[:most], *also)

@@ -16,14 +16,14 @@ from noisereg.errors import NoiseregError, nearest
 from noisereg.transfer import to_device
 
 
-def holdout(n: int, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (train, held out) of ``n`` samples: ``share`` of them is held out, always the same
-    ones; at least one of two, unless it is 0, and never all.
+def holdout(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, held out) of ``n`` samples: a tenth of them is held out, always the same
+    ones; at least one of two, and never all.
 
     The draw is ``RandomState``'s: NumPy promises that stream for good, which it does not for
     ``Generator``'s.
     """
-    count = min(max(1, round(n * share)), n - 1) if share > 0 else 0
+    count = min(max(1, round(n * 0.1)), n - 1)
     order = np.random.RandomState(0).permutation(n)
     return np.sort(order[count:]), np.sort(order[:count])
 

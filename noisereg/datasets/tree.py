@@ -35,6 +35,8 @@ LABELS = "dataset.json"
 """Labels beside the images, in EDM's layout."""
 LARGEST = 256 * 2**20
 """Bytes of the largest file that is read out of a .zip."""
+SUMMED = 64 * 2**20
+"""Bytes up to which files are read for their checksums."""
 GROWTH = 1100
 """By how much an archive may grow: deflate's own limit is 1,032."""
 
@@ -262,12 +264,12 @@ class Archive(Tree):
         return self._file(LABELS) if LABELS in self._members else None
 
 
-def with_checksums(tree: Tree, files: Iterable[File], most: int = 64 * 2**20) -> list[File]:
+def with_checksums(tree: Tree, files: Iterable[File]) -> list[File]:
     """The files with a checksum of what is in each, unless that would be to read more than
-    ``most`` bytes.
+    :data:`SUMMED` bytes.
     """
     files = list(files)
-    if sum(file.size for file in files if not file.checksum) > most:
+    if sum(file.size for file in files if not file.checksum) > SUMMED:
         return files
     return [
         file if file.checksum else File(file.name, file.size, _crc(tree, file.name))

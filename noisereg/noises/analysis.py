@@ -75,14 +75,15 @@ def autocovariance(power: Array) -> Array:
     return np.fft.ifft2(power).real
 
 
-def power_by_orientation(power: Array, band: tuple[float, float] = MID_BAND) -> Array:
-    """Mean power in the band by the direction of f, (SECTORS,): 0 along x, SECTORS/2 along y. NaN
-    where there is none.
+def power_by_orientation(power: Array) -> Array:
+    """Mean power in :data:`MID_BAND` by the direction of f, (SECTORS,): 0 along x, SECTORS/2 along
+    y. NaN where there is none.
     """
     height, width = power.shape
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
     f = np.hypot(fy, fx)
-    inside = (f >= band[0]) & (f <= band[1])
+    low, high = MID_BAND
+    inside = (f >= low) & (f <= high)
     angle = np.broadcast_to(np.arctan2(fy, fx), power.shape)
     sector = np.rint(angle / (np.pi / SECTORS)).astype(int) % SECTORS
     total = np.bincount(sector[inside], weights=power[inside], minlength=SECTORS)

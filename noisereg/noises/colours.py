@@ -76,11 +76,11 @@ def image_size(ctx: Context, name: str) -> tuple[int, int]:
     return ctx.shape[1], ctx.shape[2]
 
 
-def even_parts(size: int, largest: int = LARGEST_TILE) -> list[int]:
-    """The fewest parts of at most ``largest``, as equal as can be: a sliver of a tile would hardly
-    be coloured.
+def even_parts(size: int) -> list[int]:
+    """The fewest parts of at most :data:`LARGEST_TILE`, as equal as can be: a sliver of a tile
+    would hardly be coloured.
     """
-    count = -(-size // largest)
+    count = -(-size // LARGEST_TILE)
     return [size // count + (i < size % count) for i in range(count)]
 
 

@@ -104,21 +104,21 @@ def strip(frames: Tensor) -> bytes:
     return _png(np.concatenate(images, 1))
 
 
-def animation(frames: Tensor, ending: str, milliseconds: int = 80) -> bytes:
+def animation(frames: Tensor, ending: str) -> bytes:
     """Frames (T, N, …) as a ``.gif`` or ``.webp`` that goes round: a grid of N samples from noise
     to data, which rests at its end.
     """
     from PIL import Image
 
     images = [Image.fromarray(_read(picture(frame)).squeeze()) for frame in frames]
-    times = [milliseconds] * (len(images) - 1) + [20 * milliseconds]
+    milliseconds = [80] * (len(images) - 1) + [1600]
     buffer = io.BytesIO()
     images[0].save(
         buffer,
         format=ending.removeprefix(".").upper(),
         save_all=True,
         append_images=images[1:],
-        duration=times,
+        duration=milliseconds,
         loop=0,
         **({"lossless": True} if ending == ".webp" else {}),
     )

@@ -153,9 +153,13 @@ def _notes(
     return notes
 
 
-def seconds_per_step(
-    parts: Parts, runtime: Runtime, small: int = 8, patience: float = 2.0
-) -> float:
+SMALL = 8
+"""Samples of the step that is timed first."""
+PATIENCE = 2.0
+"""Seconds that a whole step may take to be timed itself."""
+
+
+def seconds_per_step(parts: Parts, runtime: Runtime) -> float:
     """One whole optimiser step, its draws included, timed; of a small one, scaled up, where the
     whole would take long.
     """
@@ -192,11 +196,11 @@ def seconds_per_step(
 
     optimizer = make_optimizer(parts.config, parts)
     parts.objective.train()
-    timed(min(small, whole))  # the first pays for allocations
-    few = timed(min(small, whole))
-    if few * whole / small <= patience:
+    timed(min(SMALL, whole))  # the first pays for allocations
+    few = timed(min(SMALL, whole))
+    if few * whole / SMALL <= PATIENCE:
         few = timed(whole)
     else:
-        few *= max(1, whole / small)
+        few *= max(1, whole / SMALL)
     parts.objective.zero_grad(set_to_none=True)
     return few * train.accumulate
