@@ -205,20 +205,6 @@ def _fit(shape: Layout, columns: Sequence[_Column]) -> _Fit:
     return _Fit(size, NARROWEST_LABEL, blocks)
 
 
-def latex_width(table: Table) -> float:
-    """The widest line of the table in points, as it is counted: at most :data:`COLUMN`, unless a
-    single number is wider than that leaves.
-    """
-    shape = layout(table)
-    columns = _columns(shape)
-    fit = _fit(shape, columns)
-    digit = dict(SIZES)[fit.size]
-    return max(
-        fit.label + GAP + sum(columns[k].width * digit + 2 * GAP for k in block)
-        for block in fit.blocks
-    )
-
-
 def _columns(shape: Layout) -> list[_Column]:
     return [
         _column(name, [line.cells[k] for line in shape.lines])

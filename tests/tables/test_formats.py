@@ -23,7 +23,7 @@ from noisereg.plugins.spec import Spec
 from noisereg.tables import formats
 from noisereg.tables.ablation import build, rebuild
 from noisereg.tables.effects import effects
-from noisereg.tables.latex import COLUMN, latex, latex_text, latex_width
+from noisereg.tables.latex import COLUMN, GAP, SIZES, _columns, _fit, latex, latex_text
 from noisereg.tables.table import Measurement, Table
 
 PDFLATEX = shutil.which("pdflatex")
@@ -294,6 +294,18 @@ def test_the_terminals_table_fits_and_breaks_no_number(paper: Table, width: int)
             assert re.search(rf"{re.escape(cell.value)}(\s|$)", text)
             assert cell.change in text
     assert formats.terminal(paper).splitlines()[2].count("±") == 4  # a file is not folded
+
+
+def latex_width(table: Table) -> float:
+    """The widest line of the table in points, as it is counted."""
+    shape = formats.layout(table)
+    columns = _columns(shape)
+    fit = _fit(shape, columns)
+    digit = dict(SIZES)[fit.size]
+    return max(
+        fit.label + GAP + sum(columns[k].width * digit + 2 * GAP for k in block)
+        for block in fit.blocks
+    )
 
 
 def test_the_latex_is_no_wider_than_a_column(paper: Table) -> None:
