@@ -1,4 +1,4 @@
-"""What networks are told about time, and its sinusoidal embedding."""
+"""The embedding of time that networks take in, made once where all samples share a time."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def decoder_log_std(
     t at fraction 0, b_t at 1.
 
     As improved DDPM clips its posterior variance (2102.09672, §2.2, and its code). Where t is 1
-    there is no step before it, and it is b_t. Shape (B, 1, …), or the fraction's.
+    there is no step before it, and it is b_t. Shape (B,), or the fraction's.
     """
     a_before, b_before, a_t, b_t = step_scales(process, before, t)
     sigma, _ = posterior(a_before, b_before, a_t, b_t)

@@ -1,1 +1,3 @@
-"""Metrics, feature spaces and ablation tables."""
+"""From runs, sweeps and folders of images to numbers: samples, what they are compared with, and
+their measurement.
+"""

@@ -1,1 +1,3 @@
-"""Models to and from diffusers."""
+"""Runs to diffusers: exported folders, a scheduler and a pipeline. What comes from diffusers is
+:mod:`noisereg.runs.pretrained`.
+"""
