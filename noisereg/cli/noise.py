@@ -187,11 +187,10 @@ def show(
         from noisereg.store import write_atomically
 
         title = f"{noise} at {shape[1]}×{shape[2]}, {looks[0].draws:,} draws"
-        summary = getattr(built, "summary", "")
         write_atomically(
             out,
             draw(
-                f"{title}\n{summary}" if summary else title,
+                f"{title}\n{built.summary}" if built.summary else title,
                 looks,
                 over.numpy(),
                 declared.numpy(),
@@ -265,7 +264,7 @@ def _numbers(
 ) -> dict[str, Any]:
     return {
         "noise": spec,
-        "summary": getattr(noise, "summary", ""),
+        "summary": noise.summary,
         "shape": list(shape),
         "draws": looks[0].draws,
         "seed": seed,
@@ -289,11 +288,8 @@ def _or_dash(value: float) -> str:
 
 
 def _print_table(spec: str, noise: Noise, shape: tuple[int, ...], looks: list[Look]) -> None:
-    summary = getattr(noise, "summary", "")
-    print(
-        f"{spec}{f': {summary}' if summary else ''} · {shape[1]}×{shape[2]} · {looks[0].draws:,} "
-        "draws"
-    )
+    summary = f": {noise.summary}" if noise.summary else ""
+    print(f"{spec}{summary} · {shape[1]}×{shape[2]} · {looks[0].draws:,} draws")
     print(
         f"{'t':>6}  {'mean square':>11}  {'measured':>15}  {'power |f|<0.1':>13}  "
         f"{'pixel variance':>14}  {'anisotropy':>10}"

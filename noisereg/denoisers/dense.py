@@ -38,8 +38,6 @@ class Dense(nn.Module, Denoiser):
         NoiseregError: for images.
     """
 
-    default_lr = 1e-3
-
     def __init__(self, params: DenseParams, ctx: Context) -> None:
         super().__init__()
         if len(ctx.shape) != 1:

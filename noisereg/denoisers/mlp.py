@@ -43,8 +43,6 @@ class Block(nn.Module):
 class MLP(nn.Module, Denoiser):
     """The pixels as one vector through residual blocks; the output layer starts at zero."""
 
-    default_lr = 1e-3
-
     def __init__(self, params: MLPParams, ctx: Context) -> None:
         super().__init__()
         self.sizes = Sizes.of(ctx)

@@ -12,8 +12,6 @@ from noisereg.processes.weighting import loss_weight
 class IADB(Process):
     """Iterative α-(de)blending, with α = 1 at the noise as in BNDM: a = 1 − t, b = t."""
 
-    default_eta = 0.0
-
     def __init__(self, params: IADBParams, ctx: Context) -> None:
         self.params: IADBParams = params
         self.T = params.T

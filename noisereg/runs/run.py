@@ -29,7 +29,7 @@ from noisereg.runs.build import Parts, build_parts, decoder_of
 from noisereg.runs.config import Config, RuntimeConfig, check_components, read_complete
 from noisereg.runs.logged import anew, progress
 from noisereg.runs.model import RunModel
-from noisereg.runs.output import STRIP, STRIPS, check_num, picture
+from noisereg.runs.output import STRIP, STRIPS, check_num, npz_bytes, picture
 from noisereg.runs.records import read_environment, status_of
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.resolve import (
@@ -157,8 +157,6 @@ def draw_grid(parts: Parts, path: Path | None, registry: Registry, reporter: Rep
     finally:
         reporter.end()
     if path is not None and x.ndim == 2:
-        from noisereg.runs.output import npz_bytes
-
         write_atomically(path.with_suffix(".npz"), npz_bytes(x))
     if path is not None:  # last: where it is, all is
         write_atomically(path, picture(x))
