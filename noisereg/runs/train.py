@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from noisereg import __version__, draws, remote
-from noisereg.api import Context, Denoiser, Logger, Noise
+from noisereg.api import Context, Denoiser, Noise
 from noisereg.data import NotFinite, batches
 from noisereg.diffusion.loss import Net, Weighted, loss
 from noisereg.draws import Stream
@@ -32,13 +32,15 @@ from noisereg.ownership import clear_leftovers
 from noisereg.plugins.registry import Registry
 from noisereg.reading import write_yaml
 from noisereg.runs import checkpoint, checkpoint_files, parentage
+from noisereg.runs.best import Best
 from noisereg.runs.build import Parts
 from noisereg.runs.checkpoint import EMA
 from noisereg.runs.checkpoint_files import name_of, run_of
-from noisereg.runs.config import Config, read_complete
+from noisereg.runs.config import Config
 from noisereg.runs.feed import Feed, MicroBatch
 from noisereg.runs.guard import Guard
 from noisereg.runs.logged import Log
+from noisereg.runs.loggers import Loggers
 from noisereg.runs.meter import Meter
 from noisereg.runs.optimizer import learners, learning_rate, make_optimizer
 from noisereg.runs.output import strip
@@ -50,7 +52,7 @@ from noisereg.runs.run import Run, shown
 from noisereg.runs.runtime import Runtime
 from noisereg.runs.schedule import Schedule
 from noisereg.runs.stopping import Interrupted, StopRequest, Vote
-from noisereg.runs.validation import PREFIX, Validation, measured_by
+from noisereg.runs.validation import PREFIX, Validation
 from noisereg.store import write_atomically
 
 USELESS = 10.0
@@ -63,26 +65,6 @@ def _varies(regularizer: Weighted) -> bool:
     return isinstance(schedule, Schedule) and (
         bool(schedule.warmup) or schedule.kind != "constant"
     )
-
-
-class Loggers:
-    """The named loggers; what one raises is printed once, and the run goes on."""
-
-    def __init__(self, loggers: list[Logger], reporter: Reporter) -> None:
-        self._loggers, self._reporter = loggers, reporter
-        self._told: set[int] = set()
-
-    def call(self, method: str, *args: Any) -> None:
-        for logger in self._loggers:
-            try:
-                getattr(logger, method)(*args)
-            except (Exception, SystemExit) as error:
-                if id(logger) not in self._told:
-                    self._told.add(id(logger))
-                    self._reporter.note(
-                        f"{type(logger).__name__}.{method} failed: {error}; the run goes on "
-                        "without it"
-                    )
 
 
 def fit_noise(noise: Noise, parts: Parts, runtime: Runtime) -> None:
@@ -242,10 +224,8 @@ class Training:
         self.validation = (
             Validation(parts, registry, runtime) if self.config.train.eval_every else None
         )
-        self.best: tuple[int, float] | None = None
-        """The step and the number of the best checkpoint, where one is to be kept."""
-        self.since = 0
-        """The step after which the numbers of ``train.keep_best`` are measured as now."""
+        name = self.config.train.keep_best
+        self.best = Best(out, self.validation, name) if self.validation and name else None
         self.loggers = Loggers([], reporter)
 
     def go(self) -> Run:
@@ -441,70 +421,20 @@ class Training:
 
     def _improved(self, step: int, numbers: Mapping[str, float]) -> bool:
         """Whether this step's checkpoint is the best so far, on every rank."""
-        name, improved = self.config.train.keep_best, False
-        if self.validation is not None and name is not None and name in numbers:
-            than = None if self.best is None else self.best[1]
-            improved = self.validation.is_better(numbers[name], than)
-            if improved:
-                self.best = step, numbers[name]
+        improved = self.best is not None and self.best.improved(step, numbers)
         if numbers:
             said = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
             self.reporter.fact(f"eval {step:,}", said + "  the best so far" * improved)
-        return name is not None and self._eval_due(step) and self.runtime.any(improved)
+        due = self.best is not None and self._eval_due(step)
+        return due and self.runtime.any(improved)
 
-    def _recall_best(self) -> None:
-        """The best of the whole checkpoints, by what metrics.jsonl and best.json say; recorded
-        anew where a kill came before that.
-        """
-        name = self.config.train.keep_best
-        if self.validation is None or name is None:
-            return
-        folder = self.out / "checkpoints"
-        # best.json has the best of then to the last digit, by which the next is compared.
-        record: dict[str, Any] = {}
-        with contextlib.suppress(NoiseregError):
-            record = checkpoint_files.best_record(folder)
-        measured = self.validation.measured
-        before = record.get("measured")
-        if before is None and self.start:  # a kill came before the first best was recorded
-            before = measured_by(read_complete(self.out / "config.yaml"), self.registry)
-        if before not in (None, measured):
-            self.since = self.start
-            self.reporter.note(
-                f"{name} is measured otherwise than up to step {self.start:,}: the best is sought "
-                "anew among the checkpoints to come"
-            )
-            return
-        since = record.get("since")
-        self.since = since if isinstance(since, int) else 0
-        exact = record.get("step") if record.get("metric") == name else None
-        found: list[tuple[int, float]] = []
-        for line in Log.read(self.out).values():
-            step, value = int(line["step"]), line.get(PREFIX + name)
-            value = record.get("value") if step == exact else value
-            if self.since < step <= self.start and isinstance(value, int | float):
-                found.append((step, float(value)))
-        found.sort(key=lambda one: one[1], reverse=self.validation.better[name] == "higher")
-        there = checkpoint_files.steps_in(folder)
-        for step, value in found:
-            if step not in there:
-                continue
-            if damage := checkpoint_files.damage(folder / name_of(step)):
-                self.reporter.note(f"{damage}: it was the best by {name}, and is no more")
-                continue
-            self.best = step, value
-            if record.get("step") != step:
-                self._keep_best()
-            return
-
-    def _keep_best(self) -> None:
+    def _prune(self) -> None:
         """Record the best checkpoint, if one is kept, and remove what needs not be."""
         train, best = self.config.train, None
+        if self.best is not None:
+            self.best.record()
+            best = self.best.step
         folder = self.out / "checkpoints"
-        if self.best is not None and train.keep_best is not None and self.validation is not None:
-            best, value = self.best
-            measured = self.validation.measured
-            checkpoint_files.write_best(folder, best, train.keep_best, value, measured, self.since)
         checkpoint_files.prune(folder, train.keep_last, train.keep_every, self.known, best)
 
     def _report(self, done: int, meter: Meter, numbers: Mapping[str, float]) -> None:
@@ -638,7 +568,8 @@ class Training:
         if wrong := log.wrong():
             self.reporter.note(f"{metrics}: {wrong}, and left out of what is written anew{copy}")
         write_atomically(metrics, "".join(f"{line}\n" for line in kept).encode())
-        self._recall_best()
+        if self.best is not None and self.best.recall(self.start, self.registry, self.reporter):
+            self._prune()
         write_atomically(self.out / "config.yaml", write_yaml(self.config.dump()).encode())
 
     def _mend(self) -> None:
@@ -712,7 +643,7 @@ class Training:
             checkpoint.save(folder, step, self.objective, self.ema, self.optimizer, self.run)
         if self.runtime.main:
             self.known.add(step)
-            self._keep_best()
+            self._prune()
             self._status("running", step)
         self.saved = step
 

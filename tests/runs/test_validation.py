@@ -13,6 +13,7 @@ from noisereg.evaluation.evaluate import run_evaluation
 from noisereg.evaluation.options import Options
 from noisereg.report.report import number_pictures
 from noisereg.runs import checkpoint_files
+from noisereg.runs.best import Best
 from noisereg.runs.checkpoint_files import best_step, steps_in
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.train import Training
@@ -241,12 +242,13 @@ def test_a_resumed_run_knows_its_best_to_the_last_digit(trained, tmp_path, monke
     record = json.loads((run / "checkpoints/best.json").read_text())
     seen = []
 
-    def stop(self):
-        recall(self)
-        seen.append(self.best)
+    def stop(self, *given):
+        found = recall(self, *given)
+        seen.append((self.step, self.value))
+        return found
 
-    recall = Training._recall_best
-    monkeypatch.setattr(Training, "_recall_best", stop)
+    recall = Best.recall
+    monkeypatch.setattr(Best, "recall", stop)
     longer = {**TRAIN, "steps": TRAIN["steps"] + 1}
     noisereg.train(out=run, resume=True, **{**SETTINGS, "train": longer})
     assert seen == [(record["step"], record["value"])]
