@@ -129,14 +129,13 @@ def main() -> None:
     )
     ancestral = mean_of(curves[ANCESTRAL])
     few = {n: mean_of(pairs) for (s, n), pairs in curves.items() if s == "dpmpp-2m"}
-    enough = [n for n, d in few.items() if d <= ancestral]
-    best = min(few, key=few.__getitem__)
+    most = max(few)
+    every = ", ".join(f"{few[n]:.3f} at {n}" for n in sorted(few))
     result.goals.append(
         Goal(
             f"`dpmpp-2m` with at most 25 evaluations is as near to {name} as 100 ancestral steps",
-            f"{few[best]:.3f} at {best} evaluations, {ancestral:.3f} for 100 ancestral steps"
-            + (f"; {min(enough)} are enough" if enough else ""),
-            bool(enough),
+            f"{every} evaluations, {ancestral:.3f} for 100 ancestral steps",
+            few[most] <= ancestral,  # not its best: fewer may win by an error that happens to help
             f"DDIM's 100 steps at η = 0 give {mean_of(curves[DETERMINISTIC]):.3f}: what a "
             "network with target ε gets wrong near t = 1 is many times as large in x̂0, and a "
             "deterministic path keeps it (docs/theory.md, §3)",
