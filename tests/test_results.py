@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+import noisereg
+from noisereg.plugins.registry import registry
+from noisereg.runs import rescaling
+from noisereg.sweeps.grid import Sweep
 from noisereg.tables.formats import read_json
 from noisereg.tables.table import Table
 
@@ -74,8 +79,20 @@ def test_a_changed_number_is_noticed(make: ModuleType) -> None:
 def test_a_cell_by_its_interval_and_the_papers_sign(
     make: ModuleType, mean: float, half: float, verdict: str, holds: bool
 ) -> None:
-    cell = make.Change(mean, half, paper=-10.0, weight=0.3)
+    cell = make.Change(mean, half, paper=-10.0, weight=0.3, p=1.0)
     assert (cell.verdict, cell.holds_paper) == (verdict, holds)
+
+
+def test_counts_say_what_holms_correction_leaves(make: ModuleType) -> None:
+    """Of sixteen p the k-th smallest is multiplied by 17 − k."""
+    own = [0.001, 0.0033, 0.004, 0.03, *[0.5] * 12]
+    signs = [-5.0, +5.0, -5.0, -5.0, *[-1.0] * 12]
+    column = {
+        cell: make.Change(mean, 2.0, paper=-10.0, weight=0.3, p=p)
+        for cell, mean, p in zip(make.CELLS, signs, own, strict=True)
+    }
+    assert make.tally(column) == "3 (1) / 12 / 1 (1)"  # .001 · 16, .0033 · 15, .004 · 14 = .056
+    assert make.plain_tally(column, ["precision", "density"]) == "2 / 6 / 0"
 
 
 def test_a_law_has_each_cell_once(make: ModuleType) -> None:
@@ -87,16 +104,37 @@ def test_a_law_has_each_cell_once(make: ModuleType) -> None:
 
 
 def test_headings_call_a_law_by_its_letter(make: ModuleType) -> None:
-    heading = re.compile(r"^#+ ([A-Z]): (.*)$", re.MULTILINE)
+    heading = re.compile(r"^#+ ([A-Z](?:-\w+)?): (.*)$", re.MULTILINE)
+    shown = []
     for name in ("iso-diffusion.md", "iso-diffusion-runs.md"):
-        found = heading.findall((RESULTS / name).read_text(encoding="utf-8"))
+        text = (RESULTS / name).read_text(encoding="utf-8")
+        found = heading.findall(text)
         assert len(found) > 5
         assert all(make.LAWS[letter].name == law for letter, law in found)
-    text = (RESULTS / "iso-diffusion.md").read_text(encoding="utf-8")
-    blocks = list(re.finditer(r"<!-- against the paper: ([A-Z]) -->", text))
-    assert [block[1] for block in blocks] == list(make.LAWS)
-    for block in blocks:
-        assert heading.findall(text[: block.start()])[-1][0] == block[1]
+        for block in re.finditer(r"<!-- against the paper: ([A-Z](?:-\w+)?) -->", text):
+            assert heading.findall(text[: block.start()])[-1][0] == block[1]
+            shown.append(block[1])
+    assert shown == list(make.LAWS)
+
+
+def test_the_factor_of_any_weight_makes_the_mean_power_that_of_the_noise(tmp_path: Path) -> None:
+    factors = runpy.run_path(str(RESULTS / "factors.py"))
+    folder = noisereg.sweep(
+        out=tmp_path / "S",
+        data="swiss-roll:version=1,n=200",
+        denoiser="dense:widths=16",
+        process="ddpm",
+        train={"steps": 30, "batch_size": 64},
+        runtime={"device": "cpu"},
+    )
+    (found,) = factors["of_sweeps"]([folder]).values()
+    sweep = Sweep.open(folder)
+    parts = noisereg.load(sweep.path_of(sweep.cells[0])).load()
+    power = float(rescaling.measure(parts, registry()).power.mean())
+    assert found["any λ"]["0"] == pytest.approx(power**-0.5, abs=1e-5)
+    assert 1 < found["mean over all t, λ 0.1"]["0"] < found["λ 0.3"]["0"] < found["any λ"]["0"]
+    assert found["bins, λ 0.3"]["0"] > found["λ 0.3"]["0"]
+    assert factors["table"]({"a set": found}).count(f"{power**-0.5:.3f}") == 1
 
 
 CLAIMED = {
@@ -110,6 +148,10 @@ CLAIMED = {
     "table1-v2-minibatch.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2-79k-bins.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2-79k-1000.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-v2-79k-bins-1000.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-79k-bins-1000.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-79k-minibatch-1000.json": {"tables": 4, "rows": 3, "seeds": {(0, 1, 2, 3, 4)}},
+    "table1-79k-constant.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2-79k.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-v2.json": {"tables": 4, "rows": 4, "seeds": {(0, 1, 2, 3, 4)}},
     "table1-79k-control.json": {"tables": 4, "rows": 5, "seeds": {(0, 1, 2, 3, 4)}},

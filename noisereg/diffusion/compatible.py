@@ -128,6 +128,28 @@ def check_solver(process: Process, noise: Noise, solver: Solver, paired: bool = 
         )
 
 
+def check_transport(noise: Noise, shape: tuple[int, ...]) -> None:
+    """
+    Raises:
+        NoiseregError: for a noise whose latents make another ε at t = 0 than at t = 1, and which
+        carries ε̂ between times as if it were static: it would be sampled wrongly.
+    """
+    if type(noise).transport is not Noise.transport:
+        return
+    z = noise.draw_latents(2, shape, torch.Generator().manual_seed(0))
+    ends = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    try:
+        early, late = (noise.color(z, t) for t in ends)
+    except NoiseregError:  # one that has not learnt from the data yet
+        return
+    if not torch.equal(early, late):
+        raise NoiseregError(
+            f"noise {type(noise).__name__} changes with t and has no transport, by which sampling "
+            "carries ε̂ from t to s (docs/theory.md, §2); expected a method transport, and "
+            "transport_rate (noisereg plugins check)"
+        )
+
+
 def check_whitening(noise: Noise, space: str, what: str, instead: str) -> None:
     """
     Raises:

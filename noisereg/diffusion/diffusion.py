@@ -84,6 +84,7 @@ class Diffusion(nn.Module):
             )
         self.shape = checked_shape(shape)
         compatible.check_path(process, noise)
+        compatible.check_transport(noise, self.shape)
         compatible.check_trained_bound(process, noise, self.shape, pairing is not None)
         self.process, self.noise, self.pairing = process, noise, pairing
         self.regularizers = list(regularizers)

@@ -19,7 +19,7 @@ from noisereg.data import NotFinite, data_hash
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference
-from noisereg.evaluation.samples import Sampling, without_path
+from noisereg.evaluation.samples import Sampling, identity_of, without_path
 from noisereg.features.cached import Space, space_of
 from noisereg.plugins.registry import Entry, Registry
 from noisereg.plugins.spec import Spec
@@ -123,7 +123,8 @@ def build_requests(
         key = json.dumps([spec.name, params], sort_keys=True)
         if key not in spaces:
             inner = reg.build("features", spec.name, params, ctx)
-            spaces[key] = Space(inner, spec.name.rpartition("/")[2])
+            code = reg.find("features", spec.name).code
+            spaces[key] = Space(inner, spec.name.rpartition("/")[2], code)
             spaces[key].keep(real.x, real.identity, Store(cache_dir() / "eval"))
         return spaces[key]
 
@@ -274,8 +275,8 @@ def _result(
         "samples": candidate.key,
         "n": candidate.n,
         "reference": [real.data, real.name, len(real.x), real.identity],
-        "metric": [request.entry.qualified, request.entry.component.revision, request.params],
-        "features": request.space.identity,
+        "metric": [*identity_of(request.entry), request.params],
+        "features": request.space.kept_by,
     }
     if metric.needs_model or metric.reads_data:
         key["data"] = against.identity

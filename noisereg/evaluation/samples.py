@@ -18,7 +18,7 @@ from noisereg.data import NotFinite, as_output
 from noisereg.errors import NoiseregError
 from noisereg.evaluation.reference import Reference, reference_condition
 from noisereg.folders import cache_dir
-from noisereg.plugins.registry import Kind
+from noisereg.plugins.registry import Entry, Kind
 from noisereg.plugins.spec import Spec
 from noisereg.runs.build import build_parts
 from noisereg.runs.config import SECTION_KIND, SampleConfig
@@ -100,7 +100,7 @@ class Sampling:
             found["data"] = read_environment(self.run.path).get("data")
         for kind, spec in kinds.items():
             entry = registry.find(kind, spec.name)
-            found[kind] = [entry.qualified, entry.component.revision]
+            found[kind] = identity_of(entry)
         return found
 
     @functools.cached_property
@@ -138,6 +138,11 @@ def without_path(reason: str, run: Run) -> str:
     return reason.removeprefix(f"{shown(run.path)}: ")
 
 
+def identity_of(entry: Entry) -> list[Any]:
+    """What tells a component apart from others, its parameters left out."""
+    return [entry.qualified, entry.component.revision, *([entry.code] if entry.code else [])]
+
+
 def made_by(run: Run) -> dict[str, Any]:
     """What turns latents into samples, as the run names it, with the revisions of today."""
     assert run.registry is not None
@@ -145,7 +150,7 @@ def made_by(run: Run) -> dict[str, Any]:
     for section in ("process", "noise", "denoiser", "task", "data"):
         spec: Spec = getattr(run.config, section)
         entry = run.registry.find(SECTION_KIND[section], spec.name)
-        made[section] = [entry.qualified, entry.component.revision, spec.params]
+        made[section] = [*identity_of(entry), spec.params]
     return made
 
 

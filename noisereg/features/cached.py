@@ -20,8 +20,13 @@ from noisereg.store import ARRAY, Store
 class Space(Features):
     """A feature space under the name it was asked for by, which remembers what it found."""
 
-    def __init__(self, inner: Features, name: str) -> None:
+    def __init__(self, inner: Features, name: str, code: str = "") -> None:
+        """``code``: what tells its code apart from another of this name, where that is not in its
+        identity.
+        """
         self.inner, self.name, self.identity = inner, name, inner.identity
+        self.kept_by = [inner.identity, code] if code else inner.identity
+        """What tells apart on disk what is taken in this space."""
         self.summary = inner.summary
         self._known: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
         self._keys: dict[int, tuple[Store, Any]] = {}
@@ -50,7 +55,7 @@ class Space(Features):
         self, x: Tensor, name: str, what: Mapping[str, Any], compute: Callable[[], Tensor]
     ) -> Tensor:
         store, identity = self._keys[id(x)]
-        key = {"features": self.identity, "of": identity, "n": len(x), **what}
+        key = {"features": self.kept_by, "of": identity, "n": len(x), **what}
         path = f"features/{self.name.rpartition('/')[2]}-{name}"
         return torch.from_numpy(store.cached(path, key, ARRAY, lambda: compute().cpu().numpy()))
 

@@ -31,6 +31,7 @@ from noisereg.plugins.sources import (
     FileSource,
     ModuleSource,
     cause,
+    code_of,
     holds_torch,
     is_file,
     read_source,
@@ -132,6 +133,18 @@ class Entry:
     component: Component
     distribution: str
     version: str
+    sha256: str = ""
+    """Of the plugin's code, where it has been read."""
+
+    @functools.cached_property
+    def code(self) -> str:
+        """What tells its code apart from another of the same name and version; empty for a
+        built-in, whose revision says so. What is kept on disk is kept by this, too: a plugin is
+        edited without another revision.
+        """
+        if self.distribution == BUILTIN:
+            return ""
+        return self.sha256 or code_of(self.implementation())
 
     @property
     def name(self) -> str:
@@ -536,7 +549,7 @@ class Registry:
                     self._add(plugin, kind, component)
 
     def _add(self, plugin: Plugin, kind: Kind, component: Component) -> None:
-        entry = Entry(kind, component, plugin.distribution, plugin.version)
+        entry = Entry(kind, component, plugin.distribution, plugin.version, plugin.sha256)
         if kind == "regularizer" and not issubclass(component.params, RegularizerParams):
             raise NoiseregError(
                 f"{component.name}: a regularizer's params must extend "

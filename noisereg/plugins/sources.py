@@ -8,13 +8,17 @@ import contextlib
 import hashlib
 import importlib.machinery
 import importlib.util
+import itertools
+import marshal
 import os
+import secrets
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import Any
 
 from noisereg.errors import NoiseregError
 
@@ -230,6 +234,45 @@ def holds_torch(modules: Iterable[str]) -> bool:
             if isinstance(home, str) and home.partition(".")[0] == "torch":
                 return True
     return False
+
+
+_UNKNOWN = itertools.count()
+_SESSION = secrets.token_hex(8)
+
+
+def code_of(implementation: Any) -> str:
+    """A digest of the code of a class or function: of its module's file and of its own functions.
+    Where there is no file, as in a notebook, it is another in each process and at each definition.
+    """
+    file = getattr(sys.modules.get(implementation.__module__), "__file__", None)
+    try:
+        digest = hashlib.sha256(Path(file or "").read_bytes())
+    except OSError:
+        return f"{_SESSION}-{next(_UNKNOWN)}"
+    # Of one file a script may define the same name twice.
+    for owner in getattr(implementation, "__mro__", (implementation,)):
+        if owner.__module__ == implementation.__module__:
+            for member in vars(owner).values() if isinstance(owner, type) else (owner,):
+                for part in _parts(member):
+                    digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(member: Any) -> Iterator[bytes]:
+    """What a function or an attribute of a class says: code, defaults, what it closes over."""
+    function = getattr(member, "__func__", member)
+    if (code := getattr(function, "__code__", None)) is None:
+        yield _constant(member)
+        return
+    yield marshal.dumps(code)
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # of an empty one
+            yield _constant(cell.cell_contents)
+    yield _constant(function.__defaults__)
+
+
+def _constant(value: Any) -> bytes:
+    return repr(value).encode() if isinstance(value, int | float | str | tuple) else b""
 
 
 def cause(error: BaseException) -> str:

@@ -29,11 +29,13 @@ from noisereg import remote
 from noisereg.errors import NoiseregError
 from noisereg.inside import check_contents
 from noisereg.ownership import LOCK, clear_leftovers, lock_of_children, share
+from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import Spec, added
 from noisereg.plugins.validation import validation_message
 from noisereg.reading import parse_yaml, read_yaml, write_yaml
 from noisereg.runs.checkpoint_files import damage, name_of
 from noisereg.runs.config import (
+    SECTION_KIND,
     Config,
     apply_set,
     layer,
@@ -295,6 +297,28 @@ class Sweep:
         ]
 
 
+def _edited(old: Config, new: Config) -> str | None:
+    """What to say of a plugin's file that a cell's components come from and that has another
+    content than when the cell was made: one row would be of two codes.
+    """
+    before = {record.source: record.sha256 for record in old.plugins}
+    found = registry()
+    for section, kind in SECTION_KIND.items():
+        named = getattr(new, section)
+        for spec in named if isinstance(named, list) else [named]:
+            try:
+                plugin = found.plugin_of(found.find(kind, spec.name))
+            except NoiseregError:  # auto, none
+                continue
+            was = before.get(plugin.source)
+            if was and plugin.sha256 and was != plugin.sha256:
+                return (
+                    f"{spec.name} is of {plugin.source}, which has changed since (SHA-256 "
+                    f"{plugin.sha256[:12]}… in place of {was[:12]}…)"
+                )
+    return None
+
+
 def check_continues(path: Path, cells: Sequence[Cell]) -> None:
     """That a folder is free, or holds a sweep of which ``cells`` are a continuation: more cells,
     or more steps.
@@ -323,6 +347,8 @@ def check_continues(path: Path, cells: Sequence[Cell]) -> None:
         difference = resume_difference(old, config)
         if not difference and (status := Sweep(path, []).status(Cell(file.stem, old, ""))):
             steps = config.train.steps
+            if status.step:  # one that was never trained takes what has been mended
+                difference = _edited(old, config)
             if status.step > steps:
                 difference = (
                     f"train.steps was {old.train.steps:,} and is now {steps:,}, and it is trained "

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import noisereg
-from noisereg.api import Regularizer, Solver
+from noisereg.api import Noise, Regularizer, Solver
 from noisereg.cli.main import run as command
 from noisereg.diffusion.adjust import Clip
 from noisereg.diffusion.loss import Weighted
@@ -582,3 +582,24 @@ class Forgetful(Solver):
 def test_a_solver_that_is_not_what_it_says_is_refused(solver, said):
     with pytest.raises(NoiseregError, match=said):
         Diffusion(SHAPE, "iadb").sample(Net(1), 2, steps=3, solver=solver)
+
+
+class Drifts(Noise):
+    """ε_t = (1 + t) z, and carried as if it were static."""
+
+    def color(self, latents, t):
+        return latents["z"] * (1 + t.to(latents["z"].dtype).view(-1, *[1] * 3))
+
+    def mean_square(self, t):
+        return (1 + t).square()
+
+
+class DriftsAndSaysSo(Drifts):
+    def transport(self, eps, heads, t, s):
+        return eps * ((1 + s) / (1 + t)).to(eps.dtype).view(-1, *[1] * 3)
+
+
+def test_a_noise_that_changes_with_t_and_is_carried_as_static_is_refused():
+    with pytest.raises(NoiseregError, match="noise Drifts changes with t and has no transport"):
+        noisereg.Diffusion(shape=(1, 8, 8), noise=Drifts())
+    noisereg.Diffusion(shape=(1, 8, 8), noise=DriftsAndSaysSo())

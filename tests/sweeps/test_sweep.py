@@ -28,7 +28,7 @@ from noisereg.errors import NoiseregError
 from noisereg.launchers.forks import Forks
 from noisereg.launchers.local import Local, visible_gpus
 from noisereg.ownership import lock_of_children, share
-from noisereg.plugins.registry import registry
+from noisereg.plugins.registry import registry, reset
 from noisereg.reading import read_yaml
 from noisereg.runs.checkpoint_files import CONTENTS, make_state, name_of
 from noisereg.runs.config import RuntimeConfig
@@ -942,3 +942,39 @@ def test_a_sweep_killed_before_it_was_defined_starts_anew(capsys: Capture, tmp_p
     (out / "cells/notes.txt").touch()
     code, _, err = call(capsys, *typed)
     assert (code, "is not empty and holds no sweep" in err) == (2, True)
+
+
+EDITED = """
+from noisereg.api import Component, Noise, Params, hookimpl
+
+class Louder(Noise):
+    def __init__(self, params, ctx):
+        pass
+
+    def color(self, latents, t):
+        return latents["z"] * {scale}
+
+    def mean_square(self, t):
+        return {scale}**2 + 0 * t
+
+@hookimpl
+def noisereg_noises():
+    yield Component(name="louder", impl=Louder, params=Params)
+"""
+
+
+def test_a_sweep_takes_no_second_version_of_a_plugin_into_a_row(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "louder.py", tmp_path / "S"
+    file.write_text(EDITED.format(scale=1.0))
+    typed = ("--plugin", file, "--noise", "louder", "--noise", "white", "--process", "iadb")
+    assert call(capsys, *typed, *FAST, "--steps", 2, "--out", out)[0] == 0
+    file.write_text(EDITED.format(scale=1.5))
+    reset()
+    code, _, err = call(capsys, *typed, *FAST, "--steps", 2, "--seeds", 2, "--out", out)
+    assert code == 2
+    assert "file/louder is of" in err
+    assert "which has changed since (SHA-256" in err
+    assert len([p for p in (out / "cells").iterdir() if p.is_dir()]) == 2
+    reset()
