@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from noisereg.runs.checkpoint_files import name_of, steps_in
 from noisereg.runs.config import RuntimeConfig, data_spec, validate
 from noisereg.runs.output import check_num
 from noisereg.runs.reporter import Reporter
-from noisereg.runs.run import Run
+from noisereg.runs.run import Run, shown
 from noisereg.runs.runtime import Runtime, pick_device
 from noisereg.store import Store
 from noisereg.tables.ablation import build
@@ -177,6 +177,7 @@ def _tables(
         *notes,
         *_unfinished(group.runs),
         *(text for run in group.runs for text in run.revised()),
+        *([] if options.data is not None else _other_data(group)),
         *dict.fromkeys(said),
         *_summaries(asked),
     ]
@@ -190,6 +191,16 @@ def _tables(
         table.name = re.sub(r"[^A-Za-z0-9.=_-]+", "-", "_".join(words)).strip("-")
         evaluations.append(Evaluation(table, some, real, group.against.dataset, runtime))
     return evaluations
+
+
+def _other_data(group: _Group) -> Iterator[str]:
+    """A line of each run whose data are no longer those that it was trained on: another folder at
+    its path, or files that came and went.
+    """
+    fingerprint_of = functools.cache(lambda dataset: dataset.fingerprint())
+    for run, dataset in zip(group.runs, group.datasets, strict=True):
+        if changed := run.other_data(fingerprint_of(dataset)):
+            yield f"{shown(run.path)}: its data are not those that it was trained on: {changed}"
 
 
 def _where(runs: Sequence[Run], match: str) -> list[Run]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from noisereg import draws, remote
 from noisereg.api import Context, Task
 from noisereg.data import NotFinite, as_output
+from noisereg.datasets.fingerprint import difference
 from noisereg.diffusion import arguments
 from noisereg.diffusion.diffusion import Diffusion
 from noisereg.draws import Stream
@@ -223,6 +224,12 @@ class Run:
             for was, now in revised(recorded, records)
             if records.get("data") is not now  # which have their fingerprint
         ]
+
+    def other_data(self, fingerprint: Mapping[str, Any]) -> str:
+        """What tells data with this fingerprint from those that it was trained on; empty where
+        nothing does.
+        """
+        return difference(read_environment(self.path).get("data"), fingerprint)
 
     @property
     def draws_images(self) -> bool:

@@ -131,6 +131,10 @@ def _beside_nearest(run: Run, num: int, options: dict[str, Any]) -> View:
         )
     data = run.config.data
     dataset = run.registry.build("dataset", data.name, data.params, Context())
+    if changed := run.other_data(dataset.fingerprint()):
+        raise NoiseregError(
+            f"`nearest`: the data are not those that the run was trained on: {changed}"
+        )
     train = read_split(dataset, "train", most=None)
     samples = run.sample(num, **options)
     image, share = beside_nearest(samples, train)
