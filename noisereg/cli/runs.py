@@ -22,7 +22,7 @@ from noisereg.ownership import owned
 from noisereg.plugins.registry import registry
 from noisereg.plugins.spec import flatten
 from noisereg.reading import short
-from noisereg.runs.config import SECTION_KIND, Config, read_complete
+from noisereg.runs.config import LISTS, SECTION_KIND, Config, read_complete
 from noisereg.runs.records import read_status
 
 app = typer.Typer(
@@ -103,9 +103,12 @@ def told(every: Sequence[Mapping[str, str]]) -> list[str]:
     for own in every:
         parts = []
         for key, value in own.items():
-            section, _, name = key.partition(".")
+            section, name = parted(key)
             component = component_of(key, own)
-            if component is not None and name == "name":
+            if section == "plugins":
+                if name.endswith("sha256"):
+                    parts.append(f"{key}={value[:8]}…")
+            elif component is not None and name == "name":
                 parts.append(f"{section}={value}")
             elif (
                 component is None
@@ -119,8 +122,17 @@ def told(every: Sequence[Mapping[str, str]]) -> list[str]:
 
 def component_of(key: str, own: Mapping[str, str]) -> str | None:
     """The name of the component that a setting is of; optim's ``name`` is none."""
-    section = key.partition(".")[0]
-    return own.get(f"{section}.name") if section in SECTION_KIND else None
+    section, _ = parted(key)
+    return own.get(f"{section}.name") if section.partition(".")[0] in SECTION_KIND else None
+
+
+def parted(key: str) -> tuple[str, str]:
+    """The section of a setting, which has a number where it is one of a list, and its name."""
+    section, _, name = key.partition(".")
+    if section in LISTS and name:
+        number, _, name = name.partition(".")
+        section = f"{section}.{number}"
+    return section, name
 
 
 def usual(section: str, name: str) -> dict[str, str]:
@@ -128,7 +140,8 @@ def usual(section: str, name: str) -> dict[str, str]:
     :func:`settings` gives them; none for one that is not installed.
     """
     try:
-        fields = registry().find(SECTION_KIND[section], name).component.params.model_fields
+        kind = SECTION_KIND[section.partition(".")[0]]
+        fields = registry().find(kind, name).component.params.model_fields
     except NoiseregError:
         return {}
     values = {n: f.get_default(call_default_factory=True) for n, f in fields.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,7 +132,24 @@ def sample(
 
     opened = [Run.open(run, registry) for run in runs]
     first = opened[0]
-    named = f"{kind or 'seed'}{seed}-{num or first.config.sample.num}.png"
+    asked: dict[str, object] = {
+        "steps": steps,
+        "eta": eta,
+        "solver": solver,
+        "grid": grid,
+        "guidance": guidance,
+        "eps_scale": eps_scale,
+        "clip": clip,
+        "checkpoint": checkpoint,
+        "weights": "raw" if raw_weights else None,
+        "labels": ",".join(label or ()) or None,
+        "inputs": input_,
+        "between": interpolate,
+        "and": ",".join(run.name for run in runs[1:]) or None,
+    }
+    words = [f"{kind or 'seed'}{seed}-{num or first.config.sample.num}"]
+    words += [f"{key}={value}" for key, value in asked.items() if value is not None]
+    named = re.sub(r"[^\w.,=-]+", "-", "-".join(words))[:200] + ".png"
     target = out or runs[0] / "samples" / named
     check_out(target, moving=trajectory)
     if kind and not trajectory and target.suffix.lower() != ".png":

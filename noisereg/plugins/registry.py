@@ -724,6 +724,10 @@ class Registry:
             if self._left_out:
                 them = ", ".join(self._left_out)
                 return f"{text}; it came with the plugin {them}, and `no_plugins` loads none"
+            held = [e.qualified for e in self.entries(kind) if e.distribution == distribution]
+            if held:
+                there = f"; there are: {', '.join(held)}"
+                return f"{text}{nearest(name, held) or there} {look}"
             return f"{text}; it came with a `plugin={distribution}`: give that again"
         if slash and distribution == SESSION:
             return (
@@ -746,6 +750,9 @@ class Registry:
                 )
             hint = off or nearest(wanted, known - {BUILTIN}) or "; pip install it"
             return f"{text}: the package {distribution!r} is not installed{hint}"
+        called, comma, rest = name.partition(",")
+        if comma and "=" in rest and any(e.name == called for e in self.entries(kind)):
+            return f"{text}; did you mean '{called}:{rest}'? {look}"
         if kind and (kind, name) in ELSEWHERE:
             return f"{text}; {ELSEWHERE[kind, name]}"
         if kind and (

@@ -50,8 +50,13 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
             said = f"no key has a dot in it, as {typed!r} has; expected {section}={{{rest!r}: …}}"
             return f"{owner}: {said}" if owner else f"{said}, or `set`, which takes {typed}=…"
         given = _leaf(key, first["input"])
-        hint = nearest(given, field_names(model)) or nearest(
-            key, [n.partition(".")[0] for n in field_names(model)]
+        last = given.rpartition(".")[2]
+        elsewhere = [name for name in field_names(model) if name.rpartition(".")[2] == last]
+        hint = f"; did you mean '{elsewhere[0]}'?" if len(elsewhere) == 1 and not owner else ""
+        hint = (
+            hint
+            or nearest(given, field_names(model))
+            or nearest(key, [n.partition(".")[0] for n in field_names(model)])
         )
         if owner:
             known = "" if field_names(model) else " (it takes none)"

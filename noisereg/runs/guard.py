@@ -167,7 +167,9 @@ class Guard:
         text = f"{name} raised {what} in step {self.step + 1}"
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
             text += "; a smaller train.batch_size, or more train.accumulate, needs less memory"
-        return f"{text}; the last checkpoint is kept (the traceback: NOISEREG_DEBUG=1)"
+        return (
+            f"{text}; the checkpoints that were written are kept (the traceback: NOISEREG_DEBUG=1)"
+        )
 
 
 def put_methods(component: Any, methods: dict[str, Any]) -> bool:

@@ -123,6 +123,11 @@ def prepare(
         )
     if not exists and not _begun(out):
         raise NoiseregError(no_run(out))
+    if not exists and (within := _run_above(out)):
+        raise NoiseregError(
+            f"{out} is within the folder of the run {shown(within)}, and would be moved and "
+            "removed with it; expected a folder of its own"
+        )
     for name in OWN:
         if (out / name).is_symlink():
             raise NoiseregError(
@@ -175,6 +180,13 @@ def prepare(
         parts.notes += check_range(parts) + initialise(parts)
         parent = parentage.start(parts, reporter.note)
     return parts, saved, parent
+
+
+def _run_above(out: Path) -> Path | None:
+    """The run in whose folder ``out`` is."""
+    holds = ("config.yaml", "environment.json")
+    above = out.absolute().parents
+    return next((p for p in above if all((p / name).is_file() for name in holds)), None)
 
 
 LOUD = 4.0

@@ -73,6 +73,20 @@ def test_the_list_shows_settings_of_a_section_that_is_no_component(tmp_path, mon
     assert lines[2].endswith("optim.name=adamw optim.lr=0.0002")
 
 
+def test_the_list_leaves_out_what_a_regularizer_has_by_itself(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reg = {"name": "isotropy", "weight": 0.1, "mean": "batch", "space": "plain"}
+    make(Path("runs/a"), reg=[reg])
+    make(Path("runs/b"), reg=[{**reg, "weight": 0.3}])
+    make(Path("runs/c"), plugins=[{"source": "/here/mine.py", "sha256": "0123456789abcdef"}])
+    assert run(["runs", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[6:] == ["reg.0=isotropy", "reg.0.weight=0.1"]
+    assert lines[2].split()[6:] == ["reg.0=isotropy", "reg.0.weight=0.3"]
+    assert "plugins.0.sha256=01234567…" in lines[3]
+    assert "/here" not in lines[3]
+
+
 def test_a_damaged_run_is_listed_with_what_is_wrong(two, capsys):
     (two / "runs/a/status.json").write_text("{")
     (two / "runs/deep/b/config.yaml").write_bytes(b"\xff")

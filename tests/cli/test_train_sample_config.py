@@ -295,6 +295,8 @@ def test_dry_run_writes_nothing(capsys, tmp_path, monkeypatch):
         ),
         (["--data", "swiss-roll", "--noise", "blue"], "points of 2 numbers"),
         (["--reg", "isotropi"], "did you mean 'isotropy'"),
+        (["--reg", "isotropy,weight=0.3"], "did you mean 'isotropy:weight=0.3'"),
+        (["--set", "train.lr=1e-3"], "did you mean 'optim.lr'"),
         (["--reg", "isotropy:weight=-1"], "weight"),
         (["--set", "train.stepz=4"], "did you mean 'train.steps'"),
         (["--config", "no-such-file.yaml"], "no such file"),

@@ -421,6 +421,15 @@ def test_an_unknown_name_gets_the_nearest_one_or_the_kind_that_has_it():
     assert "it came with a plugin=file: give that again" in refusal(found, "file/x")
 
 
+def test_a_misspelt_name_of_a_files_gets_the_nearest_one(tmp_path):
+    write(tmp_path / "mine.py", good("mine"))
+    found = Registry()
+    found.load(str(tmp_path / "mine.py"))
+    (entry,) = [e for e in found.entries("noise") if e.distribution == "file"]
+    assert f"did you mean '{entry.qualified}'" in refusal(found, f"{entry.qualified}x")
+    assert f"there are: {entry.qualified}" in refusal(found, "file/quite-another-thing")
+
+
 def test_a_wrong_parameter_names_the_nearest_one():
     found = registry()
     with pytest.raises(NoiseregError) as error:

@@ -577,3 +577,13 @@ def test_a_noise_that_could_not_keep_what_it_learns_is_refused(tmp_path: Path) -
     )
     with pytest.raises(NoiseregError, match=r"fits overrides fit and is no torch\.nn\.Module"):
         train(tmp_path / "run", 2, noise="fits", plugins=[str(plugin)])
+
+
+def test_a_run_within_another_runs_folder_is_refused(tmp_path: Path) -> None:
+    """``runs rm`` and a move of the one would take the other along."""
+    train(tmp_path / "run", 2)
+    for inner in ("run/other", "run/checkpoints/other", "run/a/b"):
+        with pytest.raises(NoiseregError, match="is within the folder of the run"):
+            train(tmp_path / inner, 2)
+        assert not (tmp_path / inner).exists()
+    train(tmp_path / "beside", 2)

@@ -76,6 +76,20 @@ def test_an_interpolation_ends_at_two_samples(images):
     assert torch.equal(rows[[0, 3, 4, 7]], samples)
 
 
+def test_pictures_of_other_settings_have_other_names(images, capsys):
+    folder = images.path / "samples"
+
+    def named(*arguments):
+        before = {p.name for p in folder.glob("*.png")}
+        assert command(["sample", *map(str, arguments), "--num", "2"]) == 0
+        return {p.name for p in folder.glob("*.png")} - before
+
+    assert named(images.path) == {"seed0-2.png"}
+    assert named(images.path, "--steps", 3, "--eta", 0) == {"seed0-2-steps=3-eta=0.0.png"}
+    assert named(images.path, images.path) == {"seed0-2-and=images.png"}
+    capsys.readouterr()
+
+
 STOCHASTIC = """
 from noisereg.api import Component, Params, Solver, hookimpl
 
