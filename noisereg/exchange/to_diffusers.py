@@ -163,8 +163,15 @@ def _readme(run: Run, parts: Parts, pipeline: Any) -> str:
         lines.append("import noisereg.exchange.scheduler  # diffusers then finds it")
     if given:
         more = "It needs noisereg installed (pip install noisereg), and samples as the run does."
-        if sources := [record.source for record in parts.config.plugins]:
-            more += f" So are its plugins: set NOISEREG_PLUGINS={','.join(sources)} before."
+        if plugins := parts.config.plugins:
+            named = ", ".join(
+                f"{Path(p.source).name} (SHA-256 {p.sha256[:12]}…)" if p.sha256 else p.source
+                for p in plugins
+            )
+            more += (
+                f" It also needs the plugins {named}: name their paths, with commas between them, "
+                "in the environment variable NOISEREG_PLUGINS before Python starts."
+            )
     lines += [
         f"pipe = {name}.from_pretrained(folder)",
         f"images = pipe(batch_size=4, num_inference_steps={steps}).images",

@@ -18,6 +18,7 @@ __all__ = [
     "Subject",
     "checks",
     "conformance",
+    "failures",
     "run",
 ]
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         Subject,
         checks,
         conformance,
+        failures,
         run,
     )
 

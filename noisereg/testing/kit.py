@@ -225,6 +225,19 @@ def run(check: Check, subject: Subject) -> Outcome:
     return Outcome(check, status, message, time.perf_counter() - began)
 
 
+def failures(kind: Kind, spec: str, shapes: Sequence[tuple[int, ...]] = ()) -> dict[str, str]:
+    """What each check of ``kind`` that fails says of the component that ``spec`` names, by the
+    check's name: empty for one that passes, in a notebook or a script. ``shapes`` are tried in
+    place of the kit's own.
+
+    Raises:
+        NoiseregError: for an unknown kind or component.
+    """
+    every, subject = checks(kind), Subject.find(kind, spec, on=shapes)
+    outcomes = [run(check, subject) for check in every]
+    return {each.check.name: each.message for each in outcomes if each.status == "failed"}
+
+
 def conformance(
     kind: Kind,
     spec: str,

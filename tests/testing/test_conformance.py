@@ -7,8 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from kit_tools import failures
 
+import noisereg
+from noisereg import testing
+from noisereg.api import Component, Noise
 from noisereg.errors import NoiseregError
 from noisereg.testing import Subject, checks, conformance, run
 
@@ -168,3 +172,24 @@ def test_check_takes_shapes_and_says_a_reason_once(tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("it can be built for none of the shapes") <= 4  # the kit's lists of shapes
     assert "(the same)" in said
+
+
+def test_failures_are_said_by_name_in_a_session():
+    assert testing.failures("noise", "white") == {}
+
+    class Silent(Noise):
+        def __init__(self, params, ctx):
+            pass
+
+        def color(self, latents, t):
+            return 0.5 * latents["z"]
+
+        def mean_square(self, t):
+            return torch.ones_like(t)
+
+    noisereg.register(Component(name="half-as-loud", impl=Silent))
+    found = testing.failures("noise", "half-as-loud")
+    assert "mean_square_of_draws" in found
+    assert "\n" not in found["mean_square_of_draws"]
+    with pytest.raises(NoiseregError, match="no kind is called 'nois'"):
+        testing.failures("nois", "white")
