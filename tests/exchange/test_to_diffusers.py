@@ -1,7 +1,10 @@
 """What diffusers samples from an exported folder is what noisereg samples from the run."""
 
+import hashlib
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +89,18 @@ def test_another_variance_needs_our_scheduler(train, tmp_path, variance, steps):
     )
     assert export(run, tmp_path / "out") == "DDPMPipeline"
     assert "import noisereg.exchange.scheduler" in (tmp_path / "out/README.md").read_text()
+
+
+def test_the_page_names_a_plugin_by_name_and_content_and_no_path(train, tmp_path):
+    """An export is handed on."""
+    source = Path(__file__).parents[2] / "plugins/single-file/edges.py"
+    file = shutil.copy(source, tmp_path / "mine.py")
+    run = train("run", noise="file/edges", plugins=str(file), process="ddpm:target=v")
+    export(run, tmp_path / "out")
+    said = (tmp_path / "out/README.md").read_text()
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    assert f"needs the plugins mine.py (SHA-256 {digest}…)" in said
+    assert str(tmp_path) not in said
 
 
 def test_either_pipeline_loads_the_folder(train, tmp_path):
