@@ -4,14 +4,17 @@ script, and draws the pictures that need no trained model, from these files or f
 
 Between ``<!-- noisereg eval FILE.json … -->`` and ``<!-- end -->`` stands what that command
 prints, run in this folder; between ``<!-- against the paper: A -->`` and
-``<!-- end -->`` the paper's Table 1 beside ours, of one of :data:`LAWS`, or the counts of several
-(``A B C``), or of ``every law`` in short; between ``<!-- closed form: FILE.json -->`` and
-``<!-- end -->`` what ``temperature.py FILE.json`` prints. A test runs the same and compares.
+``<!-- end -->`` the paper's Table 1 beside ours, of one of :data:`LAWS`, or the counts of several by what the term
+lowers and raises (``A B C``), the ``baselines A B``, or ``every law`` in short; between ``<!-- closed form: FILE.json
+-->`` and ``<!-- end -->`` what ``temperature.py FILE.json`` prints, and of ``<!-- factors:
+FILE.json -->`` what ``factors.py`` does; between ``<!-- gains: FILE.json NUMBER STEPS -->`` and
+``<!-- end -->`` what each form of the isotropy term and its control change. A test runs the same and compares.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -29,13 +32,13 @@ from noisereg.report.report import number_pictures
 from noisereg.tables.ablation import join, rebuild
 from noisereg.tables.effects import effects
 from noisereg.tables.formats import decimal, read_json
-from noisereg.tables.significance import half_width
+from noisereg.tables.significance import difference_test, half_width, holm
 from noisereg.tables.table import Row, Table
 
 HERE = Path(__file__).parent
 PAGES = [*sorted(HERE.glob("*.md")), HERE.parent.parent / "README.md"]
 BLOCK = re.compile(
-    r"(<!-- (noisereg eval|against the paper:|closed form:) ([^\n]*?) -->\n).*?(<!-- end -->)",
+    r"(<!-- (noisereg eval|against the paper:|closed form:|factors:|gains:) ([^\n]*?) -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
 
@@ -83,7 +86,14 @@ def block(kind: str, arguments: str) -> str:
     if kind == "against the paper:":
         if arguments == "every law":
             return every_law()
-        return against_the_paper(words[0]) if len(words) == 1 else counts(words, HEADS[1:])
+        if words[0] == "baselines":
+            return baselines(words[1:])
+        return against_the_paper(words[0]) if len(words) == 1 else halves(words)
+    if kind == "factors:":
+        factors = runpy.run_path(str(HERE / "factors.py"))
+        return factors["table"](json.loads((HERE / words[0]).read_text()))
+    if kind == "gains:":
+        return gains(words[0], words[1], int(words[2]))
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = run(
@@ -102,48 +112,78 @@ def block(kind: str, arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Law:
-    """How networks of Table 1 were trained, and where the changes stand."""
+    """How networks of Table 1 were trained and sampled, and where the changes stand."""
 
-    name: str
+    trained: str
     sources: list[str]
     """Files, and the columns that they give, each the λ of the trained term, ``λ:rescaled`` of ε̂
-    rescaled without training (``:MEAN`` where rows differ in the term's mean), or ``METRIC@SEEDS``
-    of the λ that the metric picks on these seeds.
+    rescaled without training (``:MEAN`` where rows differ in the term's mean), ``FACTOR:constant``
+    of one factor for every set, or ``METRIC@SEEDS`` of the λ that the metric picks on these seeds.
     """
+    steps: int = 100
+    """Of sampling; of training T, which the authors sample in, is 1,000."""
+    short: bool = False
+    """Whether training was shorter than the paper's 79,000 steps."""
+
+    @property
+    def name(self) -> str:
+        return self.trained + f", {self.steps:,} sampling steps" * (self.steps != 100)
 
 
 LAWS = {
     "A": Law(
-        "one t a minibatch, 79,000 steps",
-        [
-            "table1-79k-minibatch.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
-        ],
+        "one t a minibatch",
+        ["table1-79k-minibatch.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled"],
+    ),
+    "A-1000": Law(
+        "one t a minibatch", ["table1-79k-minibatch-1000.json 0.3 0.3:rescaled"], steps=1000
     ),
     "B": Law(
-        "bins of t, 79,000 steps",
-        [
-            "table1-79k-bins.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled",
-        ],
+        "bins of t",
+        ["table1-79k-bins.json 0.01 0.1 0.3 0.1:rescaled 0.3:rescaled"],
+    ),
+    "B-1000": Law(
+        "bins of t", ["table1-79k-bins-1000.json 0.3 0.3:rescaled:timestep-bin"], steps=1000
     ),
     "C": Law(
-        "t per sample, 79,000 steps",
+        "t per sample",
         [
             "swiss-roll.json table1-79k.json 0.01 0.1 0.3",
             "table1-79k-control.json 0.1:rescaled:batch 0.3:rescaled:batch",
         ],
     ),
+    "C-1000": Law("t per sample", ["table1-79k-bins-1000.json 0.3:rescaled:batch"], steps=1000),
+    "C-constant": Law(
+        "t per sample, no term, ε̂ times a constant",
+        [
+            "table1-79k-constant.json 1.05:constant 1.1:constant 1.2:constant 1.3:constant",
+        ],
+    ),
+    "G": Law(
+        "second version, one t a minibatch",
+        ["table1-v2-minibatch.json 0.3 0.3:rescaled"],
+        steps=1000,
+    ),
+    "H": Law(
+        "second version, t per sample",
+        ["table1-v2-79k.json 0.1 0.3 0.1:rescaled:batch 0.3:rescaled:batch"],
+    ),
+    "H-1000": Law(
+        "second version, t per sample", ["table1-v2-79k-1000.json 0.3 0.3:rescaled"], steps=1000
+    ),
+    "I": Law("second version, bins of t", ["table1-v2-79k-bins.json 0.3 0.3:rescaled"]),
+    "I-1000": Law(
+        "second version, bins of t", ["table1-v2-79k-bins-1000.json 0.3 0.3:rescaled"], steps=1000
+    ),
     "D": Law(
         "one t a minibatch, 20,000 steps",
-        [
-            "table1-minibatch.json 0.01 0.1 0.3 0.3:rescaled",
-        ],
+        ["table1-minibatch.json 0.01 0.1 0.3 0.3:rescaled"],
+        short=True,
     ),
     "E": Law(
         "bins of t, 20,000 steps",
-        [
-            "table1-bins.json 0.1 0.3",
-            "table1-control.json 0.3:rescaled:timestep-bin",
-        ],
+        ["table1-bins.json 0.1 0.3", "table1-control.json 0.3:rescaled:timestep-bin"],
+        short=True,
     ),
     "F": Law(
         "t per sample, 20,000 steps",
@@ -152,45 +192,21 @@ LAWS = {
             "table1.json table1-pick.json density@5,6,7,8,9",
             "table1-control.json 0.3:rescaled:batch",
         ],
-    ),
-    "G": Law(
-        "second version, one t a minibatch, 79,000 steps",
-        [
-            "table1-v2-minibatch.json 0.3 0.3:rescaled",
-        ],
-    ),
-    "H": Law(
-        "second version, t per sample, 79,000 steps",
-        [
-            "table1-v2-79k.json 0.1 0.3 0.1:rescaled:batch 0.3:rescaled:batch",
-        ],
-    ),
-    "I": Law(
-        "second version, bins of t, 79,000 steps",
-        [
-            "table1-v2-79k-bins.json 0.3 0.3:rescaled",
-        ],
+        short=True,
     ),
     "J": Law(
         "second version, t per sample, 10,000 steps",
-        [
-            "table1-v2.json 0.3 0.3:rescaled:batch",
-        ],
+        ["table1-v2.json 0.3 0.3:rescaled:batch"],
+        short=True,
     ),
     "K": Law(
         "second version, bins of t, 10,000 steps",
-        [
-            "table1-v2.json 0.3:rescaled:timestep-bin",
-        ],
-    ),
-    "L": Law(
-        "second version, t per sample, 79,000 steps, 1,000 sampling steps",
-        [
-            "table1-v2-79k-1000.json 0.3 0.3:rescaled",
-        ],
+        ["table1-v2.json 0.3:rescaled:timestep-bin"],
+        short=True,
     ),
 }
-"""By the letter that pages call them by: a test compares it with their headings."""
+"""By the letters that pages call them by, in which a number is of sampling steps other than 100; a
+test compares them with their headings."""
 
 MARKS = {"agrees": "✓", "undecided": "·", "contradicts": "✗"}
 
@@ -204,6 +220,8 @@ class Change:
     """Half the 95 % interval of the mean (Student, paired over seeds)."""
     paper: float
     weight: float
+    p: float
+    """Of Student's test that the mean is 0."""
 
     @property
     def verdict(self) -> str:
@@ -223,8 +241,9 @@ Column = dict[tuple[str, str], Change]
 """By set and number: the sixteen cells of Table 1."""
 
 
-def columns(letter: str) -> dict[str, Column]:
-    """By name, those of one law."""
+@functools.cache
+def rows_of(letter: str) -> dict[str, list[list[Row]]]:
+    """By name of a column: each set's baseline and the row that is compared with it."""
     found = {}
     for group in LAWS[letter].sources:
         words = group.split()
@@ -238,20 +257,31 @@ def columns(letter: str) -> dict[str, Column]:
                 picked = [rebuild(table, pick=metric, pick_on=pick_on) for table in tables]
                 name, rows = f"λ by {metric}", [table.rows for table in picked if table]
             else:
-                name = f"factor, λ {weight}" if control else f"λ {weight}"
                 mean = control[1] if len(control) > 1 else None
-                term = "rescaled-isotropy" if control else "isotropy"
+                if control[:1] == ["constant"]:
+                    name, term = f"ε̂ × {weight}", "rescaled"
+                elif control:
+                    name, term = f"factor, λ {weight}", "rescaled-isotropy"
+                else:
+                    name, term = f"λ {weight}", "isotropy"
                 rows = [at(table, term, float(weight), mean) for table in tables]
-            found[name] = changes(rows)
+            found[name] = rows
     return found
 
 
+def columns(letter: str) -> dict[str, Column]:
+    """By name, those of one law."""
+    return {name: changes(rows) for name, rows in rows_of(letter).items()}
+
+
 def at(table: Table, name: str, weight: float, mean: str | None) -> list[Row]:
-    """The baseline, and the row of this term at this λ, with this mean if one is given."""
+    """The baseline, and the row of this term at this λ, with this mean if one is given; of a
+    constant factor λ is the factor.
+    """
 
     def wanted(row: Row) -> bool:
         return any(
-            spec.name == name and mean in (None, spec.params["mean"])
+            spec.name == name and mean in (None, spec.params.get("mean"))
             for spec in row.first.components["reg"]
         )
 
@@ -261,7 +291,8 @@ def at(table: Table, name: str, weight: float, mean: str | None) -> list[Row]:
 
 
 def weight_of(row: Row) -> float:
-    return sum(spec.params.get("weight", 0.0) for spec in row.first.components["reg"])
+    every = [spec.params for spec in row.first.components["reg"]]
+    return sum(params.get("weight", params.get("factor", 0.0)) for params in every)
 
 
 def changes(tables: Sequence[Sequence[Row]]) -> Column:
@@ -270,18 +301,25 @@ def changes(tables: Sequence[Sequence[Row]]) -> Column:
     for rows in tables:
         (base,) = (row for row in rows if row.baseline)
         (own,) = (row for row in rows if not row.baseline)
-        name = own.first.components["data"][0].name
-        for number, (before, after) in PAPER[name].items():
-            mean, half, level = change(own, base, number)
-            found[name, number] = Change(
-                100 * mean / level,
-                100 * half / level,
-                100 * (after - before) / before,
-                weight_of(own),
-            )
+        for number in PAPER[set_of(own)]:
+            found[set_of(own), number] = change(own, base, number)
     if set(found) != set(CELLS) or len(tables) != len(PAPER):
         raise SystemExit(f"expected the cells of {', '.join(PAPER)}, each once")
     return found
+
+
+def set_of(row: Row) -> str:
+    return row.first.components["data"][0].name
+
+
+def apart(letter: str) -> str:
+    """In how many cells the trained term is told from the factor at λ = 0.3, each for itself."""
+    trained, factor = (
+        {set_of(row): row for rows in rows_of(letter)[head] for row in rows if not row.baseline}
+        for head in ("λ 0.3", "factor, λ 0.3")
+    )
+    cells = [change(trained[name], factor[name], number) for name, number in CELLS]
+    return f"{sum(cell.verdict != 'undecided' for cell in cells)} of {len(cells)}"
 
 
 def against_the_paper(letter: str) -> str:
@@ -309,32 +347,90 @@ def shown_change(change: Change, before: str) -> str:
 
 
 def tally(column: Column) -> str:
-    """Of the sixteen cells, how many agree, are undecided, contradict."""
-    verdicts = [change.verdict for change in column.values()]
+    """Of the sixteen cells, how many agree, are undecided, contradict; in brackets, how many of
+    those that do not hold 0 are left by Holm's correction over the sixteen.
+    """
+    own = list(column.values())
+    left = [p < 0.05 for p in holm([change.p for change in own])]
+    told = []
+    for verdict in MARKS:
+        which = [k for k, change in enumerate(own) if change.verdict == verdict]
+        more = f" ({sum(left[k] for k in which)})" if which and verdict != "undecided" else ""
+        told.append(f"{len(which)}{more}")
+    return " / ".join(told)
+
+
+def plain_tally(column: Column, numbers: Sequence[str]) -> str:
+    """Of the cells of some numbers, how many agree, are undecided, contradict."""
+    verdicts = [c.verdict for (_, number), c in column.items() if number in numbers]
     return " / ".join(str(verdicts.count(verdict)) for verdict in MARKS)
 
 
 HEADS = ["λ 0.01", "λ 0.1", "λ 0.3", "factor, λ 0.1", "factor, λ 0.3"]
+HALVES = {"losses": ("recall", "coverage"), "gains": ("precision", "density")}
+"""What the paper's term lowers on every set, and what it raises."""
 
 
-def counts(letters: Sequence[str], heads: Sequence[str] = HEADS) -> str:
+def counts(letters: Sequence[str]) -> str:
     """How many cells agree, are undecided and contradict under each law."""
-    named = {letter: columns(letter) for letter in letters}
-    lines = [f"| | trained with | {' | '.join(heads)} |", f"|---|---|{'---:|' * len(heads)}"]
-    for letter, own in named.items():
-        cells = [tally(own[head]) if head in own else "" for head in heads]
-        lines.append(f"| {letter} | {LAWS[letter].name} | {' | '.join(cells)} |")
+    heads = [*HEADS, "told apart"]
+    lines = [
+        f"| | trained with | sampled in | {' | '.join(heads)} |",
+        f"|---|---|---:|{'---:|' * len(heads)}",
+    ]
+    for letter in letters:
+        own, law = columns(letter), LAWS[letter]
+        cells = [tally(own[head]) if head in own else "" for head in HEADS]
+        cells.append(apart(letter) if {"λ 0.3", "factor, λ 0.3"} <= set(own) else "")
+        lines.append(f"| {letter} | {law.trained} | {law.steps:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def halves(letters: Sequence[str]) -> str:
+    """The same at λ = 0.3, of the numbers that fall in the paper and of those that rise."""
+    heads = [f"{who}{half}" for who in ("", "factor: ") for half in HALVES]
+    lines = [
+        f"| | trained with | sampled in | {' | '.join(heads)} |",
+        f"|---|---|---:|{'---:|' * len(heads)}",
+    ]
+    for letter in letters:
+        own, law = columns(letter), LAWS[letter]
+        cells = [
+            plain_tally(own[head], numbers) if head in own else ""
+            for head in ("λ 0.3", "factor, λ 0.3")
+            for numbers in HALVES.values()
+        ]
+        lines.append(f"| {letter} | {law.trained} | {law.steps:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def baselines(letters: Sequence[str]) -> str:
+    """What networks without the term have, beside the paper's."""
+    lines = [
+        f"| set | number | paper | {' | '.join(letters)} |",
+        f"|---|---|---:|{'---:|' * len(letters)}",
+    ]
+    every = []
+    for letter in letters:
+        tables = next(iter(rows_of(letter).values()))
+        every.append({set_of(row): row for rows in tables for row in rows if row.baseline})
+    for name, number in CELLS:
+        cells = [of[name].estimates[number] for of in every]
+        shown = [f"{decimal(c.mean, 3)} ± {decimal(c.half_width, 3)}" for c in cells]
+        there = decimal(PAPER[name][number][0], 3)
+        lines.append(f"| {name} | {number} | {there} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
 def every_law() -> str:
     """How many cells agree under each law, and the sixteen cells of each at the largest λ."""
-    named = {letter: columns(letter) for letter in LAWS}
+    compared = [letter for letter in LAWS if set(HEADS) & set(columns(letter))]
+    named = {letter: columns(letter) for letter in compared if not LAWS[letter].short}
     lines = [
-        counts(list(LAWS)),
+        counts(compared),
         "",
-        f"| set | number | paper | {' | '.join(LAWS)} |",
-        f"|---|---|---:|{':---:|' * len(LAWS)}",
+        f"| set | number | paper | {' | '.join(named)} |",
+        f"|---|---|---:|{':---:|' * len(named)}",
     ]
     for cell in CELLS:
         pairs = [
@@ -350,17 +446,74 @@ def every_law() -> str:
     return "\n".join(lines)
 
 
-def change(own: Row, base: Row, number: str) -> tuple[float, float, float]:
-    """The mean difference over shared seeds, half its 95 % interval, and the baseline's mean over
-    those seeds.
-    """
+def change(own: Row, base: Row, number: str) -> Change:
+    """The difference of two rows over the seeds that they share."""
     a, b = own.estimates[number].values, base.estimates[number].values
     shared = [seed for seed in a if seed in b]
     differences = [a[s] - b[s] for s in shared]
     half = half_width(differences)
     if half is None:
         raise SystemExit(f"{number}: {len(shared)} shared seeds; expected at least 3")
-    return float(np.mean(differences)), half, float(np.mean([b[s] for s in shared]))
+    level = float(np.mean([b[s] for s in shared]))
+    p = difference_test(a, b).p
+    before, after = PAPER[set_of(own)][number]
+    return Change(
+        100 * float(np.mean(differences)) / level,
+        100 * half / level,
+        100 * (after - before) / before,
+        weight_of(own),
+        1.0 if p is None else p,
+    )
+
+
+TERMS = {
+    ("isotropy", "plain"): "term",
+    ("rescaled-isotropy", "plain"): "factor",
+    ("isotropy", "whitened"): "whitened term",
+    ("rescaled-isotropy", "whitened"): "its factor",
+}
+"""By component and space, what a row of digits is called."""
+
+
+def gains(file: str, number: str, steps: int) -> str:
+    """What each term and its control change of a number, by process, noise and grid: differences
+    to the same noise without a term. Under white noise the whitened form is the plain one.
+    """
+    lines = [
+        f"| process | noise | grid | without | {' | '.join(TERMS.values())} |",
+        f"|---|---|---|---:|{'---:|' * len(TERMS)}",
+    ]
+    for table in read_json(HERE / file):
+        places: dict[str, dict[tuple[str, str] | None, Row]] = {}
+        for row in table.rows:
+            first = row.first
+            if first.steps == steps:
+                term = next(iter(first.components["reg"]), None)
+                which = None if term is None else (term.name, term.params["space"])
+                places.setdefault(noise_of(row), {})[which] = row
+        for noise, rows in places.items():
+            (process,) = rows[None].first.components["process"]
+            cells = [decimal(rows[None].estimates[number].mean, 3)]
+            for which in TERMS:
+                if which in rows:
+                    of, base = (rows[k].estimates[number].values for k in (which, None))
+                    apart = [of[seed] - base[seed] for seed in of]
+                    half = half_width(apart)
+                    assert half is not None
+                    cells.append(f"{signed(float(np.mean(apart)), 3)} ± {decimal(half, 3)}")
+                else:
+                    cells.append("")
+            grid = rows[None].first.sampling["grid"]
+            lines.append(f"| {process.name} | {noise} | {grid} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def noise_of(row: Row) -> str:
+    (noise,) = row.first.components["noise"]
+    if (gamma := noise.params.get("gamma")) is None:
+        return noise.name
+    shape = "γ linear" if gamma["form"] == "linear" else f"τ {gamma['tau']:g}"
+    return f"{noise.name}, {shape}"
 
 
 def signed(x: float, places: int) -> str:
