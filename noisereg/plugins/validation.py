@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from noisereg.errors import NoiseregError, nearest
 from noisereg.reading import first_complaint, short
 
+RECORDED = ("parent.", "init.")
+"""How keys begin that a run writes, and nobody types."""
+
 
 def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
     """All dotted keys of a model: ``gamma.tau``."""
@@ -51,7 +54,8 @@ def validation_message(error: ValidationError, model: type[BaseModel], owner: st
             return f"{owner}: {said}" if owner else f"{said}, or `set`, which takes {typed}=…"
         given = _leaf(key, first["input"])
         last = given.rpartition(".")[2]
-        elsewhere = [name for name in field_names(model) if name.rpartition(".")[2] == last]
+        written = [name for name in field_names(model) if not name.startswith(RECORDED)]
+        elsewhere = [name for name in written if name.rpartition(".")[2] == last]
         hint = f"; did you mean '{elsewhere[0]}'?" if len(elsewhere) == 1 and not owner else ""
         hint = (
             hint
