@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -149,7 +150,10 @@ def sample(
     }
     words = [f"{kind or 'seed'}{seed}-{num or first.config.sample.num}"]
     words += [f"{key}={value}" for key, value in asked.items() if value is not None]
-    named = re.sub(r"[^\w.,=-]+", "-", "-".join(words))[:200] + ".png"
+    text = "-".join(words)
+    plain = re.sub(r"[^A-Za-z0-9_.,=-]+", "-", text)[:150]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    named = f"{plain}.png" if plain == text else f"{plain}-{digest}.png"
     target = out or runs[0] / "samples" / named
     check_out(target, moving=trajectory)
     if kind and not trajectory and target.suffix.lower() != ".png":

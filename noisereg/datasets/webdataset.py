@@ -37,7 +37,7 @@ from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LARGEST, SUFFIXES
 from noisereg.errors import NoiseregError
-from noisereg.paths import address, clean, is_remote, remote_scheme
+from noisereg.paths import address, clean, is_remote
 from noisereg.store import ARRAY, JSON, Store, cache_dir
 
 MOST_SHARDS = 100_000
@@ -313,10 +313,10 @@ class WebDataset(ImageDataset):
                 f"webdataset:path={clean(params.path)} names {clean(twice)} twice; expected each "
                 "shard once"
             )
-        if len({remote_scheme(name) for name in names}) > 1:
+        if len({is_remote(name) for name in names}) > 1:
             raise NoiseregError(
-                f"webdataset:path={clean(params.path)} names shards in several stores; expected "
-                "all in one"
+                f"webdataset:path={clean(params.path)} names shards of this machine and of a "
+                "store; expected all in one"
             )
         with Decoders() as readers:
             self.shards = list(readers.map(open_shard, names))

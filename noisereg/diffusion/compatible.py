@@ -5,7 +5,6 @@ it.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from noisereg.api import Noise, Process, Solver, Task
 from noisereg.errors import NoiseregError
@@ -135,17 +134,23 @@ def check_transport(noise: Noise, shape: tuple[int, ...]) -> None:
         NoiseregError: for a noise whose latents make another ε at t = 0 than at t = 1, and which
         carries ε̂ between times as if it were static: it would be sampled wrongly.
     """
-    if type(noise).transport is not Noise.transport:
+    told = type(noise).fit is not Noise.fit or sees_condition(noise)
+    if type(noise).transport is not Noise.transport or told:
         return
-    z = noise.draw_latents(2, shape, torch.Generator().manual_seed(0))
+    seen = noise.__dict__.get("_times_seen")
     ends = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     try:
-        early, late = (noise.color(z, t) for t in ends)
-    except NoiseregError:  # one that has not learnt from the data yet
+        with torch.no_grad():
+            z = noise.draw_latents(2, shape, torch.Generator().manual_seed(0))
+            early, late = (noise.color(z, t) for t in ends)
+            moves = not torch.allclose(early, late, equal_nan=True)
+    except Exception:  # one that needs its own device, or is wrong: the first step says so
         return
-    # What is no tensor is named by the first step.
-    tensors = isinstance(early, Tensor) and isinstance(late, Tensor)
-    if tensors and not torch.equal(early, late):
+    finally:  # the first call of a loop is still to come
+        noise.__dict__.pop("_times_seen", None)
+        if seen is not None:
+            noise.__dict__["_times_seen"] = seen
+    if moves:
         raise NoiseregError(
             f"noise {type(noise).__name__} changes with t and has no transport, by which sampling "
             "carries ε̂ from t to s (docs/theory.md, §2); expected a method transport, and "

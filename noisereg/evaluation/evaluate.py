@@ -197,9 +197,11 @@ def _other_data(group: _Group) -> Iterator[str]:
     """A line of each run whose data are no longer those that it was trained on: another folder at
     its path, or files that came and went.
     """
-    fingerprint_of = functools.cache(lambda dataset: dataset.fingerprint())
+    known: dict[int, dict[str, Any]] = {}
     for run, dataset in zip(group.runs, group.datasets, strict=True):
-        if changed := run.other_data(fingerprint_of(dataset)):
+        if id(dataset) not in known:
+            known[id(dataset)] = dataset.fingerprint()
+        if changed := run.other_data(known[id(dataset)]):
             yield f"{shown(run.path)}: its data are not those that it was trained on: {changed}"
 
 

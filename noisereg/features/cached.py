@@ -67,7 +67,7 @@ class Space(Features):
                 return compute()
             return self._stored(x, name, {"statistic": [name, dict(what)]}, compute)
 
-        return self._once(x, json.dumps([name, dict(what)], sort_keys=True), taken)
+        return self._once(x, json.dumps([name, dict(what)], sort_keys=True, default=repr), taken)
 
     def logits(self, features: Tensor) -> Tensor:
         try:
@@ -87,7 +87,7 @@ def space_of(metric: Metric, asked: Spec) -> Spec:
     """The space that a metric measures in: its own, which what was ``asked`` for may give
     parameters, or that.
     """
-    if metric.space and asked.name.rpartition("/")[2] != metric.space:
+    if metric.space and metric.space not in (asked.name, asked.name.rpartition("/")[2]):
         return Spec.parse(metric.space)
     return asked
 

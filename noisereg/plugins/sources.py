@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from noisereg.errors import NoiseregError
@@ -253,26 +253,46 @@ def code_of(implementation: Any) -> str:
     for owner in getattr(implementation, "__mro__", (implementation,)):
         if owner.__module__ == implementation.__module__:
             for member in vars(owner).values() if isinstance(owner, type) else (owner,):
-                for part in _parts(member):
+                for part in _parts(member, set()):
                     digest.update(part)
     return digest.hexdigest()
 
 
-def _parts(member: Any) -> Iterator[bytes]:
-    """What a function or an attribute of a class says: code, defaults, what it closes over."""
+def _parts(member: Any, seen: set[int]) -> Iterator[bytes]:
+    """What a function or an attribute of a class says: code, defaults, what it closes over; the
+    same in every process.
+    """
+    if id(member) in seen:
+        return
+    seen.add(id(member))
+    if isinstance(member, property):
+        for accessor in (member.fget, member.fset):
+            yield from _parts(accessor, seen)
+        return
     function = getattr(member, "__func__", member)
-    if (code := getattr(function, "__code__", None)) is None:
+    if not isinstance(code := getattr(function, "__code__", None), CodeType):
         yield _constant(member)
         return
-    yield marshal.dumps(code)
+    yield marshal.dumps(_placeless(code), 2)  # later versions depend on who holds a constant
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # of an empty one
-            yield _constant(cell.cell_contents)
+            yield from _parts(cell.cell_contents, seen)
     yield _constant(function.__defaults__)
+    yield _constant(tuple((function.__kwdefaults__ or {}).items()))
+
+
+def _placeless(code: CodeType) -> CodeType:
+    """Without the file's path."""
+    constants = [_placeless(c) if isinstance(c, CodeType) else c for c in code.co_consts]
+    return code.replace(co_filename="", co_consts=tuple(constants))
 
 
 def _constant(value: Any) -> bytes:
-    return repr(value).encode() if isinstance(value, int | float | str | tuple) else b""
+    """Of what is no constant, whose text may have an address in it, nothing."""
+    if isinstance(value, tuple):
+        return b"(" + b",".join(map(_constant, value)) + b")"
+    plain = value is None or isinstance(value, int | float | str | bytes)
+    return repr(value).encode() if plain else b""
 
 
 def cause(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from noisereg.api import Context
 from noisereg.data import read_split
 from noisereg.errors import NoiseregError
 from noisereg.metrics.memorisation import is_copy, nearest
+from noisereg.plugins.spec import Spec
 from noisereg.runs.output import (
     ANIMATED,
     ANIMATIONS,
@@ -27,6 +28,7 @@ from noisereg.runs.output import (
     picture,
     strip,
 )
+from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import GRID, Run, shown
 from noisereg.runs.sampling import build_solver, override
 
@@ -104,7 +106,7 @@ def interpolated(run: Run, rows: int, columns: int, **options: Any) -> Tensor:
     if options.get("eta") is None:
         assert run.registry is not None
         solver = options.get("solver")
-        if solver is None:
+        if solver is None or "eta" not in Spec.parse(solver).params:
             options["eta"] = 0.0
         settings = override(run.config.sample, run.registry, eta=options.get("eta"), solver=solver)
         if settings.eta == 0 and not build_solver(settings, run.registry).deterministic:
@@ -132,9 +134,8 @@ def _beside_nearest(run: Run, num: int, options: dict[str, Any]) -> View:
     data = run.config.data
     dataset = run.registry.build("dataset", data.name, data.params, Context())
     if changed := run.other_data(dataset.fingerprint()):
-        raise NoiseregError(
-            f"`nearest`: the data are not those that the run was trained on: {changed}"
-        )
+        told = options.get("reporter") or Reporter()
+        told.note(f"the data are not those that the run was trained on: {changed}")
     train = read_split(dataset, "train", most=None)
     samples = run.sample(num, **options)
     image, share = beside_nearest(samples, train)

@@ -251,9 +251,9 @@ def test_what_cannot_be_taken_is_refused_in_a_line_that_names_it(tmp_path, files
     assert "\n" not in str(caught.value)
 
 
-def test_shards_of_several_stores_are_refused(tmp_path):
+def test_shards_here_and_in_a_store_are_refused(tmp_path):
     write_tar(tmp_path / "s.tar", [("a.png", image())])
-    with pytest.raises(NoiseregError, match="names shards in several stores"):
+    with pytest.raises(NoiseregError, match="names shards of this machine and of a store"):
         opened(f"{{{tmp_path}/s,memory://b/c}}.tar")
 
 

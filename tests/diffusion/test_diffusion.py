@@ -603,3 +603,25 @@ def test_a_noise_that_changes_with_t_and_is_carried_as_static_is_refused():
     with pytest.raises(NoiseregError, match="noise Drifts changes with t and has no transport"):
         noisereg.Diffusion(shape=(1, 8, 8), noise=Drifts())
     noisereg.Diffusion(shape=(1, 8, 8), noise=DriftsAndSaysSo())
+
+
+class Unready(Noise):
+    """It knows what it makes only later, or elsewhere."""
+
+    table = None
+
+    def color(self, latents, t):
+        return latents["z"] * self.table
+
+    def mean_square(self, t):
+        return torch.ones_like(t)
+
+
+class NotANumberYet(Unready):
+    table = float("nan")
+
+
+@pytest.mark.parametrize("noise", [Unready(), NotANumberYet()])
+def test_a_noise_that_is_not_ready_is_not_refused_for_its_transport(noise):
+    noisereg.Diffusion(shape=(1, 8, 8), noise=noise)
+    assert "_times_seen" not in noise.__dict__

@@ -2,6 +2,8 @@
 notebook defines again, give numbers of their own.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,57 @@ def test_code_is_the_same_for_the_same_file_and_empty_for_a_built_in() -> None:
 class FileNoise(Noise):
     def color(self, latents, t):
         return latents["z"]
+
+
+def noise_of(factor: float) -> type[Noise]:
+    class Mine(Noise):
+        def color(self, latents, t):
+            return latents["z"] * factor
+
+    return Mine
+
+
+def test_what_a_noise_makes_is_in_its_code() -> None:
+    """``color`` is wrapped by the base."""
+
+    class Mine(Noise):
+        def color(self, latents, t):
+            return latents["z"]
+
+    turned = Mine
+
+    class Mine(Noise):  # type: ignore[no-redef]
+        def color(self, latents, t):
+            return latents["z"].flip(-1)
+
+    assert code_of(turned) != code_of(Mine)
+    assert code_of(noise_of(1.0)) != code_of(noise_of(2.0))
+    assert code_of(noise_of(1.0)) == code_of(noise_of(1.0))
+
+
+SCRIPT = """
+from noisereg.api import Noise
+from noisereg.plugins.sources import code_of
+
+
+class Mine(Noise):
+    parts = (abs, 1, "a")
+
+    def color(self, latents, t, act=abs, *, more=abs):
+        return act(latents["z"])
+
+
+print(code_of(Mine))
+"""
+
+
+def test_code_is_the_same_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(SCRIPT)
+    found = {
+        subprocess.run(
+            [sys.executable, "a.py"], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1
+    assert len(found.pop().strip()) == 64

@@ -74,6 +74,7 @@ def test_an_interpolation_ends_at_two_samples(images):
     rows = interpolated(images, 2, 4)
     samples = images.sample(4, eta=0)
     assert torch.equal(rows[[0, 3, 4, 7]], samples)
+    assert torch.equal(interpolated(images, 2, 4, solver="ddim"), rows)
 
 
 def test_pictures_of_other_settings_have_other_names(images, capsys):
