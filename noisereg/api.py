@@ -313,9 +313,10 @@ def _with_checked_arguments(color: Callable[..., Any]) -> Callable[..., Any]:
 
         if not torch.compiler.is_compiling():
             # A device is waited for once; by then a loop that counts steps has been found out.
-            seen = self.__dict__.get("_times_seen", False)
-            check_times(t, by_value=t.device.type == "cpu" or not seen)
-            self.__dict__["_times_seen"] = True
+            on_cpu, seen = t.device.type == "cpu", self.__dict__.get("_times_seen", False)
+            check_times(t, by_value=on_cpu or not seen)
+            if not on_cpu:
+                self.__dict__["_times_seen"] = True
         if not isinstance(latents, Mapping):
             latents = self.named(latents, tuple(latents.shape[1:]))
         # L z as a product of half-precision numbers would be another noise: no autocast.

@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisereg.errors import NoiseregError
-from noisereg.folders import cache_dir as cache_dir
 from noisereg.terminal import say_once
 
 T = TypeVar("T")

@@ -26,6 +26,26 @@ GOOD = """
 """
 
 
+LOUDER = """
+from noisereg.api import Component, Noise, Params, hookimpl
+
+class Louder(Noise):
+    def __init__(self, params, ctx):
+        pass
+
+    def color(self, latents, t):
+        return latents["z"] * {scale}
+
+    def mean_square(self, t):
+        return {scale}**2 + 0 * t
+
+@hookimpl
+def noisereg_noises():
+    yield Component(name="louder", impl=Louder, params=Params)
+"""
+"""A noise of a scale that is filled in: another version of a plugin."""
+
+
 def good(name: str, api: int = 1) -> str:
     """A plugin with one noise."""
     return GOOD.format(name=name, api=api)

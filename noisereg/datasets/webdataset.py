@@ -37,8 +37,9 @@ from noisereg.datasets.images import Decoders, ImageDataset, ImageSplit
 from noisereg.datasets.splits import holdout_by_name
 from noisereg.datasets.tree import LARGEST, SUFFIXES
 from noisereg.errors import NoiseregError
+from noisereg.folders import cache_dir
 from noisereg.paths import address, clean, is_remote
-from noisereg.store import ARRAY, JSON, Store, cache_dir
+from noisereg.store import ARRAY, JSON, Store
 
 MOST_SHARDS = 100_000
 MOST_CLASSES = 1_000_000

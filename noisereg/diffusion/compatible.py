@@ -137,7 +137,6 @@ def check_transport(noise: Noise, shape: tuple[int, ...]) -> None:
     told = type(noise).fit is not Noise.fit or sees_condition(noise)
     if type(noise).transport is not Noise.transport or told:
         return
-    seen = noise.__dict__.get("_times_seen")
     ends = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     try:
         with torch.no_grad():
@@ -146,10 +145,6 @@ def check_transport(noise: Noise, shape: tuple[int, ...]) -> None:
             moves = not torch.allclose(early, late, equal_nan=True)
     except Exception:  # one that needs its own device, or is wrong: the first step says so
         return
-    finally:  # the first call of a loop is still to come
-        noise.__dict__.pop("_times_seen", None)
-        if seen is not None:
-            noise.__dict__["_times_seen"] = seen
     if moves:
         raise NoiseregError(
             f"noise {type(noise).__name__} changes with t and has no transport, by which sampling "

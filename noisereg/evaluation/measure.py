@@ -21,13 +21,14 @@ from noisereg.evaluation.options import Options
 from noisereg.evaluation.reference import Reference
 from noisereg.evaluation.samples import Sampling, identity_of, without_path
 from noisereg.features.cached import Space, space_of
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Entry, Registry
 from noisereg.plugins.spec import Spec
 from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import Run
 from noisereg.runs.runtime import Runtime
-from noisereg.store import JSON, Store, cache_dir
+from noisereg.store import JSON, Store
 
 
 @dataclass
@@ -119,12 +120,12 @@ def build_requests(
     spaces: dict[str, Space] = {}
 
     def space(spec: Spec) -> Space:
-        params = spec.params | _filled(reg.find("features", spec.name), options)
+        entry = reg.find("features", spec.name)
+        params = spec.params | _filled(entry, options)
         key = json.dumps([spec.name, params], sort_keys=True)
         if key not in spaces:
             inner = reg.build("features", spec.name, params, ctx)
-            code = reg.find("features", spec.name).code
-            spaces[key] = Space(inner, spec.name.rpartition("/")[2], code)
+            spaces[key] = Space(inner, spec.name.rpartition("/")[2], entry.code)
             spaces[key].keep(real.x, real.identity, Store(cache_dir() / "eval"))
         return spaces[key]
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from noisereg import draws
-from noisereg.api import Context, Dataset, Metric
+from noisereg.api import Context, Metric
 from noisereg.data import NotFinite, as_output, read_split, spaced
 from noisereg.errors import NoiseregError, nearest
 from noisereg.features.cached import Space, space_of
+from noisereg.folders import cache_dir
 from noisereg.plugins.registry import Registry
 from noisereg.plugins.sources import cause
 from noisereg.runs import sampling
@@ -25,7 +26,6 @@ from noisereg.runs.model import RunModel
 from noisereg.runs.reporter import Reporter
 from noisereg.runs.run import draw
 from noisereg.runs.runtime import Runtime
-from noisereg.store import cache_dir
 
 PREFIX = "eval/"
 """Of these numbers' names in metrics.jsonl and in loggers."""
@@ -37,21 +37,19 @@ class _Metric:
     metric: Metric
     space: Space
 
-    def compute(self, samples: Tensor, real: Tensor) -> dict[str, float]:
-        with self._said():
-            found = self.metric.compute(samples, real, self.space)
-            return {name: float(value) for name, value in found.items()}
-
-    def of_model(self, model: RunModel, dataset: Dataset) -> dict[str, float]:
-        with self._said():
-            found = self.metric.of_model(model, dataset)
-            return {name: float(value) for name, value in found.items()}
-
-    @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
-        """Whatever a plugin's metric raises, in a line: the run is worth more than the number."""
+    def numbers(self, model: RunModel, samples: Tensor, real: Tensor) -> dict[str, float]:
+        """
+        Raises:
+            NoiseregError: for whatever a plugin's metric raises, in a line: the run is worth more
+            than the number.
+        """
         try:
-            yield
+            if self.metric.needs_model:
+                assert model.parts.dataset is not None
+                found = self.metric.of_model(model, model.parts.dataset)
+            else:
+                found = self.metric.compute(samples, real, self.space)
+            return {name: float(value) for name, value in found.items()}
         except NoiseregError:
             raise
         except Exception as error:
@@ -144,7 +142,7 @@ class Validation:
         """
         for one in self._metrics:
             if not one.metric.better and not one.metric.needs_model:
-                one.compute(self.real, self.real)
+                one.numbers(self.model, self.real, self.real)
             self.better |= one.metric.better
         if name not in self.better:
             raise NoiseregError(
@@ -184,11 +182,7 @@ class Validation:
         with draws.seeded(0, self.runtime.device), self._forgetting():
             for one in self._metrics:
                 try:
-                    if one.metric.needs_model:
-                        assert self.parts.dataset is not None
-                        numbers |= one.of_model(self.model, self.parts.dataset)
-                    else:
-                        numbers |= one.compute(drawn, self.real)
+                    numbers |= one.numbers(self.model, drawn, self.real)
                 except NoiseregError as error:
                     reporter.note(f"train.eval at step {step}: {error}; the run goes on")
         return {name: v for name, v in numbers.items() if math.isfinite(v)}

@@ -7,24 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_packages import LOUDER
 
 import noisereg
 from noisereg.api import Component, Metric, Noise
 from noisereg.plugins.registry import registry, reset
 from noisereg.plugins.sources import code_of
 
-FILE = """
-from noisereg.api import Component, Metric, Noise, Params, hookimpl
-
-class Louder(Noise):
-    def __init__(self, params, ctx):
-        pass
-
-    def color(self, latents, t):
-        return latents["z"] * {scale}
-
-    def mean_square(self, t):
-        return {scale}**2 + 0 * t
+FILE = (
+    LOUDER
+    + """
+from noisereg.api import Metric
 
 class Constant(Metric):
     better = {{"constant": "lower"}}
@@ -36,13 +29,10 @@ class Constant(Metric):
         return {{"constant": {number}}}
 
 @hookimpl
-def noisereg_noises():
-    yield Component(name="louder", impl=Louder, params=Params)
-
-@hookimpl
 def noisereg_metrics():
     yield Component(name="constant", impl=Constant, params=Params)
 """
+)
 SETTINGS = {
     "process": "iadb",
     "denoiser": "mlp:width=8,blocks=1",

@@ -316,6 +316,25 @@ def test_whatever_a_metric_raises_is_said_and_the_run_goes_on(tmp_path):
     assert list(measured(run)) == [2, 4, 6, 8]  # the other metric's
 
 
+def test_of_what_is_measured_the_real_samples_alone_are_remembered(tmp_path, monkeypatch):
+    """Their features and statistics are taken once a run; drawn samples are let go of."""
+    taken, measure = [], Validation.measure
+
+    def seen(self, *given):
+        found = measure(self, *given)
+        taken.append([dict(one.space._known) for one in self._metrics])
+        assert all(x is self.real for one in taken[-1] for x, _ in one.values())
+        return found
+
+    monkeypatch.setattr(Validation, "measure", seen)
+    noisereg.train(out=tmp_path / "run", train={**TRAIN, "eval": ["fd", "prdc"]}, **SETTINGS)
+    first, last = taken[0][0], taken[-1][0]
+    assert len(first) >= 2
+    assert {key: id(value) for key, (_, value) in first.items()} == {
+        key: id(value) for key, (_, value) in last.items()
+    }
+
+
 def test_a_metric_that_fails_is_said_and_the_run_goes_on(tmp_path, monkeypatch):
     def fails(self, step, reporter):
         raise NoiseregError("no number")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_packages import LOUDER
 
 import noisereg
 from noisereg.api import Launcher
@@ -944,33 +945,14 @@ def test_a_sweep_killed_before_it_was_defined_starts_anew(capsys: Capture, tmp_p
     assert (code, "is not empty and holds no sweep" in err) == (2, True)
 
 
-EDITED = """
-from noisereg.api import Component, Noise, Params, hookimpl
-
-class Louder(Noise):
-    def __init__(self, params, ctx):
-        pass
-
-    def color(self, latents, t):
-        return latents["z"] * {scale}
-
-    def mean_square(self, t):
-        return {scale}**2 + 0 * t
-
-@hookimpl
-def noisereg_noises():
-    yield Component(name="louder", impl=Louder, params=Params)
-"""
-
-
 def test_a_sweep_takes_no_second_version_of_a_plugin_into_a_row(
     capsys: Capture, tmp_path: Path
 ) -> None:
     file, out = tmp_path / "louder.py", tmp_path / "S"
-    file.write_text(EDITED.format(scale=1.0))
+    file.write_text(LOUDER.format(scale=1.0))
     typed = ("--plugin", file, "--noise", "louder", "--noise", "white", "--process", "iadb")
     assert call(capsys, *typed, *FAST, "--steps", 2, "--out", out)[0] == 0
-    file.write_text(EDITED.format(scale=1.5))
+    file.write_text(LOUDER.format(scale=1.5))
     reset()
     code, _, err = call(capsys, *typed, *FAST, "--steps", 2, "--seeds", 2, "--out", out)
     assert code == 2
