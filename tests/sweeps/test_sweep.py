@@ -960,3 +960,29 @@ def test_a_sweep_takes_no_second_version_of_a_plugin_into_a_row(
     assert "which has changed since (SHA-256" in err
     assert len([p for p in (out / "cells").iterdir() if p.is_dir()]) == 2
     reset()
+
+
+LISTENER = """
+from noisereg.api import Component, Logger, Params, hookimpl
+
+class Listener(Logger):
+    def __init__(self, params, ctx):
+        self.version = {version}
+
+@hookimpl
+def noisereg_loggers():
+    yield Component(name="listener", impl=Listener, params=Params)
+"""
+
+
+def test_an_edited_logger_which_makes_no_numbers_is_no_second_version(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "listener.py", tmp_path / "S"
+    typed = ("--plugin", file, "--noise", "white", "--log", "listener", *FAST, "--steps", 2)
+    for version, seeds in ((1, 1), (2, 2)):
+        file.write_text(LISTENER.format(version=version))
+        reset()
+        code, _, err = call(capsys, *typed, "--seeds", seeds, "--out", out)
+        assert code == 0, err
+    reset()
